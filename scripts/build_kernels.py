@@ -1,0 +1,42 @@
+"""Build what can be built ahead of time, with no GPU: the op package and the native extensions, into `build/kernels`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from maxconv import kernels_path
+from maxconv._engine import native, toolchain
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+OUTPUT = Path(__file__).parents[1] / "build/kernels"
+
+#: GPU families that must compile: the baseline that serves every NVIDIA GPU, and Hopper, on which we measure.
+GPU_TARGETS = (native.GPU_BASELINE, "sm_90a")
+
+
+def timed(name: str, build: Callable[[Path], None]) -> None:
+    """Build one file and print its size and how long it took."""
+    start = time.perf_counter()
+    build(OUTPUT / name)
+    print(
+        f"{name:40s} {(OUTPUT / name).stat().st_size / 1024:7.0f} KiB {time.perf_counter() - start:6.1f} s", flush=True
+    )
+
+
+def main() -> int:
+    """Build everything."""
+    OUTPUT.mkdir(parents=True, exist_ok=True)
+    timed("maxconv.mojoc", lambda target: toolchain.run_mojo("precompile", str(kernels_path()), "-o", str(target)))
+    timed(f"cpu-{toolchain.cpu_level()}.so", lambda target: native.build("cpu", target))
+    for gpu in GPU_TARGETS:
+        timed(f"gpu-{gpu}.so", lambda target, gpu=gpu: native.build("gpu", target, gpu=gpu))  # type: ignore[misc]
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,45 @@
+"""1-D convolution for Python: Mojo kernels on MAX, called on NumPy arrays and DLPack tensors, on CPU and GPU."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ._engine.devices import get_default_device as get_default_device
+from ._engine.devices import set_default_device as set_default_device
+from ._errors import ArgumentError as ArgumentError
+from ._errors import CompileError as CompileError
+from ._errors import DeviceError as DeviceError
+from ._errors import DtypeError as DtypeError
+from ._errors import MaxconvError as MaxconvError
+from ._errors import ShapeError as ShapeError
+from ._ops_path import kernels_path as kernels_path
+from .signal import convolve as convolve
+from .signal import correlate as correlate
+
+if TYPE_CHECKING:
+    from . import graph as graph
+
+__all__ = [
+    "ArgumentError",
+    "CompileError",
+    "DeviceError",
+    "DtypeError",
+    "MaxconvError",
+    "ShapeError",
+    "convolve",
+    "correlate",
+    "get_default_device",
+    "graph",
+    "kernels_path",
+    "set_default_device",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load the doors that need a framework when they are first named."""
+    if name == "graph":
+        from importlib import import_module
+
+        return import_module(".graph", __name__)
+    message = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(message)

@@ -1,0 +1,113 @@
+"""Runs a problem on a device. The only room that imports `max.engine` and `max.driver`.
+
+Two ways lead to the same kernels: *native* (`native.py`, extensions called on raw addresses) serves every eager call
+on a CPU or an NVIDIA GPU; *graph* (`models.py`, MAX models) serves every other device. They give the same bits.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .._errors import DtypeError
+from .._problem import kernel_dtype
+from . import devices, native
+from .report import report as report
+
+if TYPE_CHECKING:
+    from .._problem import Problem
+
+
+def run(function: str, problem: Problem, x: Any, k: Any, device: str, *, way: str | None = None) -> Any:
+    """Compute the output of a problem.
+
+    Parameters
+    ----------
+    function
+        The public function, for messages.
+    problem
+        What to compute.
+    x, k
+        Signal and taps, of one dtype: NumPy arrays in any memory layout, or `max.driver.Buffer`s on `device`.
+    device
+        "cpu" or "gpu:<id>".
+    way
+        "native" or "graph", to insist on one; by default whichever serves the device.
+
+    Returns
+    -------
+    numpy.ndarray or max.driver.Buffer
+        y, like x. A Buffer is complete once its device's default queue has come to it.
+    """
+    if x.dtype != k.dtype:
+        message = f"{function}: in1 is {x.dtype.name}, but in2 is {k.dtype.name}; on {device} both must have one dtype"
+        raise DtypeError(message)
+    dtype = kernel_dtype(function, x.dtype)
+    if device != "cpu":
+        return _run_on_accelerator(problem, dtype, x, k, device, way)
+    x, k = _compact(x), _compact(k)
+    if way == "graph":
+        from . import models  # loads MAX
+
+        return _to_numpy(models.run(problem, dtype, "cpu", _to_buffer(x, dtype), _to_buffer(k, dtype)), x.dtype)
+    y = np.empty(problem.outputs, x.dtype)
+    native.run_on_cpu(problem, dtype, y, x, k)
+    return y
+
+
+def _run_on_accelerator(problem: Problem, dtype: str, x: Any, k: Any, device: str, way: str | None) -> Any:
+    handle = devices.accelerator(int(device.partition(":")[2]))
+    launch = _launch_graph if way == "graph" or (way is None and handle.api != "cuda") else _launch_native
+    try:
+        if not isinstance(x, np.ndarray):
+            return launch(problem, dtype, device, x.contiguous(), k.contiguous())
+        from max.driver import CPU  # MAX loads when it is needed
+
+        on_device = (_to_buffer(_compact(array), dtype).to(handle) for array in (x, k))
+        return _to_numpy(launch(problem, dtype, device, *on_device).to(CPU()), x.dtype)
+    except ValueError as error:
+        if "cannot satisfy allocation" not in str(error):
+            raise
+        elements = problem.samples + problem.taps + problem.outputs
+        message = f"{device} has not enough free memory for {elements:,} elements of {dtype}"
+        raise MemoryError(message) from None
+
+
+def _launch_native(problem: Problem, dtype: str, device: str, x: Any, k: Any) -> Any:
+    from max.driver import Buffer
+
+    handle = devices.accelerator(int(device.partition(":")[2]))
+    y = Buffer(x.dtype, (problem.outputs,), device=handle)
+    native.run_on_gpu(problem, dtype, handle._device_context_ptr(), y._data_ptr(), x._data_ptr(), k._data_ptr())  # noqa: SLF001  # MAX has no public name for these
+    return y
+
+
+def _launch_graph(problem: Problem, dtype: str, device: str, x: Any, k: Any) -> Any:
+    from . import models
+
+    return models.run(problem, dtype, device, x, k)
+
+
+def _compact(array: np.ndarray) -> np.ndarray:
+    """Return the array as the kernels read it: contiguous, aligned, native byte order; a copy only if it is not."""
+    flags = array.flags
+    if flags.c_contiguous and flags.aligned and array.dtype.isnative:
+        return array
+    return np.array(array, dtype=array.dtype.newbyteorder("="), order="C")
+
+
+def _to_buffer(array: np.ndarray, dtype: str) -> Any:
+    """View a compact array as a host Buffer. By way of an integer type: bfloat16 is foreign to NumPy."""
+    from max.driver import Buffer
+    from max.dtype import DType
+
+    return Buffer.from_numpy(array.view(f"u{array.itemsize}")).view(DType[dtype])
+
+
+def _to_numpy(buffer: Any, dtype: np.dtype) -> np.ndarray:
+    """View a host Buffer as an array of `dtype`."""
+    from max.dtype import DType
+
+    carrier: np.ndarray = buffer.view(DType[f"uint{8 * dtype.itemsize}"]).to_numpy()
+    return carrier.view(dtype)

@@ -1,0 +1,82 @@
+"""Arrays of any library in, the same kind out: NumPy's directly, all others through DLPack.
+
+Host arrays become NumPy arrays that share their memory, accelerator arrays become `max.driver.Buffer`s.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from .._errors import DeviceError, DtypeError, ShapeError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_DLPACK_HOST = 1
+"""Device type `kDLCPU` of the DLPack protocol."""
+
+
+class Operand(NamedTuple):
+    """An array where the kernels can reach it."""
+
+    data: Any
+    """A `numpy.ndarray` if `device` is "cpu", else a `max.driver.Buffer`."""
+    device: str
+    """ "cpu" or "gpu:<id>"."""
+    restore: Callable[[Any], Any] | None
+    """Makes an array of the caller's library from a result; None if the result is one already."""
+
+
+def ingest(function: str, argument: str, value: object) -> Operand:
+    """Take an array, or anything NumPy can view as one."""
+    if type(value) is np.ndarray:
+        return Operand(value, "cpu", None)
+    if not isinstance(value, np.ndarray) and hasattr(value, "__dlpack__") and hasattr(value, "__dlpack_device__"):
+        return _ingest_dlpack(function, argument, value)
+    try:
+        return Operand(np.asarray(value), "cpu", None)
+    except ValueError as error:
+        message = f"{function}: {argument} is not an array of numbers ({error})"
+        raise ShapeError(message) from None
+
+
+def _ingest_dlpack(function: str, argument: str, value: Any) -> Operand:  # any library's array
+    kind, index = value.__dlpack_device__()
+    restore = _restorer(value)
+    if kind == _DLPACK_HOST:
+        try:
+            return Operand(np.from_dlpack(value), "cpu", lambda y: restore(np.ascontiguousarray(y)))
+        except (BufferError, RuntimeError, TypeError, ValueError) as error:
+            message = (
+                f"{function}: {argument}, a {type(value).__module__}.{type(value).__qualname__}, "
+                f"cannot be viewed by NumPy ({error})"
+            )
+            raise DtypeError(message) from None
+    from max.driver import Buffer  # MAX loads when it is needed
+
+    try:
+        buffer = value if isinstance(value, Buffer) else Buffer.from_dlpack(value)
+    except (BufferError, RuntimeError, TypeError, ValueError) as error:
+        message = f"{function}: {argument} is on a device that MAX cannot reach ({error})"
+        raise DeviceError(message) from None
+    if buffer is value:
+        return Operand(buffer, f"gpu:{index}", None)
+
+    def hand_over(y: Any) -> Any:
+        y.device.synchronize()  # the other library's stream knows nothing of MAX's queue
+        return restore(y)
+
+    return Operand(buffer, f"gpu:{index}", hand_over)
+
+
+def _restorer(value: Any) -> Callable[[Any], Any]:
+    """Find the `from_dlpack` of an array's own library, which must be loaded already: it made the array."""
+    namespace = getattr(value, "__array_namespace__", None)
+    library = namespace() if namespace is not None else sys.modules[type(value).__module__.partition(".")[0]]
+    for owner in (type(value), library):
+        if (from_dlpack := getattr(owner, "from_dlpack", None)) is not None:
+            return from_dlpack  # type: ignore[no-any-return]  # untyped by nature
+    return lambda y: y

@@ -1,0 +1,98 @@
+"""Compiled things on disk: built once, whole or absent, never trusted when damaged.
+
+An entry is a file and, beside it, `<file>.sha256` with the digest of its content. Both are written under a temporary
+name and renamed, the digest last. A reader takes no lock: an entry whose content does not match its digest, however
+that came about, does not exist. Builders of one entry queue on a lock file, and look again once they hold it.
+
+Names carry everything an entry depends on (`native.py`, `models.py`), so nothing here ever expires.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .._errors import CompileError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ENVIRONMENT_VARIABLE = "MAXCONV_CACHE_DIR"
+
+
+def cache_folder() -> Path:
+    """Return the folder of compiled kernels: ``MAXCONV_CACHE_DIR``, or ``maxconv`` in the user's cache folder."""
+    if folder := os.environ.get(ENVIRONMENT_VARIABLE):
+        return Path(folder)
+    from platformdirs import user_cache_path  # 5 ms that a call with the variable set need not pay
+
+    return user_cache_path("maxconv")
+
+
+def entry(name: str, build: Callable[[Path], None], note: str) -> Path:
+    """Return the path of a cache entry, building it first if it is absent or damaged.
+
+    Parameters
+    ----------
+    name
+        File name; must carry everything the content depends on.
+    build
+        Writes the content to the path it is given; a failure leaves no entry.
+    note
+        What is being built and for how long, shown on a terminal.
+
+    Raises
+    ------
+    CompileError
+        If the build fails or the folder cannot be written.
+    """
+    path = cache_folder() / name
+    if _is_whole(path):
+        return path
+    from filelock import FileLock  # needed for the one call in a machine's life that builds
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_name(name + ".lock")):
+            if not _is_whole(path):
+                _build(path, build, note)
+    except OSError as error:
+        message = f"the cache folder {path.parent} cannot be used ({error}); set {ENVIRONMENT_VARIABLE} to another"
+        raise CompileError(message) from error
+    return path
+
+
+def entries() -> list[Path]:
+    """List what is in the cache, whole entries only."""
+    return sorted(path for path in cache_folder().glob("*") if path.suffix in {".so", ".mef"} and _is_whole(path))
+
+
+def _build(path: Path, build: Callable[[Path], None], note: str) -> None:
+    if sys.stderr is not None and sys.stderr.isatty():
+        sys.stderr.write(f"maxconv: {note}\n")
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".building-") as scratch:
+        content = Path(scratch) / path.name
+        build(content)
+        digest = Path(scratch) / "digest"
+        digest.write_text(_digest(content))
+        content.replace(path)
+        digest.replace(_digest_path(path))
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        return _digest_path(path).read_text() == _digest(path)
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _digest_path(path: Path) -> Path:
+    return path.with_name(path.name + ".sha256")

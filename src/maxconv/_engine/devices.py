@@ -1,0 +1,101 @@
+"""Which device a call runs on, and what is there.
+
+A device is named ``"cpu"`` or ``"gpu:<id>"``. `max.driver` is loaded when a GPU is asked for, not before.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from typing import Any
+
+from .._errors import ArgumentError, DeviceError
+
+ENVIRONMENT_VARIABLE = "MAXCONV_DEVICE"
+
+_default: str | None = None
+
+
+def set_default_device(device: str | None) -> None:
+    """Choose where host arrays are computed when a call does not say.
+
+    Parameters
+    ----------
+    device
+        ``"cpu"``, ``"gpu"``, ``"gpu:<id>"``, ``"auto"`` (the accelerator when the modelled time, transfers included,
+        is lower), or None: the environment variable ``MAXCONV_DEVICE`` if it is set, else the CPU.
+
+    Raises
+    ------
+    ArgumentError
+        If `device` is none of these.
+    DeviceError
+        If that device is not there.
+
+    Examples
+    --------
+    >>> import maxconv
+    >>> maxconv.set_default_device("cpu")
+    >>> maxconv.get_default_device()
+    'cpu'
+    >>> maxconv.set_default_device(None)
+    """
+    global _default  # noqa: PLW0603  # the default of this process is what the function is for
+    _default = None if device is None else _checked("set_default_device: device", device)
+
+
+def get_default_device() -> str:
+    """Return where host arrays are computed when a call does not say: see `set_default_device`."""
+    if _default is not None:
+        return _default
+    if chosen := os.environ.get(ENVIRONMENT_VARIABLE):
+        return _checked(ENVIRONMENT_VARIABLE, chosen)
+    return "cpu"
+
+
+def requested(function: str, device: str | None) -> str:
+    """Return the device a call asks for: ``"cpu"``, ``"gpu:<id>"`` or ``"auto"``."""
+    if device is None:
+        return get_default_device()
+    return _checked(f"{function}: device", device)
+
+
+def _checked(argument: str, device: object) -> str:
+    if device in ("cpu", "auto"):
+        return str(device)
+    name, _, number = str(device).partition(":")
+    if not isinstance(device, str) or name != "gpu" or not (number.isdecimal() or device == "gpu"):
+        message = f'{argument} must be "cpu", "gpu", "gpu:<id>" or "auto", got {device!r}'
+        raise ArgumentError(message)
+    accelerator(index := int(number or 0), argument)
+    return f"gpu:{index}"
+
+
+def accelerator_count() -> int:
+    """Count the accelerators that MAX finds."""
+    from max.driver import accelerator_count as count  # MAX loads when it is needed
+
+    return int(count())
+
+
+def accelerator(index: int, argument: str = "device") -> Any:  # max.driver.Accelerator, untyped
+    """Return MAX's handle of an accelerator; the same one each time.
+
+    Raises
+    ------
+    DeviceError
+        If it is not there.
+    """
+    count = accelerator_count()
+    if index >= count:
+        found = f"{count} accelerator{'s' if count > 1 else ''}" if count else "no accelerator"
+        message = f"{argument}: gpu:{index} was asked for, but MAX finds {found}; `maxconv info` shows what is there"
+        raise DeviceError(message)
+    return _handle(index)
+
+
+@cache
+def _handle(index: int) -> Any:
+    from max.driver import Accelerator
+
+    return Accelerator(index)

@@ -1,0 +1,100 @@
+"""Op "maxconv_direct": convolution or correlation by direct summation, every size a run-time value."""
+
+import extensibility
+from extensibility import InputTensor, OutputTensor, Tensor, TileTensorable
+from layout import coord_to_index_list
+from max.gpu.host import DeviceContext
+from std.utils.index import IndexList
+
+from .kernels.direct import direct
+from .shared.geometry import Geometry
+
+
+@extensibility.register("maxconv_direct")
+struct Direct:
+    """`y[i] = sum_j x[i + j - pad_left] * k[j]`, or `k[K-1-j]` with `flip`; terms outside x are left out."""
+
+    @staticmethod
+    def execute[
+        target: StaticString, dtype: DType
+    ](
+        y: OutputTensor[dtype=dtype, rank=1, ...],
+        x: InputTensor[dtype=dtype, rank=1, ...],
+        k: InputTensor[dtype=dtype, rank=1, ...],
+        padding: InputTensor[dtype=DType.int64, rank=1, ...],
+        flip: Int64,
+        ctx: DeviceContext,
+    ) raises:
+        """Runs the op; MAX calls this.
+
+        Parameters:
+            target: "cpu" or "gpu", supplied by MAX.
+            dtype: Element type of the arrays.
+
+        Args:
+            y: Output, shape (L_out) with L_out = N + left + right - K + 1.
+            x: Signal, shape (N).
+            k: Taps, shape (K).
+            padding: (left, right), shape (2), on the host: how far windows may reach beyond either end of x.
+            flip: 1 for convolution, 0 for correlation.
+            ctx: The device.
+
+        Raises:
+            If the lengths do not fit together, or the target is neither "cpu" nor "gpu".
+        """
+        var outputs = output_length(x.dim_size(0), k.dim_size(0), Int(padding[0]), Int(padding[1]))
+        if y.dim_size(0) != outputs:
+            raise Error("maxconv_direct: y has ", y.dim_size(0), " elements, but ", outputs, " are computed")
+        var geometry = Geometry(
+            samples=x.dim_size(0),
+            taps=k.dim_size(0),
+            outputs=outputs,
+            pad_left=Int(padding[0]),
+            flip=flip != 0,
+        )
+        direct[target](y.unsafe_ptr(), x.unsafe_ptr(), k.unsafe_ptr(), geometry, ctx)
+
+
+@extensibility.register_shape_function("maxconv_direct")
+def direct_shape(x: Some[Tensor], k: Some[Tensor], padding: Some[TileTensorable], flip: Int64) raises -> IndexList[1]:
+    """Gives the output shape when the graph cannot: padding known at run time only.
+
+    Args:
+        x: Signal.
+        k: Taps.
+        padding: (left, right).
+        flip: Not used.
+
+    Returns:
+        (L_out).
+
+    Raises:
+        If the taps are longer than the padded signal.
+    """
+    var ends = padding.to_tile_tensor()
+    var samples = coord_to_index_list(x.shape().tuple())[0]
+    var taps = coord_to_index_list(k.shape().tuple())[0]
+    return IndexList[1](output_length(samples, taps, Int(ends[0]), Int(ends[1])))
+
+
+def output_length(samples: Int, taps: Int, left: Int, right: Int) raises -> Int:
+    """Counts the windows of K taps that fit on the padded signal.
+
+    Args:
+        samples: N.
+        taps: K.
+        left: Padding before the signal.
+        right: Padding after it.
+
+    Returns:
+        L_out.
+
+    Raises:
+        If there are no taps, or more than fit once.
+    """
+    var outputs = samples + left + right - taps + 1
+    if taps < 1 or outputs < 0:
+        raise Error(
+            "maxconv_direct: ", taps, " taps do not fit on ", samples, " samples padded by ", left, " and ", right
+        )
+    return outputs

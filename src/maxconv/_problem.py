@@ -1,0 +1,99 @@
+"""What is asked: one convolution or correlation as sizes and shifts, and every check that needs no device.
+
+Everything below the doors speaks of signal `x` (N samples), taps `k` (K) and output `y` (L_out); with `j` running
+over the taps, `y[i] = sum_j x[i + j - pad_left] * k[K-1-j if flip else j]`, terms outside `x` left out.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from ._errors import ArgumentError, DtypeError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+MODES = ("full", "same", "valid")
+
+#: Element type of an array -> name of the kernels that serve it. Unsigned integers share the signed kernels: sums
+#: modulo 2^bits are the same bits.
+KERNEL_DTYPES = {
+    "float16": "float16",
+    "bfloat16": "bfloat16",
+    "float32": "float32",
+    "float64": "float64",
+    "int8": "int8",
+    "int16": "int16",
+    "int32": "int32",
+    "int64": "int64",
+    "uint8": "int8",
+    "uint16": "int16",
+    "uint32": "int32",
+    "uint64": "int64",
+}
+
+
+class Problem(NamedTuple):
+    """One convolution or correlation of rank-1 arrays, in elements."""
+
+    samples: int
+    """N, the length of the signal."""
+    taps: int
+    """K, the number of taps."""
+    outputs: int
+    """L_out, the length of the output."""
+    pad_left: int
+    """How many positions before `x[0]` the first window starts."""
+    flip: bool
+    """True: convolution. False: correlation."""
+
+    @property
+    def pad_right(self) -> int:
+        """How many positions behind `x[N-1]` the last window ends; negative if it ends before."""
+        return self.outputs + self.taps - 1 - self.samples - self.pad_left
+
+    @property
+    def multiply_adds(self) -> int:
+        """The work of the call: L_out * K, terms at the edges included."""
+        return self.outputs * self.taps
+
+
+def part_of_full(samples: int, taps: int, mode: str, *, flip: bool) -> Problem:
+    """Translate one of SciPy's modes: which part of the full result, N + K - 1 values, is wanted.
+
+    ``"full"``: all of it. ``"same"``: its centre, N values. ``"valid"``: the values that the shorter operand reaches
+    with all its elements. N and K are at least 1.
+    """
+    full = samples + taps - 1
+    if mode == "full":
+        start, outputs = 0, full
+    elif mode == "same":
+        start, outputs = (full - samples) // 2, samples
+    else:
+        start, outputs = min(samples, taps) - 1, abs(samples - taps) + 1
+    return Problem(samples, taps, outputs, taps - 1 - start, flip)
+
+
+def swapped(problem: Problem) -> Problem:
+    """Exchange signal and taps of a convolution, which is commutative: the result is the same."""
+    start = problem.taps - 1 - problem.pad_left
+    return Problem(problem.taps, problem.samples, problem.outputs, problem.samples - 1 - start, problem.flip)
+
+
+def check_choice(function: str, argument: str, value: object, choices: tuple[str, ...]) -> None:
+    """Refuse a string argument that is not one of `choices`."""
+    if value not in choices:
+        listed = ", ".join(repr(choice) for choice in choices)
+        message = f"{function}: {argument} must be one of {listed}, got {value!r}"
+        raise ArgumentError(message)
+
+
+def kernel_dtype(function: str, dtype: np.dtype) -> str:
+    """Name the kernels that serve an element type; refuse a type that none serves."""
+    try:
+        return KERNEL_DTYPES[dtype.name]
+    except KeyError:
+        message = (
+            f"{function}: elements of type {dtype.name} are not supported; expected one of {', '.join(KERNEL_DTYPES)}"
+        )
+        raise DtypeError(message) from None

@@ -1,0 +1,124 @@
+"""maxconv inside your own MAX graphs: functions of `max.graph` values.
+
+Build the graph with ``custom_extensions=[maxconv.kernels_path()]``. This is the only module that places our ops.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from max.dtype import DType
+from max.graph import DeviceRef, StaticDim, TensorType, TensorValue, ops
+
+from ._errors import ArgumentError, DtypeError, ShapeError
+from ._problem import KERNEL_DTYPES
+
+__all__ = ["conv1d"]
+
+
+def conv1d(x: TensorValue, weight: TensorValue, padding: int | tuple[int, int] | str = 0) -> TensorValue:
+    """Cross-correlate a signal with taps, as `torch.nn.functional.conv1d` does, on tensors of rank 1.
+
+    ``y[i] = sum_j x[i + j - left] * weight[j]`` with zeros outside `x`.
+
+    Parameters
+    ----------
+    x
+        Signal, shape (N); float16, bfloat16, float32, float64 or an integer type. N may be symbolic.
+    weight
+        Taps, shape (K), of the same dtype on the same device. K may be symbolic.
+    padding
+        Zeros at either end: an int for both, ``(left, right)``, ``"valid"`` for none, ``"same"`` for K - 1 in all,
+        the odd one on the right as PyTorch has it (``1234 -> 0123400`` for K = 4).
+
+    Returns
+    -------
+    max.graph.TensorValue
+        Shape (N + left + right - K + 1), an exact symbolic dimension.
+
+    Raises
+    ------
+    ShapeError
+        If a rank is not 1, or statically known taps are longer than the padded signal.
+    ArgumentError
+        If `padding` is negative or none of the above, or the tensors are on different devices.
+    DtypeError
+        If the dtypes differ or no kernel serves them.
+
+    Examples
+    --------
+    >>> from max.driver import CPU
+    >>> from max.dtype import DType
+    >>> from max.engine import InferenceSession
+    >>> from max.graph import DeviceRef, Graph, TensorType
+    >>> import maxconv, maxconv.graph
+    >>> import numpy as np
+    >>> vector = lambda name: TensorType(DType.float32, (name,), DeviceRef.CPU())
+    >>> with Graph("fir", input_types=[vector("n"), vector("k")], custom_extensions=[maxconv.kernels_path()]) as graph:
+    ...     graph.output(maxconv.graph.conv1d(*graph.inputs, padding="same"))
+    >>> model = InferenceSession(devices=[CPU()]).load(graph)  # doctest: +SKIP
+    >>> model.execute(np.arange(5, dtype=np.float32), np.ones(3, np.float32))[0].to_numpy()  # doctest: +SKIP
+    array([1., 3., 6., 9., 7.], dtype=float32)
+    """
+    for name, tensor in (("x", x), ("weight", weight)):
+        if tensor.rank != 1:
+            message = f"conv1d: {name} has shape {_shape(tensor)}, but rank 1 is expected"
+            raise ShapeError(message)
+    if x.dtype != weight.dtype or x.dtype.name not in KERNEL_DTYPES:
+        served = ", ".join(KERNEL_DTYPES)
+        message = f"conv1d: x and weight must have one dtype of {served}, got {x.dtype.name} and {weight.dtype.name}"
+        raise DtypeError(message)
+    if x.device != weight.device:
+        message = f"conv1d: x is on {x.device}, but weight is on {weight.device}; both must be on one device"
+        raise ArgumentError(message)
+    samples, taps = x.shape[0], weight.shape[0]
+    host = DeviceRef.CPU()
+    if padding == "same":
+        total = taps - 1
+        left = total // 2
+        ends = ops.stack([ops.shape_to_tensor([left]), ops.shape_to_tensor([total - left])])
+        return direct(x, weight, ops.reshape(ends, (2,)), ops.constant(0, DType.int64, host), samples)
+    left, right = _ends(padding)
+    if _known(samples) and _known(taps) and int(samples) + left + right < int(taps):
+        message = f"conv1d: weight has {taps} taps, but x has {samples} samples and padding adds {left} and {right}"
+        raise ShapeError(message)
+    ends = ops.constant(np.array([left, right], dtype=np.int64), DType.int64, host)
+    outputs = samples + (left + right + 1) - taps
+    return direct(x, weight, ends, ops.constant(0, DType.int64, host), outputs)
+
+
+def direct(x: TensorValue, k: TensorValue, padding: TensorValue, flip: TensorValue, outputs: Any) -> TensorValue:
+    """Place op `maxconv_direct`: all numbers are run-time values, so one model serves every length.
+
+    Parameters
+    ----------
+    x, k
+        Signal (N) and taps (K).
+    padding
+        int64 (2) on the host: how far windows reach beyond either end of x.
+    flip
+        int64 scalar on the host: 1 for convolution, 0 for correlation.
+    outputs
+        The output's dimension; a new name if only the run-time values determine it.
+    """
+    kind = TensorType(x.dtype, (outputs,), x.device)
+    return ops.custom("maxconv_direct", x.device, [x, k, padding, flip], [kind])[0].tensor
+
+
+def _ends(padding: object) -> tuple[int, int]:
+    if padding == "valid":
+        return 0, 0
+    ends = padding if isinstance(padding, tuple) else (padding, padding)
+    if len(ends) == 2 and all(isinstance(end, int) and end >= 0 for end in ends):  # noqa: PLR2004  # left and right
+        return ends
+    message = f'conv1d: padding must be an int >= 0, a pair of them, "same" or "valid", got {padding!r}'
+    raise ArgumentError(message)
+
+
+def _known(dimension: object) -> bool:
+    return isinstance(dimension, StaticDim)
+
+
+def _shape(tensor: TensorValue) -> str:
+    return f"({', '.join(str(dimension) for dimension in tensor.shape)})"
