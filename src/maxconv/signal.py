@@ -8,7 +8,7 @@ import numpy as np
 
 from . import _plan, _problem
 from ._engine import arrays, devices, run
-from ._errors import DeviceError, ShapeError
+from ._errors import DeviceError
 
 METHODS = ("auto", "direct")
 
@@ -106,36 +106,31 @@ def correlate(in1: Any, in2: Any, mode: str = "full", method: str = "auto", *, d
 def _apply(function: str, in1: Any, in2: Any, mode: str, method: str, device: str | None, *, flip: bool) -> Any:
     _problem.check_choice(function, "mode", mode, _problem.MODES)
     _problem.check_choice(function, "method", method, METHODS)
-    first = arrays.ingest(function, "in1", in1)
-    second = arrays.ingest(function, "in2", in2)
-    if first.device != second.device:
-        message = f"{function}: in1 is on {first.device}, but in2 is on {second.device}; both must be on one device"
+    x, place, restore = arrays.ingest(function, "in1", in1)
+    k, place_of_k, _ = arrays.ingest(function, "in2", in2)
+    if place != place_of_k:
+        message = f"{function}: in1 is on {place}, but in2 is on {place_of_k}; both must be on one device"
         raise DeviceError(message)
-    x, k = first.data, second.data
-    _check_vectors(function, x, k)
-    problem = _problem.part_of_full(x.shape[0], k.shape[0], mode, flip=flip)
+    if len(x.shape) == len(k.shape) == 0:
+        return x * k  # as SciPy does
+    _problem.check_vector(function, "in1", x)
+    _problem.check_vector(function, "in2", k)
+    problem = _problem.part_of_full(x.shape[0], k.shape[0], mode, flip)
     if flip and problem.taps > problem.samples:
         x, k, problem = k, x, _problem.swapped(problem)
-    if first.device == "cpu":
-        dtype = np.result_type(x.dtype, k.dtype)
-        place = devices.requested(function, device)
-        if place == "auto":
-            wanted = _plan.prefers_gpu(problem, dtype.itemsize) and devices.accelerator_count() > 0
-            place = "gpu:0" if wanted else "cpu"
-        y = run(function, problem, x.astype(dtype, copy=False), k.astype(dtype, copy=False), place)
-    else:
-        if device is not None and devices.requested(function, device) not in (first.device, "auto"):
-            message = f"{function}: device={device!r} was asked for, but in1 and in2 are on {first.device}"
-            raise DeviceError(message)
-        y = run(function, problem, x, k, first.device)
-    return y if first.restore is None else first.restore(y)
+    wanted = devices.requested(function, device)
+    if place == "cpu":
+        if x.dtype != k.dtype:
+            common = np.result_type(x.dtype, k.dtype)
+            x, k = x.astype(common, copy=False), k.astype(common, copy=False)
+        place = wanted if wanted != "auto" else _cheapest(problem, x.dtype.itemsize)
+    elif device is not None and wanted not in {place, "auto"}:
+        message = f"{function}: device={device!r} was asked for, but in1 and in2 are on {place}"
+        raise DeviceError(message)
+    y = run(function, problem, x, k, place)
+    return y if restore is None else restore(y)
 
 
-def _check_vectors(function: str, x: Any, k: Any) -> None:
-    for argument, array in (("in1", x), ("in2", k)):
-        if len(array.shape) != 1:
-            message = f"{function}: {argument} has shape {tuple(array.shape)}, but rank 1 is expected"
-            raise ShapeError(message)
-        if array.shape[0] == 0:
-            message = f"{function}: {argument} is empty, but at least one element is expected"
-            raise ShapeError(message)
+def _cheapest(problem: _problem.Problem, itemsize: int) -> str:
+    """Choose the device for host arrays; MAX is not even loaded for work that no GPU would do faster."""
+    return "gpu:0" if _plan.prefers_gpu(problem, itemsize) and devices.accelerator_count() > 0 else "cpu"

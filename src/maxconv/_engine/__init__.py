@@ -43,7 +43,7 @@ def run(function: str, problem: Problem, x: Any, k: Any, device: str, *, way: st
     if x.dtype != k.dtype:
         message = f"{function}: in1 is {x.dtype.name}, but in2 is {k.dtype.name}; on {device} both must have one dtype"
         raise DtypeError(message)
-    dtype = kernel_dtype(function, x.dtype)
+    dtype = kernel_dtype(x.dtype)
     if device != "cpu":
         return _run_on_accelerator(problem, dtype, x, k, device, way)
     x, k = _compact(x), _compact(k)

@@ -23,7 +23,8 @@ def set_default_device(device: str | None) -> None:
     ----------
     device
         ``"cpu"``, ``"gpu"``, ``"gpu:<id>"``, ``"auto"`` (the accelerator when the modelled time, transfers included,
-        is lower), or None: the environment variable ``MAXCONV_DEVICE`` if it is set, else the CPU.
+        is lower), or None: what the environment variable ``MAXCONV_DEVICE`` says now if it is set, else the CPU.
+        Without any call, that is what it says at the first need.
 
     Raises
     ------
@@ -41,16 +42,19 @@ def set_default_device(device: str | None) -> None:
     >>> maxconv.set_default_device(None)
     """
     global _default  # noqa: PLW0603  # the default of this process is what the function is for
-    _default = None if device is None else _checked("set_default_device: device", device)
+    if device is not None:
+        _default = _checked("set_default_device: device", device)
+    elif named := os.environ.get(ENVIRONMENT_VARIABLE):
+        _default = _checked(ENVIRONMENT_VARIABLE, named)
+    else:
+        _default = "cpu"
 
 
 def get_default_device() -> str:
     """Return where host arrays are computed when a call does not say: see `set_default_device`."""
-    if _default is not None:
-        return _default
-    if chosen := os.environ.get(ENVIRONMENT_VARIABLE):
-        return _checked(ENVIRONMENT_VARIABLE, chosen)
-    return "cpu"
+    if _default is None:
+        set_default_device(None)
+    return _default or "cpu"
 
 
 def requested(function: str, device: str | None) -> str:

@@ -1,0 +1,1 @@
+../../examples/p15.py

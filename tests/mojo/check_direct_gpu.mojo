@@ -1,0 +1,107 @@
+"""The GPU kernels against the CPU kernels at awkward sizes, as a program of its own: small enough for compute-sanitizer.
+
+`mojo build --target-accelerator sm_90a` makes it on a machine without a GPU. It fails unless every output, poisoned
+beforehand, is what the CPU kernel gives; the numbers are small integers, so that sums are exact in every type.
+"""
+
+from max.gpu.host import DeviceContext
+
+from _ops.kernels.direct_cpu import direct_cpu
+from _ops.kernels.direct_gpu import direct_gpu
+from _ops.shared.geometry import Geometry
+
+
+def check[dtype: DType](ctx: DeviceContext, geometry: Geometry, shift: Int) raises:
+    """Compares one call on the GPU with the same on the CPU.
+
+    Parameters:
+        dtype: Element type.
+
+    Args:
+        ctx: The device.
+        geometry: Sizes and shifts of the call.
+        shift: How many elements the signal begins behind an aligned address.
+
+    Raises:
+        If an output differs.
+    """
+    var x = ctx.enqueue_create_host_buffer[dtype](geometry.samples + shift)
+    var k = ctx.enqueue_create_host_buffer[dtype](geometry.taps)
+    var y = ctx.enqueue_create_host_buffer[dtype](geometry.outputs)
+    var expected = ctx.enqueue_create_host_buffer[dtype](geometry.outputs)
+    ctx.synchronize()
+    for i in range(len(x)):
+        x[i] = Scalar[dtype](i * 7 % 5 - 2)
+    for j in range(len(k)):
+        k[j] = Scalar[dtype](j * 5 % 3 - 1)
+    for i in range(len(y)):
+        y[i] = Scalar[dtype](99)
+    direct_cpu(
+        pointer_to[dtype](Int(expected.unsafe_ptr())),
+        pointer_to[dtype](Int(x.unsafe_ptr().unsafe_offset(shift))),
+        pointer_to[dtype](Int(k.unsafe_ptr())),
+        geometry,
+        1,
+    )
+    var x_there = ctx.enqueue_create_buffer[dtype](len(x))
+    var k_there = ctx.enqueue_create_buffer[dtype](len(k))
+    var y_there = ctx.enqueue_create_buffer[dtype](len(y))
+    ctx.enqueue_copy(x_there, x)
+    ctx.enqueue_copy(k_there, k)
+    ctx.enqueue_copy(y_there, y)
+    direct_gpu(
+        pointer_to[dtype](Int(y_there.unsafe_ptr())),
+        pointer_to[dtype](Int(x_there.unsafe_ptr().unsafe_offset(shift))),
+        pointer_to[dtype](Int(k_there.unsafe_ptr())),
+        geometry,
+        ctx,
+    )
+    ctx.enqueue_copy(y, y_there)
+    ctx.synchronize()
+    for i in range(geometry.outputs):
+        if y[i] != expected[i]:
+            raise Error(
+                dtype, ": N=", geometry.samples, " K=", geometry.taps, " output ", i, ": ", y[i], " != ", expected[i]
+            )
+
+
+def pointer_to[dtype: DType](address: Int) -> Pointer[Scalar[dtype], MutAnyOrigin]:
+    """Makes a pointer of an address.
+
+    Parameters:
+        dtype: Element type.
+
+    Args:
+        address: The address.
+
+    Returns:
+        The pointer.
+    """
+    return Pointer[Scalar[dtype], MutAnyOrigin](unsafe_from_address=address)
+
+
+def main() raises:
+    """Checks every type at sizes around the tile (2048 float32 outputs) and the tap chunk (256).
+
+    Raises:
+        If one differs.
+    """
+    var ctx = DeviceContext()
+    var checked = 0
+    for samples in [1, 3, 15, 255, 2047, 2048, 2049, 9001]:
+        for taps in [1, 4, 7, 255, 256, 257, 600]:
+            for shift in [0, 1]:
+                var seed = Geometry(samples, taps, samples, 0, False)
+                var full = Geometry(samples, taps, samples + taps - 1, taps - 1, True)
+                comptime for dtype in [
+                    DType.float32,
+                    DType.float64,
+                    DType.float16,
+                    DType.bfloat16,
+                    DType.int8,
+                    DType.int64,
+                ]:
+                    check[dtype](ctx, seed, shift)
+                    check[dtype](ctx, full, shift)
+                    checked += 2
+    print(checked, "calls agree with the CPU kernels on", ctx.name())

@@ -1,0 +1,120 @@
+"""The kernels called from Mojo: every output is written, results do not depend on the split, other targets raise."""
+
+from std.testing import TestSuite, assert_equal, assert_raises, assert_true
+from max.gpu.host import DeviceContext
+
+from _ops.kernels.direct import direct
+from _ops.kernels.direct_cpu import compute_span, direct_cpu, nth_tap
+from _ops.shared.geometry import Geometry
+
+
+comptime POISON = Float32(-77777)
+
+
+def address(values: List[Float32]) -> Pointer[Float32, MutAnyOrigin]:
+    """Points to a list's elements.
+
+    Args:
+        values: The list, which must outlive the pointer.
+
+    Returns:
+        The address of its first element.
+    """
+    return Pointer[Float32, MutAnyOrigin](unsafe_from_address=Int(values.unsafe_ptr()))
+
+
+def ramp(length: Int) -> List[Float32]:
+    """Makes small integers, whose sums are exact.
+
+    Args:
+        length: How many.
+
+    Returns:
+        1, 2, 3, 1, 2, 3, ...
+    """
+    var values = List[Float32](capacity=length)
+    for i in range(length):
+        values.append(Float32(1 + i % 3))
+    return values^
+
+
+def test_every_output_is_written_and_nothing_beside_it() raises:
+    """Outputs and the memory on either side are poisoned; only the outputs change, and to the right sums.
+
+    Raises:
+        If it is not so.
+    """
+    for samples in [1, 2, 15, 127, 128, 129, 300]:
+        for taps in [1, 4, 33, 64, 150]:
+            var outputs = samples + taps - 1
+            var y = List[Float32](length=outputs + 2, fill=POISON)
+            var x = ramp(samples)
+            var k = ramp(taps)
+            var geometry = Geometry(samples, taps, outputs, taps - 1, True)
+            direct_cpu(address(y).unsafe_offset(1), address(x), address(k), geometry, 0)
+            assert_equal(y[0], POISON)
+            assert_equal(y[outputs + 1], POISON)
+            for i in range(outputs):
+                var sum = Float32(0)
+                for j in range(max(0, i - samples + 1), min(taps, i + 1)):
+                    sum += k[j] * x[i - j]
+                assert_equal(y[i + 1], sum)
+
+
+def test_any_split_gives_the_same_bits() raises:
+    """Inexact sums come out bit for bit the same, however the outputs are cut into spans.
+
+    Raises:
+        If it is not so.
+    """
+    comptime SAMPLES = 1000
+    for taps in [1, 31, 32, 33, 100]:
+        var outputs = SAMPLES - taps + 1
+        var x = List[Float32](capacity=SAMPLES)
+        for i in range(SAMPLES):
+            x.append(Float32(1) / Float32(1 + i))
+        var k = x.copy()
+        var geometry = Geometry(SAMPLES, taps, outputs, 0, False)
+        var whole = List[Float32](length=outputs, fill=POISON)
+        direct_cpu(address(whole), address(x), address(k), geometry, 1)
+        for cut in [1, 7, 128, 500]:
+            var pieces = List[Float32](length=outputs, fill=POISON)
+            compute_span(address(pieces), address(x), address(k), geometry, 0, cut)
+            compute_span(address(pieces), address(x), address(k), geometry, cut, outputs)
+            for i in range(outputs):
+                assert_equal(pieces[i], whole[i])
+
+
+def test_the_order_of_taps_is_a_permutation() raises:
+    """Every tap is added exactly once.
+
+    Raises:
+        If it is not so.
+    """
+    for taps in range(1, 200):
+        var seen = List[Bool](length=taps, fill=False)
+        for step in range(taps):
+            var j = nth_tap[DType.float32](step, taps)
+            assert_true(not seen[j])
+            seen[j] = True
+
+
+def test_another_target_is_refused() raises:
+    """A target that is neither CPU nor GPU raises instead of leaving the output unwritten.
+
+    Raises:
+        If it is not so.
+    """
+    var y = List[Float32](length=1, fill=POISON)
+    var ctx = DeviceContext(api="cpu")
+    with assert_raises(contains="Unsupported target: npu"):
+        direct["npu"](address(y), address(y), address(y), Geometry(1, 1, 1, 0, False), ctx)
+
+
+def main() raises:
+    """Runs every test of this file.
+
+    Raises:
+        If one fails.
+    """
+    TestSuite.discover_tests[__functions_in_module()]().run()

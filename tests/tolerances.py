@@ -1,0 +1,32 @@
+"""The numerics contract of docs and README as functions; no test types a number of its own."""
+
+from __future__ import annotations
+
+import ml_dtypes
+import numpy as np
+
+ACCUMULATORS = {"float16": np.float32, "bfloat16": np.float32, "float32": np.float32, "float64": np.float64}
+
+
+def direct_bound(dtype: np.dtype, taps: int, magnitude: np.ndarray, exact: np.ndarray) -> np.ndarray:
+    """Bound the error of a direct sum of `taps` products: K*u*sum|x||k| of the accumulator, then one rounding.
+
+    Higham, Accuracy and Stability of Numerical Algorithms, ch. 3; u is half the machine epsilon.
+    """
+    name = np.dtype(dtype).name
+    accumulator = np.finfo(ACCUMULATORS[name])
+    unit = float(accumulator.eps) / 2
+    bound = taps * unit / (1 - taps * unit) * magnitude + float(accumulator.tiny)
+    if accumulator.bits > 8 * np.dtype(dtype).itemsize:
+        output = ml_dtypes.finfo(dtype)
+        bound = bound + float(output.eps) / 2 * (np.abs(exact) + bound) + float(output.smallest_subnormal)
+    return bound
+
+
+def assert_within_bound(actual: np.ndarray, exact: np.ndarray, magnitude: np.ndarray, taps: int) -> None:
+    """Fail unless every element is within the direct bound of the exact result, shape included."""
+    assert actual.shape == exact.shape
+    error = np.abs(actual.astype(np.float64) - exact)
+    bound = direct_bound(actual.dtype, taps, magnitude, exact)
+    worst = int(np.argmax(error - bound)) if len(error) else 0
+    assert np.all(error <= bound), f"element {worst}: {actual[worst]} for {exact[worst]}, bound {bound[worst]}"
