@@ -1,42 +1,44 @@
 """Recordings: sampled signals in files, read and written block by block.
 
-    .wav .flac .ogg .aiff ...   whatever libsndfile handles; integer samples are read as fractions of full scale, [-1, 1)
+    .wav .flac .ogg .aiff ...   whatever libsndfile handles; integer samples are read as fractions of full scale
     .npy                        (samples,) or (samples, channels), real numbers; carries no sample rate
     .csv                        one row per sample, one column per channel, a header row if the first row has no number
 
 A block is an array of shape (samples, channels). Every error names the command-line argument that brought the file.
+Reading and writing share a file, long as it is, because the two halves of each format must agree.
 """
 
 from __future__ import annotations
 
 import csv
-import os
 import re
-import secrets
 import stat
 from array import array
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from maxconv._errors import ArgumentError, MaxconvError
+from ._errors import ArgumentError, MaxconvError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
     from types import TracebackType
 
     import numpy.typing as npt
 
     Block = npt.NDArray[np.floating[Any]]
 
+_NPY_RANK = 2
+_MAX_ITEM_BYTES = 8
 MAX_CHANNELS = 1024  # libsndfile's own limit; a longer second axis is nearly always (channels, samples) by mistake
 _WAV_LIMIT_BYTES = 2**32 - 2**16  # a WAV counts its bytes in 32 bits; the margin is for its headers
 _SUFFIX_ALIASES = {"AIF": "AIFF", "AIFC": "AIFF", "OGA": "OGG", "OPUS": "OGG", "SND": "AU", "WAVE": "WAV"}
 _SAMPLE_BITS = re.compile(r"(?:PCM|ALAC|DWVW)_[SU]?(\d+)")
 _CUT_SHORT = re.compile(r"^(?:data|SSND)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)
+_LENGTH_UNKNOWN = 0x7FFF0000  # a recorder that wrote to a pipe could not go back, and left the largest length there is
 _WIDE_SUBTYPES = ("PCM_32", "ALAC_32", "DOUBLE")  # float32 cannot hold these samples
 _NEAREST_SUBTYPES = {
     "PCM_S8": ("PCM_U8", "PCM_16"),
@@ -106,7 +108,7 @@ class Writer(Protocol):
     def write(self, block: Block) -> None:
         """Append a block, shape (samples, channels)."""
 
-    def __enter__(self) -> Writer:
+    def __enter__(self) -> Any:
         """Return the writer itself."""
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -121,9 +123,9 @@ def open_recording(path: Path, argument: str = "IN") -> Reader:
 
     Parameters
     ----------
-    path
+    path : Path
         The file.
-    argument
+    argument : str
         Command-line argument to name in errors.
 
     Raises
@@ -207,8 +209,7 @@ class _AudioReader:
 
     def _find_warnings(self) -> tuple[str, ...]:
         found = _CUT_SHORT.search(self._file.extra_info)
-        # A recorder that wrote to a pipe could not go back to fill in the length, and left the largest there is.
-        if found is None or not int(found[2]) < int(found[1]) < 0x7FFF0000:
+        if found is None or not int(found[2]) < int(found[1]) < _LENGTH_UNKNOWN:
             return ()
         text = f"its header announces {found[1]} bytes of samples but only {found[2]} are there; it may be cut short"
         return (f"{self._argument}: '{self._path}': {text}",)
@@ -247,22 +248,22 @@ class _ArrayReader:
 
 def _read_npy(path: Path, argument: str) -> _ArrayReader:
     values = map_npy(path, argument)
-    if values.ndim not in (1, 2) or (values.ndim == 2 and not 1 <= values.shape[1] <= MAX_CHANNELS):
+    columns = values[:, np.newaxis] if values.ndim == 1 else values
+    if columns.ndim != _NPY_RANK or not 1 <= columns.shape[1] <= MAX_CHANNELS:
         expected = f"(samples,) or (samples, channels) with 1 to {MAX_CHANNELS} channels"
         msg = f"{argument}: '{path}' has shape {values.shape}; expected {expected}"
         raise RecordingError(msg)
-    # 8- and 16-bit integers fit float32 exactly; wider ones need float64.
-    narrow = values.dtype.itemsize <= 2 or values.dtype == np.float32
-    dtype = np.dtype(np.float32 if narrow else np.float64)
+    # float32 holds 8- and 16-bit integers exactly, wider ones it does not; this is also NumPy's rule.
+    dtype = np.result_type(values.dtype, np.float32)
     layout = Layout(
         samples=values.shape[0],
-        channels=values.shape[1] if values.ndim == 2 else 1,
+        channels=columns.shape[1],
         rate=None,
         dtype=dtype,
-        stored=np.dtype(np.float16) if values.dtype.kind == "f" and values.dtype.itemsize == 2 else dtype,
+        stored=np.dtype(np.float16) if values.dtype == np.float16 else dtype,
         flat=values.ndim == 1,
     )
-    return _ArrayReader(values if values.ndim == 2 else values[:, np.newaxis], layout)
+    return _ArrayReader(columns, layout)
 
 
 def map_npy(path: Path, argument: str) -> npt.NDArray[Any]:
@@ -276,12 +277,13 @@ def map_npy(path: Path, argument: str) -> npt.NDArray[Any]:
     with blame(argument, path), path.open("rb") as file:
         try:
             version = np.lib.format.read_magic(file)
-            read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            shape, _, dtype = read_header(file)
+            short_header = version == (1, 0)
+            read = np.lib.format.read_array_header_1_0 if short_header else np.lib.format.read_array_header_2_0
+            shape, _, dtype = read(file)
         except (ValueError, EOFError) as error:
             msg = f"{argument}: '{path}' is not a .npy file, or it is damaged ({error})"
             raise RecordingError(msg) from error
-        if dtype.kind not in "iuf" or dtype.itemsize > 8:
+        if dtype.kind not in "iuf" or dtype.itemsize > _MAX_ITEM_BYTES:
             msg = f"{argument}: '{path}' has dtype {dtype}; expected integers or floats of at most 64 bits"
             raise RecordingError(msg)
         if 0 in shape:  # nothing to map
@@ -291,7 +293,7 @@ def map_npy(path: Path, argument: str) -> npt.NDArray[Any]:
         except (ValueError, EOFError) as error:
             msg = f"{argument}: '{path}' is cut short: its header announces shape {shape} of {dtype} ({error})"
             raise RecordingError(msg) from error
-        return values
+    return values
 
 
 def _read_csv(path: Path, argument: str) -> _ArrayReader:
@@ -302,7 +304,7 @@ def _read_csv(path: Path, argument: str) -> _ArrayReader:
         with blame(argument, path), path.open(newline="", encoding="utf-8-sig") as file:
             rows = csv.reader(file)
             for row in rows:
-                if not any(cell.strip() for cell in row):
+                if len(row) <= 1 and not "".join(row).strip():
                     continue
                 if not width and not any(map(_is_number, row)):
                     header, width = tuple(row), len(row)
@@ -324,11 +326,16 @@ def _csv_numbers(row: list[str], width: int, where: str) -> list[float]:
     if len(row) != width:
         msg = f"{where}: {len(row)} columns; expected {width}, as in the rows before"
         raise RecordingError(msg)
-    bad = [cell for cell in row if not _is_number(cell)]
-    if bad:
-        msg = f"{where}: {bad[0]!r} is not a number; expected numbers separated by commas"
-        raise RecordingError(msg)
-    return [float(cell) for cell in row]
+    return [parse_number(cell, where) for cell in row]
+
+
+def parse_number(text: str, where: str) -> float:
+    """Return the number that `text` spells; `where` begins the `RecordingError` if it spells none."""
+    try:
+        return float(text)
+    except ValueError as error:
+        msg = f"{where}: {text!r} is not a number; expected numbers separated by commas"
+        raise RecordingError(msg) from error
 
 
 def _is_number(text: str) -> bool:
@@ -382,8 +389,8 @@ def output_layout(path: Path, source: Layout, samples: int, rate: float | None) 
     )
 
 
-def _soundfile() -> Any:  # noqa: ANN401 - soundfile has no type stubs
-    import soundfile  # type: ignore[import-untyped]  # noqa: PLC0415 - not needed for .npy and .csv
+def _soundfile() -> Any:
+    import soundfile
 
     return soundfile
 
@@ -412,19 +419,28 @@ def _nearest_subtype(path: Path, container: str, source: Layout) -> str:
     return str(default)
 
 
-def create_recording(path: Path, suffix: str, layout: Layout) -> Writer:
-    """Start writing a recording to `path`, in the format of `suffix`.
+def create_recording(path: Path, out: Path, layout: Layout) -> Writer:
+    """Start writing a recording to `path`.
+
+    Parameters
+    ----------
+    path : Path
+        Where to write.
+    out : Path
+        Its name later: the suffix decides the format, and errors name it.
+    layout : Layout
+        What will be written, as `output_layout` says.
 
     Raises
     ------
     RecordingError
         The file cannot be created, or libsndfile does not write this layout.
     """
-    if suffix.lower() == ".npy":
-        return _NpyWriter(path, layout)
-    if suffix.lower() == ".csv":
-        return _CsvWriter(path, layout)
-    return _AudioWriter(path, layout)
+    if out.suffix.lower() == ".npy":
+        return _NpyWriter(path, out, layout)
+    if out.suffix.lower() == ".csv":
+        return _CsvWriter(path, out, layout)
+    return _AudioWriter(path, out, layout)
 
 
 class _FileWriter:
@@ -432,16 +448,16 @@ class _FileWriter:
 
     _file: Any
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, out: Path) -> None:
+        self._out = out
         self.clipped = 0
 
-    def __enter__(self) -> Any:  # noqa: ANN401 - the subclass itself; typing.Self is not in Python 3.10
+    def __enter__(self) -> Any:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if kind is None:
-            with blame("OUT", self._path):
+            with blame("OUT", self._out):
                 self._file.close()
         else:
             # The file is thrown away: a second error, in closing it, would hide the first.
@@ -452,12 +468,12 @@ class _FileWriter:
 class _AudioWriter(_FileWriter):
     """Writes by libsndfile, but rounds itself: libsndfile's float to integer paths truncate and clip in silence."""
 
-    def __init__(self, path: Path, layout: Layout) -> None:
-        super().__init__(path)
+    def __init__(self, path: Path, out: Path, layout: Layout) -> None:
+        super().__init__(out)
         bits = _SAMPLE_BITS.fullmatch(layout.subtype)
         self._bits = int(bits[1]) if bits else None
         self._any_float = layout.subtype in ("FLOAT", "DOUBLE")
-        with blame("OUT", path):
+        with blame("OUT", out):
             self._file = _soundfile().SoundFile(
                 str(path),
                 "w",
@@ -468,7 +484,7 @@ class _AudioWriter(_FileWriter):
             )
 
     def write(self, block: Block) -> None:
-        with blame("OUT", self._path):
+        with blame("OUT", self._out):
             self._file.write(self._fit(block))
 
     def _fit(self, block: Block) -> npt.NDArray[Any]:
@@ -485,109 +501,38 @@ class _AudioWriter(_FileWriter):
         self.clipped += int(np.count_nonzero(~((scaled >= low) & (scaled <= high))))  # the negation counts NaN too
         fitted = np.clip(np.nan_to_num(scaled, nan=0.0), low, high)
         if self._bits is None:
-            return fitted
+            return np.asarray(fitted)
         # libsndfile takes integers of all subtypes from the high bits of an int32.
-        return fitted.astype(np.int32) << np.int32(32 - self._bits)
+        return np.left_shift(fitted.astype(np.int32), 32 - self._bits, dtype=np.int32)
 
 
 class _NpyWriter(_FileWriter):
     """Writes plainly behind a header: a memory map would die by SIGBUS where a write fails on a full disk."""
 
-    def __init__(self, path: Path, layout: Layout) -> None:
-        super().__init__(path)
+    def __init__(self, path: Path, out: Path, layout: Layout) -> None:
+        super().__init__(out)
         self._layout = layout
         shape = (layout.samples,) if layout.flat else (layout.samples, layout.channels)
-        with blame("OUT", path):
+        with blame("OUT", out):
             self._file = path.open("wb")
             descr = np.lib.format.dtype_to_descr(layout.stored)
-            np.lib.format.write_array_header_1_0(
-                self._file, {"shape": shape, "fortran_order": False, "descr": descr}
-            )
+            np.lib.format.write_array_header_1_0(self._file, {"shape": shape, "fortran_order": False, "descr": descr})
 
     def write(self, block: Block) -> None:
-        with blame("OUT", self._path), np.errstate(over="ignore"):  # beyond float16's range is Inf, as in NumPy
+        with blame("OUT", self._out), np.errstate(over="ignore"):  # beyond float16's range is Inf, as in NumPy
             self._file.write(block.astype(self._layout.stored, order="C").tobytes())
 
 
 class _CsvWriter(_FileWriter):
     """Writes each number with the fewest digits that read back as the same number."""
 
-    def __init__(self, path: Path, layout: Layout) -> None:
-        super().__init__(path)
-        with blame("OUT", path):
+    def __init__(self, path: Path, out: Path, layout: Layout) -> None:
+        super().__init__(out)
+        with blame("OUT", out):
             self._file = path.open("w", newline="", encoding="utf-8")
             if layout.header:
                 csv.writer(self._file, lineterminator="\n").writerow(layout.header)
 
     def write(self, block: Block) -> None:
-        with blame("OUT", self._path):
+        with blame("OUT", self._out):
             self._file.writelines(",".join(row) + "\n" for row in block.astype(str).tolist())
-
-
-# ---- putting the output in place
-
-
-def check_output(path: Path, sources: tuple[Path, ...], *, force: bool) -> None:
-    """Refuse an output path that cannot, or must not, be written.
-
-    Raises
-    ------
-    ArgumentError
-        `path` is one of `sources`.
-    RecordingError
-        It exists and `force` is False, it is not a regular file, or its folder does not exist.
-    """
-    with blame("OUT", path):
-        if not path.parent.is_dir():
-            msg = f"OUT: folder '{path.parent}' does not exist"
-            raise RecordingError(msg)
-        if not path.exists():
-            return
-        if any(source.exists() and path.samefile(source) for source in sources):
-            msg = f"OUT: '{path}' is also an input; expected another file"
-            raise ArgumentError(msg)
-        if not path.is_file():
-            msg = f"OUT: '{path}' is {'a directory' if path.is_dir() else 'not a regular file'}; expected a file name"
-            raise RecordingError(msg)
-        if not force:
-            _refuse_to_overwrite(path)
-
-
-@contextmanager
-def replacing(path: Path, *, force: bool) -> Iterator[Path]:
-    """Give a temporary path in the folder of `path`; put it in place of `path` if the body succeeds, else remove it.
-
-    Parameters
-    ----------
-    path
-        The final file; nobody ever sees it half-written. A link is followed.
-    force
-        Replace an existing file. Otherwise one that appeared during the body is left alone, and this is an error.
-    """
-    final = path.resolve()
-    temporary = final.with_name(f".{final.name[:200]}.{secrets.token_hex(4)}.part")
-    try:
-        yield temporary
-        with blame("OUT", path):
-            if force:
-                temporary.replace(final)
-            else:
-                _move_unless_there(temporary, final, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _move_unless_there(temporary: Path, final: Path, path: Path) -> None:
-    try:
-        os.link(temporary, final)  # unlike a rename, a link fails if the file has appeared meanwhile
-    except FileExistsError:
-        _refuse_to_overwrite(path)
-    except OSError:  # a file system without hard links
-        if final.exists():
-            _refuse_to_overwrite(path)
-        temporary.replace(final)
-
-
-def _refuse_to_overwrite(path: Path) -> None:
-    msg = f"OUT: '{path}' already exists; --force overwrites it"
-    raise RecordingError(msg)

@@ -1,0 +1,426 @@
+"""Filter a recording into a new file: taps from a file or a design, then block by block, then put in place at once.
+
+    taps        one number per line or comma-separated, a .npy vector, or an impulse response (a recording)
+    designs     linear-phase low-, high- and band-pass filters by `scipy.signal.firwin` (Hamming window)
+    blocks      y[i] = sum_j taps[j] * x[i - j]; each block of x keeps a halo of len(taps) - 1 samples of the one before
+
+Memory is bounded by block, taps and channels, whatever the length of the recording (a CSV is held as numbers).
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import secrets
+import shutil
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+import maxconv
+
+from ._errors import ArgumentError
+from ._recording import (
+    Layout,
+    Reader,
+    RecordingError,
+    blame,
+    check_readable,
+    create_recording,
+    map_npy,
+    open_recording,
+    output_layout,
+    parse_number,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from ._recording import Block
+
+    Kind = Literal["taps", "impulse-response", "lowpass", "highpass", "bandpass"]
+
+BLOCK = 1 << 18  # sample values in a block, all channels together: 2 MB of float64; ogg encoders crash above 2**20
+MIN_TAPS, DEFAULT_TAPS, MOST_DEFAULT_TAPS = 3, 257, 65537
+_HAMMING_WIDTH = 3.3  # transition band of a Hamming-window design, in units of rate / taps (Ifeachor & Jervis, ch. 7)
+# Summing directly gives the same bits however the signal is cut into blocks; an FFT would not.
+_METHOD = "direct"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which filter to apply: `kind` is the option's name without dashes, and one of `edges` and `file` is given.
+
+    Attributes
+    ----------
+    kind
+        The option.
+    edges
+        Cut-off frequencies in Hz, one, or two for a band-pass.
+    file
+        Where the taps or the impulse response are.
+    num_taps
+        How many taps to design, odd and at least 3; None: see `design_taps`.
+    """
+
+    kind: Kind
+    edges: tuple[float, ...] = ()
+    file: Path | None = None
+    num_taps: int | None = None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What `filter_file` did."""
+
+    layout: Layout
+    taps: int
+    clipped: int
+    warnings: tuple[str, ...]
+
+
+def filter_file(
+    source: Path,
+    out: Path,
+    choice: Choice,
+    *,
+    mode: str | None = None,
+    rate: float | None = None,
+    device: str | None = None,
+    force: bool = False,
+    block: int = BLOCK,
+    track: Callable[[Iterable[Block], Layout], Iterable[Block]] | None = None,
+) -> Summary:
+    """Filter the recording `source` into the new file `out`.
+
+    Parameters
+    ----------
+    source, out : Path
+        Input and output; the output's suffix decides its format.
+    choice : Choice
+        The filter.
+    mode : {"full", "same", "valid"}, optional
+        Which part of the full convolution to keep, as in `maxconv.convolve`; "same", or for an impulse response "full".
+    rate : float, optional
+        Samples per second, for a `source` whose format has none.
+    device : str, optional
+        As in `maxconv.convolve`.
+    force : bool
+        Whether an existing `out` may be replaced.
+    block : int
+        Sample values held at a time, all channels together. The result does not depend on it.
+    track : callable, optional
+        Wraps the blocks that are read, to show progress.
+
+    Raises
+    ------
+    ArgumentError
+        Arguments that contradict each other or the recording.
+    RecordingError
+        A file that cannot be read or written. As on any other error, `out` is as it was before.
+    """
+    inputs = (source,) if choice.file is None else (source, choice.file)
+    with closing(open_recording(source)) as reader:
+        check_output(out, inputs, force=force)
+        layout = reader.layout
+        known_rate = _agree_on_rate(layout.rate, rate, "IN")
+        taps, tap_warnings = _find_taps(choice, layout, known_rate)
+        mode = mode or ("full" if choice.kind == "impulse-response" else "same")
+        samples = output_length(layout.samples, len(taps), mode)
+        if samples < 1:
+            msg = f"--mode: 'valid' leaves no samples of {layout.samples} under {len(taps)} taps; expected full or same"
+            raise ArgumentError(msg)
+        target = output_layout(out, layout, samples, known_rate)
+        count = max(1, block // layout.channels)
+        blocks: Iterable[Block] = read_blocks(reader, count)
+        if track is not None:
+            blocks = track(blocks, layout)
+        with replacing(out, force=force) as temporary, create_recording(temporary, out, target) as writer:
+            for filtered in convolve_blocks(blocks, taps, mode, device=device, zeros=count):
+                writer.write(filtered)
+        return Summary(target, len(taps), writer.clipped, reader.warnings + tap_warnings)
+
+
+# ---- taps
+
+
+def _find_taps(choice: Choice, layout: Layout, rate: float | None) -> tuple[npt.NDArray[Any], tuple[str, ...]]:
+    """Return the taps, shape (K, 1) or (K, channels), in the dtype of `layout`; and warnings about them."""
+    warnings: tuple[str, ...] = ()
+    if choice.file is None:
+        designed, warnings = design_taps(choice, rate)
+        taps = designed[:, np.newaxis]
+    elif choice.kind == "taps":
+        taps = read_taps(choice.file)[:, np.newaxis]
+    else:
+        taps, warnings = _read_impulse_response(choice.file, layout, rate)
+    with np.errstate(over="ignore"):
+        cast: npt.NDArray[Any] = taps.astype(layout.dtype)
+    bad = np.argwhere(~np.isfinite(cast))
+    if len(bad):
+        k = int(bad[0, 0])
+        msg = f"--{choice.kind}: tap {k} is {taps[k, bad[0, 1]]}; expected finite {layout.dtype} numbers"
+        raise RecordingError(msg)
+    return cast, warnings
+
+
+def read_taps(path: Path) -> npt.NDArray[Any]:
+    """Read taps, shape (K,), from a `.npy` vector or from text: numbers separated by line ends, commas or blanks.
+
+    Raises
+    ------
+    ArgumentError
+        Another suffix than .npy, .txt or .csv.
+    RecordingError
+        The file is missing, unreadable, empty, not numeric, or not a vector.
+    """
+    argument = "--taps"
+    check_readable(path, argument)
+    suffix = path.suffix.lower()
+    if suffix == ".npy":
+        taps: npt.NDArray[Any] = map_npy(path, argument)
+        if taps.ndim != 1:
+            msg = f"{argument}: '{path}' has shape {taps.shape}; expected (taps,)"
+            raise RecordingError(msg)
+    elif suffix in (".txt", ".csv"):
+        taps = np.array(_read_numbers(path, argument))
+    else:
+        msg = f"{argument}: '{path}' has an unknown suffix; expected .npy, .txt or .csv"
+        raise ArgumentError(msg)
+    if not len(taps):
+        msg = f"{argument}: '{path}' holds no taps; expected at least one number"
+        raise RecordingError(msg)
+    return taps
+
+
+def _read_numbers(path: Path, argument: str) -> list[float]:
+    numbers: list[float] = []
+    try:
+        with blame(argument, path):
+            lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        msg = f"{argument}: '{path}' is not a text file ({error})"
+        raise RecordingError(msg) from error
+    for number, line in enumerate(lines, 1):
+        words = line.partition("#")[0].replace(",", " ").split()
+        numbers += [parse_number(word, f"{argument}: '{path}', line {number}") for word in words]
+    return numbers
+
+
+def _read_impulse_response(path: Path, layout: Layout, rate: float | None) -> tuple[npt.NDArray[Any], tuple[str, ...]]:
+    argument = "--impulse-response"
+    with closing(open_recording(path, argument)) as reader:
+        response = reader.layout
+        if rate is not None and response.rate is not None and rate != response.rate:
+            msg = f"{argument}: '{path}' has {response.rate:.12g} Hz; expected the {rate:.12g} Hz of IN"
+            raise RecordingError(msg)
+        if response.channels not in (1, layout.channels):
+            wanted = "1" if layout.channels == 1 else f"1 or {layout.channels}"
+            msg = f"{argument}: '{path}' has {response.channels} channels; expected {wanted}, as IN"
+            raise RecordingError(msg)
+        return reader.read(response.samples), reader.warnings
+
+
+def design_taps(choice: Choice, rate: float | None) -> tuple[npt.NDArray[Any], tuple[str, ...]]:
+    """Design a linear-phase filter with a Hamming window, and warn if it is too short for its cut-offs.
+
+    Without `num_taps` there are 257, or as many more, to 65537, as it takes to make the transition band half as wide as
+    the lowest cut-off (or the pass band, if narrower): 257 taps cannot tell 20 Hz from 0 at 48 kHz.
+
+    Parameters
+    ----------
+    choice : Choice
+        Kind, edges and number of taps.
+    rate : float or None
+        Samples per second.
+
+    Returns
+    -------
+    tuple
+        Taps of shape (K,) in float64, K odd; and warnings.
+
+    Raises
+    ------
+    ArgumentError
+        No rate; a cut-off outside (0, rate / 2); LO >= HI; an even or too small number of taps.
+    """
+    option, edges = f"--{choice.kind}", choice.edges
+    if rate is None:
+        msg = f"{option}: IN carries no sample rate; give --rate HZ"
+        raise ArgumentError(msg)
+    for edge in edges:
+        if not 0 < edge < rate / 2:
+            msg = f"{option}: got {edge:.12g} Hz; expected more than 0 and less than half the rate, {rate / 2:.12g} Hz"
+            raise ArgumentError(msg)
+    if sorted(set(edges)) != list(edges):
+        msg = f"{option}: got LO = {edges[0]:.12g} and HI = {edges[-1]:.12g} Hz; expected LO < HI"
+        raise ArgumentError(msg)
+    if choice.num_taps is not None and (choice.num_taps < MIN_TAPS or choice.num_taps % 2 == 0):
+        msg = f"--num-taps: got {choice.num_taps}; expected an odd number of at least {MIN_TAPS}, symmetric about a tap"
+        raise ArgumentError(msg)
+    narrowest = min(edges[0], edges[-1] - edges[0]) if len(edges) > 1 else edges[0]
+    needed = _odd_at_least(_HAMMING_WIDTH * rate / (narrowest / 2))
+    count = choice.num_taps or min(max(DEFAULT_TAPS, needed), MOST_DEFAULT_TAPS)
+    # SciPy takes seconds to import: every other error comes first.
+    from scipy.signal import firwin
+
+    taps = firwin(count, edges, pass_zero=choice.kind == "lowpass", fs=rate)
+    width = _HAMMING_WIDTH * rate / count
+    if width <= narrowest:
+        return taps, ()
+    text = f"{count} taps change over about {width:.3g} Hz, too much for {narrowest:.3g} Hz at a rate of {rate:.12g} Hz"
+    return taps, (f"{option}: {text}; --num-taps {needed} would do",)
+
+
+def _odd_at_least(count: float) -> int:
+    return math.ceil(count) | 1
+
+
+def _agree_on_rate(found: float | None, given: float | None, argument: str) -> float | None:
+    if found is not None and given is not None and found != given:
+        msg = f"--rate: got {given:.12g} Hz, but {argument} says {found:.12g} Hz; leave --rate out"
+        raise ArgumentError(msg)
+    return given if found is None else found
+
+
+# ---- blocks
+
+
+def output_length(samples: int, taps: int, mode: str) -> int:
+    """Length of the result: N + K - 1 (full), N (same) or N - K + 1 (valid; not positive if the taps are longer)."""
+    return {"full": samples + taps - 1, "same": samples, "valid": samples - taps + 1}[mode]
+
+
+def read_blocks(reader: Reader, count: int) -> Iterator[Block]:
+    """Yield a recording from its first sample to its last, `count` samples at a time."""
+    for _ in range(0, reader.layout.samples, count):
+        yield reader.read(count)
+
+
+def convolve_blocks(
+    blocks: Iterable[Block], taps: npt.NDArray[Any], mode: str, *, device: str | None = None, zeros: int = BLOCK
+) -> Iterator[Block]:
+    """Convolve a signal that comes in blocks with `taps`, channel by channel.
+
+    Every output is one sum over all taps in the same order, with zeros in place of samples that are not there, so the
+    result has the same bits however the signal is cut.
+
+    Parameters
+    ----------
+    blocks : iterable of array
+        The signal in order, blocks of shape (n, channels), n >= 1.
+    taps : array
+        Shape (K, channels), or (K, 1): the same for all channels. Dtype of the blocks.
+    mode : {"full", "same", "valid"}
+        Which part of the full convolution to yield; its length is that of `output_length`.
+    device : str, optional
+        As in `maxconv.convolve`.
+    zeros : int
+        Length of the blocks of zeros that push out the tail.
+
+    Yields
+    ------
+    array
+        The result in order, blocks of shape (n, channels).
+    """
+    halo = len(taps) - 1
+    # Outputs of the full convolution to drop before the first one wanted, and to add after the last sample.
+    drop, tail = {"full": (0, halo), "same": (halo // 2, halo // 2), "valid": (halo, 0)}[mode]
+    rows = np.ascontiguousarray(taps.T)
+    span: npt.NDArray[Any] | None = None
+    for x in chain(blocks, _zero_blocks(tail, zeros)):
+        n = len(x)
+        if span is None:
+            span = np.zeros((x.shape[1], halo), x.dtype)
+        span = np.concatenate((span, np.broadcast_to(x.T, (len(span), n))), axis=1)
+        skipped = min(drop, n)
+        drop -= skipped
+        if skipped < n:
+            pairs = zip(span, np.broadcast_to(rows, (len(span), halo + 1)), strict=True)
+            y = [maxconv.convolve(row[skipped:], k, mode="valid", method=_METHOD, device=device) for row, k in pairs]
+            yield np.stack(y, axis=1)
+        span = span[:, n:].copy()
+
+
+def _zero_blocks(samples: int, count: int) -> Iterator[Block]:
+    for start in range(0, samples, count):
+        yield np.zeros((min(count, samples - start), 1), np.float32)
+
+
+# ---- the output file
+
+
+def check_output(path: Path, inputs: tuple[Path, ...], *, force: bool) -> None:
+    """Refuse an output path that cannot, or must not, be written.
+
+    Raises
+    ------
+    ArgumentError
+        `path` is one of `inputs`.
+    RecordingError
+        It exists and `force` is False, it is not a regular file, or its folder does not exist.
+    """
+    with blame("OUT", path):
+        if not path.parent.is_dir():
+            msg = f"OUT: folder '{path.parent}' does not exist"
+            raise RecordingError(msg)
+        if not path.exists():
+            return
+        if any(path.samefile(other) for other in inputs if other.exists()):
+            msg = f"OUT: '{path}' is also an input; expected another file"
+            raise ArgumentError(msg)
+        if not path.is_file():
+            msg = f"OUT: '{path}' is {'a directory' if path.is_dir() else 'not a regular file'}; expected a file name"
+            raise RecordingError(msg)
+        if not force:
+            _refuse_to_overwrite(path)
+
+
+@contextmanager
+def replacing(path: Path, *, force: bool) -> Iterator[Path]:
+    """Give a temporary path in the folder of `path`; put it in place of `path` if the body succeeds, else remove it.
+
+    Parameters
+    ----------
+    path : Path
+        The final file; nobody ever sees it half-written. A link is followed.
+    force : bool
+        Replace an existing file. Otherwise one that appeared during the body is left alone, and this is an error.
+    """
+    final = path.resolve()
+    temporary = final.with_name(f".maxconv-{secrets.token_hex(8)}.part")
+    try:
+        with blame("OUT", path):
+            temporary.touch(exist_ok=False)
+            if force and final.exists():
+                shutil.copymode(final, temporary)
+        yield temporary
+        with blame("OUT", path):
+            if force:
+                temporary.replace(final)
+            else:
+                _move_unless_there(temporary, final, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _move_unless_there(temporary: Path, final: Path, path: Path) -> None:
+    try:
+        os.link(temporary, final)  # unlike a rename, a link fails if the file has appeared meanwhile
+    except FileExistsError:
+        _refuse_to_overwrite(path)
+    except OSError:  # a file system without hard links
+        if final.exists():
+            _refuse_to_overwrite(path)
+        temporary.replace(final)
+
+
+def _refuse_to_overwrite(path: Path) -> None:
+    msg = f"OUT: '{path}' already exists; --force overwrites it"
+    raise RecordingError(msg)
