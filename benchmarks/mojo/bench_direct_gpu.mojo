@@ -5,7 +5,7 @@
 
 from max.gpu.host import DeviceContext
 
-from _ops.kernels.direct_gpu import CHUNK, GROUPS, THREADS, direct_gpu
+from _ops.kernels.direct_gpu import CHUNK, OUTPUTS_PER_THREAD, THREADS, direct_gpu
 from _ops.shared.geometry import Geometry
 
 comptime SAMPLES = 1 << 26
@@ -65,7 +65,7 @@ def main() raises:
         If the device refuses.
     """
     var ctx = DeviceContext()
-    print(ctx.name(), "threads", THREADS, "groups", GROUPS, "chunk", CHUNK)
+    print(ctx.name(), "threads", THREADS, "outputs per thread", OUTPUTS_PER_THREAD, "chunk", CHUNK)
     for taps in [1, 4, 16, 64, 256]:
         _ = measure[DType.float32](ctx, taps, 0)
         _ = measure[DType.float32](ctx, taps, (taps - 1) // 2)

@@ -96,14 +96,30 @@ def _extension(kind: str) -> ModuleType:
     assert spec is not None  # noqa: S101  # None only for loaders without `create_module`
     extension = module_from_spec(spec)
     loader.exec_module(extension)
+    _restore_environment()
     return extension
+
+
+def _restore_environment() -> None:
+    """Undo what Mojo's Python support does to the C environment, behind the back of `os.environ`.
+
+    It sets PYTHONPATH and PYTHONEXECUTABLE for an interpreter of its own; every child process would inherit them and
+    look for its modules in the wrong place.
+    """
+    for name in ("MOJO_PYTHON_LIBRARY", "PYTHONEXECUTABLE", "PYTHONHOME", "PYTHONPATH"):
+        if (value := os.environ.get(name)) is None:
+            os.unsetenv(name)
+        else:
+            os.putenv(name, value)
 
 
 @cache
 def _cpu_functions() -> dict[str, Any]:
     extension = _extension("cpu")
     probe = np.arange(3, dtype=np.uint8)
-    if extension.locate(probe) != (probe.ctypes.data, 3):
+    located = extension.locate(probe)
+    _restore_environment()  # the first call sets it, too
+    if located != (probe.ctypes.data, 3):
         message = f"NumPy {np.__version__} lays out its arrays in a way that the native extension does not know"
         raise CompileError(message)
     os.register_at_fork(after_in_child=_note_fork)

@@ -1,17 +1,20 @@
 """Direct 1-D convolution on GPU: a tile of the signal with its halo in shared memory, outputs in registers.
 
 Computes:   y[i] = sum_j x[i + j - pad_left] * k[tap_index(j)], i in [0, L_out); terms outside x are left out.
-Algorithm:  one block per tile of outputs. The block stages the tile's samples, the halo from its neighbours' part
-            of x, and up to CHUNK taps in shared memory; after a barrier each thread slides a register window over
-            neighbouring outputs. More taps than CHUNK take more passes over the same sums.
-Cost:       2*L_out*K flop; reads (1 + K/TILE)*N, writes L_out elements; memory-bound below K ~ 50 for float32 on
-            an H200 (51 TFLOP/s over 4.2 TB/s).
-Layout:     x (N), k (K), y (L_out), contiguous. 16-byte accesses where the addresses allow, else one by one.
-Tile:       THREADS * GROUPS * outputs_per_thread outputs; shared memory holds TILE + CHUNK samples and CHUNK taps,
-            at most 19 KB (float64), under the 48 KB that every GPU gives without asking.
+Algorithm:  one block per tile of outputs. The block stages the tile's samples, the halo from its neighbour's part of
+            x, and up to CHUNK taps in shared memory; after a barrier each thread slides a register window over runs
+            of neighbouring outputs. More taps than CHUNK take more passes over the same sums.
+Cost:       2*L_out*K flop; reads (1 + K/TILE)*N, writes L_out elements; memory-bound below K ~ 24 for float32 on
+            an H200 (51 TFLOP/s over 4.2 TB/s), shared memory permitting.
+Layout:     x (N), k (K), y (L_out), contiguous. Reads are 16-byte vectors wherever x begins: samples before the
+            first one that is needed are staged too, and the taps are staged behind as many unused places (`lead`).
+Tile:       THREADS * group_count * run_length outputs, 2048 or 4096; shared memory holds TILE + CHUNK samples and
+            CHUNK taps, at most 21 KB (float64).
 Accuracy:   sums in accumulate.accum_dtype on EVERY path of this file, taps in rising j.
 Gate:       none: any N, K, L_out >= 0 and any pad_left.
-Tuning:     THREADS, GROUPS, CHUNK below.
+Tuning:     THREADS, OUTPUTS_PER_THREAD, CHUNK below.
+Tried:      64-bit indices and a test of every tap against the chunk's end: 1.35 copies at K = 4, 4.6 at K = 64
+            (float32, 2^26 samples, H200, 2026-11-22).
 Source:     the shared-memory tile with halo of the GPU puzzle that op "conv1d" comes from; thread coarsening with a
             register window as in Volkov, Better Performance at Lower Occupancy, 2010.
 """
@@ -27,26 +30,28 @@ from ..shared.accumulate import accum_dtype, multiply_add
 from ..shared.geometry import Geometry
 
 comptime THREADS = 256
-"""Threads of a block: eight blocks fill an SM's 2048 threads, so some load while others add."""
+"""Threads of a block: several blocks fit an SM, so that some load while others add."""
 
-comptime GROUPS = 2
-"""Groups of neighbouring outputs per thread, a whole block apart: two independent loads in flight per thread while
-every access stays coalesced."""
+comptime OUTPUTS_PER_THREAD = 8
+"""At least so many: independent loads in flight, and each tap that is read serves all of them."""
 
 comptime CHUNK = 256
 """Taps staged at a time."""
 
+comptime VECTOR_BYTES = 16
+"""The widest access of a thread."""
 
-def outputs_per_thread[dtype: DType]() -> Int:
+
+def run_length[dtype: DType]() -> Int:
     """Gives how many neighbouring outputs a thread computes in each group.
 
     Parameters:
         dtype: Element type of the arrays.
 
     Returns:
-        16 bytes' worth, one vector access; at least 4, so that a loaded sample is used four times.
+        One vector access full.
     """
-    return max(16 // size_of[dtype](), 4)
+    return VECTOR_BYTES // size_of[dtype]()
 
 
 def direct_gpu[
@@ -75,7 +80,7 @@ def direct_gpu[
     """
     if geometry.outputs == 0:
         return  # a grid of no blocks is an error
-    comptime TILE = THREADS * GROUPS * outputs_per_thread[dtype]()
+    comptime TILE = THREADS * group_count[dtype]() * run_length[dtype]()
     comptime kernel = compute_tile[dtype]
     ctx.enqueue_function[kernel](
         y,
@@ -89,6 +94,35 @@ def direct_gpu[
         grid_dim=ceildiv(geometry.outputs, TILE),
         block_dim=THREADS,
     )
+
+
+def group_count[dtype: DType]() -> Int:
+    """Gives how many runs of neighbouring outputs a thread computes.
+
+    Parameters:
+        dtype: Element type of the arrays.
+
+    Returns:
+        Runs per thread; they lie a whole block apart, so that every access stays coalesced.
+    """
+    return max(OUTPUTS_PER_THREAD // run_length[dtype](), 1)
+
+
+@always_inline
+def first_of_run[dtype: DType](group: Int, thread: Int32) -> Int32:
+    """Finds the first output of one of a thread's runs.
+
+    Parameters:
+        dtype: Element type of the arrays.
+
+    Args:
+        group: Which of the thread's runs.
+        thread: Index of the thread in its block.
+
+    Returns:
+        Index within the tile.
+    """
+    return (Int32(group * THREADS) + thread) * Int32(run_length[dtype]())
 
 
 def compute_tile[
@@ -119,63 +153,64 @@ def compute_tile[
         flip: 1 for convolution, 0 for correlation.
     """
     comptime ACC = accum_dtype[dtype]()
-    comptime RUN = outputs_per_thread[dtype]()
+    comptime RUN = run_length[dtype]()
+    comptime GROUPS = group_count[dtype]()
     comptime TILE = THREADS * GROUPS * RUN
     var window = unsafe_stack_allocation[
-        TILE + CHUNK + RUN, Scalar[dtype], address_space=AddressSpace.SHARED, alignment=16
+        TILE + CHUNK + 2 * RUN, Scalar[dtype], address_space=AddressSpace.SHARED, alignment=VECTOR_BYTES
     ]()
-    var tap_chunk = unsafe_stack_allocation[CHUNK, Scalar[dtype], address_space=AddressSpace.SHARED, alignment=16]()
+    var tap_window = unsafe_stack_allocation[
+        CHUNK + 2 * RUN, Scalar[dtype], address_space=AddressSpace.SHARED, alignment=VECTOR_BYTES
+    ]()
     var geometry = Geometry(Int(samples), Int(taps), Int(outputs), Int(pad_left), flip != 0)
     var tile_begin = Int(block_idx.x) * TILE
-    var thread = Int(thread_idx.x)
+    var thread = Int32(thread_idx.x)
     var sums = Array[SIMD[ACC, RUN], GROUPS](fill=0)
 
     # Only taps that meet a sample: a signal shorter than the taps then costs N*L_out, not K*L_out.
     var begin = max(0, geometry.first_tap(tile_begin + TILE - 1))
     var end = min(geometry.taps, geometry.end_tap(tile_begin))
     for chunk_begin in range(begin, end, CHUNK):
-        var chunk = min(CHUNK, end - chunk_begin)
+        var chunk = Int32(min(CHUNK, end - chunk_begin))
         var window_begin = geometry.input_index(tile_begin, chunk_begin)
-        stage_window(window, x, window_begin, TILE + chunk - 1, geometry.samples)
-        for j in range(thread, chunk, THREADS):
-            tap_chunk[unsafe_offset=j] = k[unsafe_offset=geometry.tap_index(chunk_begin + j)]
-        barrier()
-        if window_begin >= 0 and window_begin + TILE + chunk - 1 <= geometry.samples:
-            comptime for group in range(GROUPS):
-                var at = (group * THREADS + thread) * RUN
-                var low = window.unsafe_load[width=RUN, alignment=16](at).cast[ACC]()
-                for j in range(0, chunk, RUN):
-                    # Past the last chunk's end this reads staged memory that no sum uses.
-                    var high = window.unsafe_load[width=RUN, alignment=16](at + j + RUN).cast[ACC]()
-                    var some_taps = tap_chunk.unsafe_load[width=RUN, alignment=16](j).cast[ACC]()
-                    comptime for step in range(RUN):
-                        if j + step < chunk:
-                            var tap = some_taps[step]
-                            comptime for output in range(RUN):
-                                comptime slid = output + step
-                                var sample = low[slid % RUN]
-                                comptime if slid >= RUN:
-                                    sample = high[slid % RUN]
-                                sums[group][output] = multiply_add(sample, tap, sums[group][output])
-                    low = high
+        # Elements between the last 16-byte boundary and the first sample; RUN is a power of two.
+        var lead = Int32((Int(x) // size_of[dtype]() + window_begin) & (RUN - 1))
+        var staged = (lead + Int32(TILE + RUN - 2) + chunk) & ~Int32(RUN - 1)
+        var staged_begin = window_begin - Int(lead)
+        var is_interior = staged_begin >= 0 and staged_begin + Int(staged) <= geometry.samples
+        var at = thread
+        if is_interior:
+            at *= Int32(RUN)
+            while at < staged:
+                var samples_there = x.unsafe_offset(staged_begin + Int(at))
+                window.unsafe_store[alignment=VECTOR_BYTES](
+                    at, samples_there.unsafe_load[width=RUN, alignment=VECTOR_BYTES, invariant=True]()
+                )
+                at += Int32(THREADS * RUN)
         else:
-            comptime for group in range(GROUPS):
-                var at = (group * THREADS + thread) * RUN
-                for j in range(chunk):
-                    var tap = tap_chunk[unsafe_offset=j].cast[ACC]()
-                    comptime for output in range(RUN):
-                        # A term outside x is skipped, not multiplied by zero: a tap may be infinite.
-                        var index = window_begin + at + output + j
-                        if 0 <= index and index < geometry.samples:
-                            var sample = window[unsafe_offset=at + output + j].cast[ACC]()
-                            sums[group][output] = multiply_add(sample, tap, sums[group][output])
+            while at < staged:
+                var index = staged_begin + Int(at)
+                if 0 <= index and index < geometry.samples:
+                    window[unsafe_offset=at] = x[unsafe_offset=index]
+                at += Int32(THREADS)
+        var j = thread
+        while j < chunk:
+            tap_window[unsafe_offset=lead + j] = k[unsafe_offset=geometry.tap_index(chunk_begin + Int(j))]
+            j += Int32(THREADS)
+        barrier()
+
+        # Tap j of the chunk is at lead + j, and meets output o of the tile at sample lead + j + o of the window.
+        if is_interior:
+            add_taps(sums, window, tap_window, lead, lead + chunk, thread)
+        else:
+            add_taps_at_edge(sums, window, tap_window, lead, lead + chunk, thread, staged_begin, geometry.samples)
         barrier()  # the next chunk overwrites what slower threads still read
 
     comptime for group in range(GROUPS):
-        var first = tile_begin + (group * THREADS + thread) * RUN
+        var first = tile_begin + Int(first_of_run[dtype](group, thread))
         var values = sums[group].cast[dtype]()
-        if first + RUN <= geometry.outputs and Int(y) % 16 == 0:
-            y.unsafe_store[alignment=16](first, values)
+        if first + RUN <= geometry.outputs and Int(y) % VECTOR_BYTES == 0:
+            y.unsafe_store[alignment=VECTOR_BYTES](first, values)
         else:
             comptime for output in range(RUN):
                 if first + output < geometry.outputs:
@@ -183,49 +218,205 @@ def compute_tile[
 
 
 @always_inline
-def stage_window[
-    dtype: DType
+def add_taps[
+    dtype: DType, acc: DType, run: Int, groups: Int
 ](
+    mut sums: Array[SIMD[acc, run], groups],
     window: Pointer[Scalar[dtype], MutUntrackedOrigin, address_space=AddressSpace.SHARED],
-    x: Pointer[Scalar[dtype], MutAnyOrigin],
-    begin: Int,
-    count: Int,
-    samples: Int,
+    tap_window: Pointer[Scalar[dtype], MutUntrackedOrigin, address_space=AddressSpace.SHARED],
+    start: Int32,
+    stop: Int32,
+    thread: Int32,
 ):
-    """Copies x[begin, begin + count) to shared memory, by all threads together; zeros outside x.
-
-    Reads whole aligned 16-byte vectors, so the first one may start before `begin`.
+    """Adds the taps [start, stop) of the window to every sum of a thread: vectors of taps against sliding vectors.
 
     Parameters:
         dtype: Element type.
+        acc: Accumulation type.
+        run: Outputs per group.
+        groups: Groups per thread.
 
     Args:
-        window: Destination, at least `count` elements.
-        x: Signal.
-        begin: Index of the first sample, possibly negative.
-        count: How many samples.
+        sums: The thread's sums.
+        window: Staged samples.
+        tap_window: Staged taps.
+        start: First position that holds a tap, less than `run`.
+        stop: One past the last.
+        thread: Index of the thread in its block.
+    """
+    var low = load_runs[acc, run, groups](window, 0, thread)
+    var j = Int32(0)
+    if start > 0:
+        var high = load_runs[acc, run, groups](window, Int32(run), thread)
+        add_some_taps(sums, low, high, load_vector[acc, run](tap_window, 0), start, stop)
+        low = high^
+        j = Int32(run)
+    while j + Int32(run) <= stop:
+        var taps = load_vector[acc, run](tap_window, j)
+        var high = load_runs[acc, run, groups](window, j + Int32(run), thread)
+        comptime for step in range(run):
+            add_tap[step=step](sums, low, high, taps)
+        low = high^
+        j += Int32(run)
+    if j < stop:
+        # Behind the last tap this reads staged memory that no sum uses.
+        var high = load_runs[acc, run, groups](window, j + Int32(run), thread)
+        add_some_taps(sums, low, high, load_vector[acc, run](tap_window, j), 0, stop - j)
+
+
+@always_inline
+def add_some_taps[
+    acc: DType, run: Int, groups: Int
+](
+    mut sums: Array[SIMD[acc, run], groups],
+    low: Array[SIMD[acc, run], groups],
+    high: Array[SIMD[acc, run], groups],
+    taps: SIMD[acc, run],
+    start: Int32,
+    stop: Int32,
+):
+    """Adds those of a vector's taps that exist.
+
+    Parameters:
+        acc: Accumulation type.
+        run: Outputs per group.
+        groups: Groups per thread.
+
+    Args:
+        sums: The thread's sums.
+        low: For each group, the samples that meet tap 0.
+        high: The samples that follow them.
+        taps: A vector of taps, some of them undefined.
+        start: The first that exists.
+        stop: One past the last.
+    """
+    comptime for step in range(run):
+        if start <= Int32(step) and Int32(step) < stop:
+            add_tap[step=step](sums, low, high, taps)
+
+
+@always_inline
+def add_tap[
+    acc: DType, run: Int, groups: Int, //, step: Int
+](
+    mut sums: Array[SIMD[acc, run], groups],
+    low: Array[SIMD[acc, run], groups],
+    high: Array[SIMD[acc, run], groups],
+    taps: SIMD[acc, run],
+):
+    """Adds one tap to every sum of a thread.
+
+    Parameters:
+        acc: Accumulation type.
+        run: Outputs per group.
+        groups: Groups per thread.
+        step: Which tap of the vector.
+
+    Args:
+        sums: The thread's sums.
+        low: For each group, the samples that meet tap 0.
+        high: The samples that follow them.
+        taps: A vector of taps.
+    """
+    comptime for group in range(groups):
+        comptime for output in range(run):
+            comptime slid = output + step
+            var sample = low[group][slid % run]
+            comptime if slid >= run:
+                sample = high[group][slid % run]
+            sums[group][output] = multiply_add(sample, taps[step], sums[group][output])
+
+
+@always_inline
+def load_runs[
+    acc: DType, run: Int, groups: Int, dtype: DType
+](
+    window: Pointer[Scalar[dtype], MutUntrackedOrigin, address_space=AddressSpace.SHARED], offset: Int32, thread: Int32
+) -> Array[SIMD[acc, run], groups]:
+    """Reads one vector of samples for each of a thread's runs.
+
+    Parameters:
+        acc: Accumulation type.
+        run: Outputs per group.
+        groups: Groups per thread.
+        dtype: Element type.
+
+    Args:
+        window: Staged samples.
+        offset: How far behind the run's own place to read, a multiple of `run`.
+        thread: Index of the thread in its block.
+
+    Returns:
+        The vectors, widened.
+    """
+    var vectors = Array[SIMD[acc, run], groups](fill=0)
+    comptime for group in range(groups):
+        vectors[group] = load_vector[acc, run](window, first_of_run[dtype](group, thread) + offset)
+    return vectors^
+
+
+@always_inline
+def load_vector[
+    acc: DType, run: Int, dtype: DType
+](staged: Pointer[Scalar[dtype], MutUntrackedOrigin, address_space=AddressSpace.SHARED], at: Int32) -> SIMD[acc, run]:
+    """Reads one 16-byte vector from shared memory.
+
+    Parameters:
+        acc: Accumulation type.
+        run: Elements of a vector.
+        dtype: Element type.
+
+    Args:
+        staged: Staged samples or taps.
+        at: First element, a multiple of `run`.
+
+    Returns:
+        The vector, widened.
+    """
+    return staged.unsafe_load[width=run, alignment=VECTOR_BYTES](at).cast[acc]()
+
+
+@always_inline
+def add_taps_at_edge[
+    dtype: DType, acc: DType, run: Int, groups: Int
+](
+    mut sums: Array[SIMD[acc, run], groups],
+    window: Pointer[Scalar[dtype], MutUntrackedOrigin, address_space=AddressSpace.SHARED],
+    tap_window: Pointer[Scalar[dtype], MutUntrackedOrigin, address_space=AddressSpace.SHARED],
+    start: Int32,
+    stop: Int32,
+    thread: Int32,
+    window_begin: Int,
+    samples: Int,
+):
+    """Does what `add_taps` does where the window reaches outside x, one tap and one output at a time.
+
+    A term outside x is skipped, not multiplied by zero: a tap may be infinite.
+
+    Parameters:
+        dtype: Element type.
+        acc: Accumulation type.
+        run: Outputs per group.
+        groups: Groups per thread.
+
+    Args:
+        sums: The thread's sums.
+        window: Staged samples; undefined outside x.
+        tap_window: Staged taps.
+        start: First position that holds a tap.
+        stop: One past the last.
+        thread: Index of the thread in its block.
+        window_begin: Index in x of the window's first element.
         samples: N.
     """
-    comptime VECTOR = 16 // size_of[dtype]()
-    var thread = Int(thread_idx.x)
-    if Int(x) % 16 != 0:
-        for at in range(thread, count, THREADS):
-            var index = begin + at
-            window[unsafe_offset=at] = x[unsafe_offset=index] if 0 <= index and index < samples else Scalar[dtype](0)
-        return
-    var lead = begin % VECTOR  # Mojo's % has the sign of the divisor: 0 <= lead
-    for at in range(thread * VECTOR - lead, count, THREADS * VECTOR):
-        var index = begin + at
-        if 0 <= index and index + VECTOR <= samples:
-            var vector = x.unsafe_load[width=VECTOR, alignment=16, invariant=True](index)
-            if lead == 0 and at + VECTOR <= count:
-                window.unsafe_store[alignment=16](at, vector)
-            else:
-                comptime for lane in range(VECTOR):
-                    if 0 <= at + lane and at + lane < count:
-                        window[unsafe_offset=at + lane] = vector[lane]
-        else:
-            comptime for lane in range(VECTOR):
-                if 0 <= at + lane and at + lane < count:
-                    var inside = 0 <= index + lane and index + lane < samples
-                    window[unsafe_offset=at + lane] = x[unsafe_offset=index + lane] if inside else Scalar[dtype](0)
+    comptime for group in range(groups):
+        var at = first_of_run[dtype](group, thread)
+        var j = start
+        while j < stop:
+            var tap = tap_window[unsafe_offset=j].cast[acc]()
+            comptime for output in range(run):
+                var index = window_begin + Int(at + Int32(output) + j)
+                if 0 <= index and index < samples:
+                    var sample = window[unsafe_offset=at + Int32(output) + j].cast[acc]()
+                    sums[group][output] = multiply_add(sample, tap, sums[group][output])
+            j += 1
