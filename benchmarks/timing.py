@@ -1,13 +1,13 @@
-"""How we time: side by side in one run, on the same data, medians with spread, results checked before they count."""
+"""How we time: side by side in one run, on the same data, medians with spread."""
 
 from __future__ import annotations
 
 import statistics
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 
 class Timing(NamedTuple):
@@ -21,21 +21,21 @@ class Timing(NamedTuple):
 def summarize(samples: list[float]) -> Timing:
     """Reduce rounds to a `Timing`."""
     ordered = sorted(samples)
-    at = (len(ordered) - 1) / 5
-    return Timing(statistics.median(ordered), ordered[round(at)], ordered[round(4 * at)])
+    fifth = (len(ordered) - 1) / 5
+    return Timing(statistics.median(ordered), ordered[round(fifth)], ordered[round(4 * fifth)])
 
 
-def time_calls(calls: dict[str, Callable[[], object]], rounds: int = 15, round_seconds: float = 0.02) -> dict[str, Timing]:
+def time_calls(calls: Mapping[str, Callable[[], Any]], rounds: int = 15, seconds: float = 0.02) -> dict[str, Timing]:
     """Time functions on the host clock, in turns, so that a busy moment of the machine meets all of them alike.
 
-    Each round of a function runs it as often as fits `round_seconds`, at least once.
+    Each round of a function runs it as often as fits `seconds`, at least once.
     """
     repeats: dict[str, int] = {}
     for name, call in calls.items():
         call()
         start = time.perf_counter()
         call()
-        repeats[name] = max(1, int(round_seconds / (time.perf_counter() - start)))
+        repeats[name] = max(1, int(seconds / (time.perf_counter() - start)))
     samples: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
@@ -44,3 +44,11 @@ def time_calls(calls: dict[str, Callable[[], object]], rounds: int = 15, round_s
                 call()
             samples[name].append((time.perf_counter() - start) / repeats[name])
     return {name: summarize(values) for name, values in samples.items()}
+
+
+def row(case: str, timings: dict[str, Timing], baseline: str) -> dict[str, Any]:
+    """Print and return one line of results: microseconds, and how many times the baseline's speed."""
+    base = timings[baseline].median
+    figures = (f"{name} {1e6 * t.median:.1f} us ({base / t.median:.2f}x)" for name, t in timings.items())
+    print(f"{case:30s}", *figures, flush=True)
+    return {"case": case, "baseline": baseline, "seconds": {name: t._asdict() for name, t in timings.items()}}

@@ -1,4 +1,4 @@
-"""Build what can be built ahead of time, with no GPU: the op package and the native extensions, into `build/kernels`."""
+"""Build what can be built ahead of time into `build/kernels`: the op package, the native extensions, GPU code too."""
 
 from __future__ import annotations
 

@@ -38,8 +38,8 @@ def is_formatted(source: Path) -> bool:
 
 def is_documented(source: Path) -> bool:
     """Tell whether every declaration of a file is documented and nothing in it warns."""
-    arguments = ["doc", "--diagnose-missing-doc-strings", "--Werror", "-I", PACKAGE, "-I", PACKAGE / "_native"]
-    return mojo(*arguments, "-o", "/dev/null", source)
+    imports = ("-I", PACKAGE, "-I", PACKAGE / "_native")
+    return mojo("doc", "--diagnose-missing-doc-strings", "--Werror", *imports, "-o", "/dev/null", source)
 
 
 def main() -> int:

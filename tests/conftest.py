@@ -37,6 +37,6 @@ def ops_on_device(request, tmp_path_factory) -> raw_ops.Ops:
 
 @pytest.fixture
 def fresh_cache(monkeypatch, tmp_path) -> Path:
-    """An empty folder of compiled kernels."""
+    """Use an empty folder for compiled kernels."""
     monkeypatch.setenv("MAXCONV_CACHE_DIR", str(tmp_path / "cache"))
     return tmp_path / "cache"

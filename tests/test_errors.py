@@ -29,8 +29,20 @@ BAD_CALLS = [
     ((ONES, ONES, "ful"), {}, ArgumentError, ValueError, "mode must be one of 'full', 'same', 'valid', got 'ful'"),
     ((ONES, ONES, 3), {}, ArgumentError, ValueError, "mode must be one of 'full', 'same', 'valid', got 3"),
     ((ONES, ONES, []), {}, ArgumentError, ValueError, r"mode must be one of 'full', 'same', 'valid', got \[\]"),
-    ((ONES, ONES, "full", "magic"), {}, ArgumentError, ValueError, "method must be one of 'auto', 'direct', got 'magic'"),
-    ((ONES, ONES), {"device": "tpu"}, ArgumentError, ValueError, 'device must be "cpu", "gpu", "gpu:<id>" or "auto", got'),
+    (
+        (ONES, ONES, "full", "magic"),
+        {},
+        ArgumentError,
+        ValueError,
+        "method must be one of 'auto', 'direct', got 'magic'",
+    ),
+    (
+        (ONES, ONES),
+        {"device": "tpu"},
+        ArgumentError,
+        ValueError,
+        'device must be "cpu", "gpu", "gpu:<id>" or "auto", got',
+    ),
     ((ONES, ONES), {"device": "gpu:x"}, ArgumentError, ValueError, "got 'gpu:x'"),
     ((ONES, ONES), {"device": 0}, ArgumentError, ValueError, "got 0"),
 ]

@@ -8,7 +8,7 @@ import pytest
 from max.driver import Accelerator, Buffer
 
 import maxconv
-from maxconv import DeviceError
+from maxconv import ArgumentError, DeviceError
 
 
 def views(rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -122,6 +122,18 @@ def test_cuda_tensors_come_back_as_cuda_tensors(rng):
         result = maxconv.convolve(signal, torch.from_numpy(k).cuda()) / 2
         assert result.is_cuda
         np.testing.assert_allclose(maxconv.convolve(x, k), result.cpu().numpy(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.gpu
+def test_strided_cuda_tensors_are_right_and_strided_buffers_refused(rng):
+    """A strided tensor is made contiguous by its own library; a strided Buffer, which MAX cannot copy, is refused."""
+    torch = pytest.importorskip("torch")
+    x, k = rng.standard_normal(1000), rng.standard_normal(9)
+    result = maxconv.convolve(torch.from_numpy(x).cuda()[::3], torch.from_numpy(k).cuda())
+    np.testing.assert_array_equal(maxconv.convolve(x[::3], k, device="gpu"), result.cpu().numpy())
+    there = Buffer.from_numpy(x).to(Accelerator())
+    with pytest.raises(ArgumentError, match="in1 is strided memory of an accelerator; expected contiguous"):
+        maxconv.convolve(there[::3], Buffer.from_numpy(k).to(Accelerator()))
 
 
 @pytest.mark.gpu

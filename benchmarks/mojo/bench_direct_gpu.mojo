@@ -5,11 +5,14 @@
 
 from max.gpu.host import DeviceContext
 
-from _ops.kernels.direct_gpu import CHUNK, OUTPUTS_PER_THREAD, THREADS, direct_gpu
+from _ops.kernels.direct_gpu import CHUNK, THREADS, VECTORS_PER_THREAD, direct_gpu
 from _ops.shared.geometry import Geometry
 
 comptime SAMPLES = 1 << 26
+"""N: 256 MB of float32, more than any cache holds."""
+
 comptime LAUNCHES = 20
+"""Launches that are timed together."""
 
 
 def measure[dtype: DType](ctx: DeviceContext, taps: Int, pad_left: Int) raises -> Float64:
@@ -65,7 +68,7 @@ def main() raises:
         If the device refuses.
     """
     var ctx = DeviceContext()
-    print(ctx.name(), "threads", THREADS, "outputs per thread", OUTPUTS_PER_THREAD, "chunk", CHUNK)
+    print(ctx.name(), "threads", THREADS, "vectors per thread", VECTORS_PER_THREAD, "chunk", CHUNK)
     for taps in [1, 4, 16, 64, 256]:
         _ = measure[DType.float32](ctx, taps, 0)
         _ = measure[DType.float32](ctx, taps, (taps - 1) // 2)

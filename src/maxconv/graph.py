@@ -5,6 +5,7 @@ Build the graph with ``custom_extensions=[maxconv.kernels_path()]``. This is the
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,9 @@ from ._errors import ArgumentError, DtypeError, ShapeError
 from ._problem import KERNEL_DTYPES
 
 __all__ = ["conv1d"]
+
+_numbers = itertools.count()
+"""Make the names of output lengths differ: one name in a graph is one length."""
 
 
 def conv1d(x: TensorValue, weight: TensorValue, padding: int | tuple[int, int] | str = 0) -> TensorValue:
@@ -84,8 +88,14 @@ def conv1d(x: TensorValue, weight: TensorValue, padding: int | tuple[int, int] |
         message = f"conv1d: weight has {taps} taps, but x has {samples} samples and padding adds {left} and {right}"
         raise ShapeError(message)
     ends = ops.constant(np.array([left, right], dtype=np.int64), DType.int64, host)
+    correlation = ops.constant(0, DType.int64, host)
     outputs = samples + (left + right + 1) - taps
-    return direct(x, weight, ends, ops.constant(0, DType.int64, host), outputs)
+    if _known(samples) and _known(taps):
+        return direct(x, weight, ends, correlation, outputs)
+    # A negative length would become an allocation of 2^64 bytes. With a name of its own the length comes from the
+    # op's shape function, which refuses it in words; `rebind` then tells the graph what the name stands for.
+    y = direct(x, weight, ends, correlation, f"maxconv_outputs_{next(_numbers)}")
+    return y.rebind([outputs])
 
 
 def direct(x: TensorValue, k: TensorValue, padding: TensorValue, flip: TensorValue, outputs: Any) -> TensorValue:

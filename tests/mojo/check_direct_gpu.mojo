@@ -91,10 +91,10 @@ def main() raises:
     var ctx = DeviceContext()
     var checked = 0
     var is_brief = len(argv()) > 1
-    var sample_counts = [15, 9001] if is_brief else [1, 3, 15, 255, 2047, 2048, 2049, 9001]
-    var tap_counts = [4, 257] if is_brief else [1, 4, 7, 255, 256, 257, 600]
-    for samples in sample_counts:
-        for taps in tap_counts:
+    for samples in [1, 3, 15, 255, 2047, 2048, 2049, 9001]:
+        for taps in [1, 4, 7, 255, 256, 257, 600]:
+            if is_brief and (samples % 7 != 1 or taps % 4 != 0):
+                continue
             for shift in [0, 1]:
                 var seed = Geometry(samples, taps, samples, 0, False)
                 var full = Geometry(samples, taps, samples + taps - 1, taps - 1, True)

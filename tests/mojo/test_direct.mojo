@@ -9,6 +9,7 @@ from _ops.shared.geometry import Geometry
 
 
 comptime POISON = Float32(-77777)
+"""No sum of the tests is this number."""
 
 
 def address(values: List[Float32]) -> Pointer[Float32, MutAnyOrigin]:

@@ -29,7 +29,8 @@ def run(function: str, problem: Problem, x: Any, k: Any, device: str, *, way: st
     problem
         What to compute.
     x, k
-        Signal and taps, of one dtype: NumPy arrays in any memory layout, or `max.driver.Buffer`s on `device`.
+        Signal and taps, of one dtype: NumPy arrays in any memory layout, or contiguous
+        `max.driver.Buffer`s on `device`.
     device
         "cpu" or "gpu:<id>".
     way
@@ -61,7 +62,7 @@ def _run_on_accelerator(problem: Problem, dtype: str, x: Any, k: Any, device: st
     launch = _launch_graph if way == "graph" or (way is None and handle.api != "cuda") else _launch_native
     try:
         if not isinstance(x, np.ndarray):
-            return launch(problem, dtype, device, x.contiguous(), k.contiguous())
+            return launch(problem, dtype, device, x, k)
         from max.driver import CPU  # MAX loads when it is needed
 
         on_device = (_to_buffer(_compact(array), dtype).to(handle) for array in (x, k))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from .._errors import DeviceError, DtypeError, ShapeError
+from .._errors import ArgumentError, DeviceError, DtypeError, ShapeError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,11 +57,16 @@ def _ingest_dlpack(function: str, argument: str, value: Any) -> Operand:  # any 
             raise DtypeError(message) from None
     from max.driver import Buffer  # MAX loads when it is needed
 
+    if not isinstance(value, Buffer) and callable(getattr(value, "contiguous", None)):
+        value = value.contiguous()  # PyTorch's: the same tensor if it is contiguous already
     try:
         buffer = value if isinstance(value, Buffer) else Buffer.from_dlpack(value)
     except (BufferError, RuntimeError, TypeError, ValueError) as error:
         message = f"{function}: {argument} is on a device that MAX cannot reach ({error})"
         raise DeviceError(message) from None
+    if not buffer.is_contiguous:
+        message = f"{function}: {argument} is strided memory of an accelerator; expected contiguous memory there"
+        raise ArgumentError(message)
     if buffer is value:
         return Operand(buffer, f"gpu:{index}", None)
 

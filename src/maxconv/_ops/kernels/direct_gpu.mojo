@@ -8,13 +8,14 @@ Cost:       2*L_out*K flop; reads (1 + K/TILE)*N, writes L_out elements; memory-
             an H200 (51 TFLOP/s over 4.2 TB/s), shared memory permitting.
 Layout:     x (N), k (K), y (L_out), contiguous. Reads are 16-byte vectors wherever x begins: samples before the
             first one that is needed are staged too, and the taps are staged behind as many unused places (`lead`).
-Tile:       THREADS * group_count * run_length outputs, 2048 or 4096; shared memory holds TILE + CHUNK samples and
-            CHUNK taps, at most 21 KB (float64).
+Tile:       THREADS * group_count * run_length outputs, 1024 or 2048; shared memory holds TILE + CHUNK samples and
+            CHUNK taps, at most 13 KB (float64).
 Accuracy:   sums in accumulate.accum_dtype on EVERY path of this file, taps in rising j.
 Gate:       none: any N, K, L_out >= 0 and any pad_left.
-Tuning:     THREADS, OUTPUTS_PER_THREAD, CHUNK below.
-Tried:      64-bit indices and a test of every tap against the chunk's end: 1.35 copies at K = 4, 4.6 at K = 64
-            (float32, 2^26 samples, H200, 2026-11-22).
+Tuning:     THREADS, VECTORS_PER_THREAD, CHUNK below; measured on float32, 2^26 samples, H200, 2026-11-22.
+Measured:   1.07 device copies at K = 4, 1.13 to 1.23 at K = 16, 2.0 at K = 64 (there the adders are half idle).
+Tried:      64-bit indices and a test of every tap against the chunk's end: 1.35 copies at K = 4, 4.6 at K = 64;
+            one vector of taps per iteration, which moves `high` to `low` each time: 2.3 at K = 64.
 Source:     the shared-memory tile with halo of the GPU puzzle that op "conv1d" comes from; thread coarsening with a
             register window as in Volkov, Better Performance at Lower Occupancy, 2010.
 """
@@ -29,11 +30,15 @@ from max.gpu.sync import barrier
 from ..shared.accumulate import accum_dtype, multiply_add
 from ..shared.geometry import Geometry
 
-comptime THREADS = 256
-"""Threads of a block: several blocks fit an SM, so that some load while others add."""
+comptime THREADS = 128
+"""Threads of a block: several blocks fit an SM, so that some load while others add. 256 are 1 % slower."""
 
-comptime OUTPUTS_PER_THREAD = 8
-"""At least so many: independent loads in flight, and each tap that is read serves all of them."""
+comptime VECTORS_PER_THREAD = 4
+"""Runs of outputs per thread: independent loads in flight, and each tap that is read serves all of them. With half as
+many, float32 is 3 % slower at K = 4 where windows begin at odd addresses, and 3 to 5 % at K = 16."""
+
+comptime MAX_OUTPUTS_PER_THREAD = 16
+"""Bound of the registers that hold sums and samples: more of the narrow types would spill."""
 
 comptime CHUNK = 256
 """Taps staged at a time."""
@@ -105,7 +110,7 @@ def group_count[dtype: DType]() -> Int:
     Returns:
         Runs per thread; they lie a whole block apart, so that every access stays coalesced.
     """
-    return max(OUTPUTS_PER_THREAD // run_length[dtype](), 1)
+    return min(VECTORS_PER_THREAD, MAX_OUTPUTS_PER_THREAD // run_length[dtype]())
 
 
 @always_inline
@@ -251,7 +256,17 @@ def add_taps[
         add_some_taps(sums, low, high, load_vector[acc, run](tap_window, 0), start, stop)
         low = high^
         j = Int32(run)
-    while j + Int32(run) <= stop:
+    while j + Int32(2 * run) <= stop:  # two vectors at a time: `low` and `high` change roles instead of places
+        var taps = load_vector[acc, run](tap_window, j)
+        var high = load_runs[acc, run, groups](window, j + Int32(run), thread)
+        comptime for step in range(run):
+            add_tap[step=step](sums, low, high, taps)
+        taps = load_vector[acc, run](tap_window, j + Int32(run))
+        low = load_runs[acc, run, groups](window, j + Int32(2 * run), thread)
+        comptime for step in range(run):
+            add_tap[step=step](sums, high, low, taps)
+        j += Int32(2 * run)
+    if j + Int32(run) <= stop:
         var taps = load_vector[acc, run](tap_window, j)
         var high = load_runs[acc, run, groups](window, j + Int32(run), thread)
         comptime for step in range(run):

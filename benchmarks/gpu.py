@@ -1,0 +1,113 @@
+"""Arrays on an NVIDIA GPU: kernels by device events, beside PyTorch and a plain copy; whole calls on the host clock."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from timing import Timing, row, summarize, time_calls
+
+import maxconv
+from maxconv._engine import native
+from maxconv._problem import part_of_full
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+CASES = {
+    "float32": [(2**26, 4), (2**26, 16), (2**26, 64), (2**26, 256), (2**20, 64), (1024, 16)],
+    "bfloat16": [(2**26, 4), (2**26, 16), (2**26, 64)],
+    "float64": [(2**26, 4), (2**26, 16), (2**26, 64)],
+}
+LAUNCHES = 5
+ROUNDS = 20
+
+
+def by_events(record: Callable[[Any], Any], events: tuple[Any, Any], call: Callable[[], Any]) -> Timing:
+    """Time launches between two device events of one queue."""
+    for _ in range(3):
+        call()
+    samples = []
+    for _ in range(ROUNDS):
+        record(events[0])
+        for _ in range(LAUNCHES):
+            call()
+        record(events[1])
+        events[1].synchronize()
+        samples.append(events[0].elapsed_time(events[1]) / 1e3 / LAUNCHES)
+    return summarize(samples)
+
+
+def bench() -> list[dict[str, Any]]:
+    """Run every case."""
+    from max.driver import Accelerator
+
+    device = Accelerator()
+    rows = [bench_kernel(device, dtype, n, m) for dtype, cases in CASES.items() for n, m in cases]
+    return [*rows, bench_resident_call(device), bench_host_arrays()]
+
+
+def bench_kernel(device: Any, dtype: str, n: int, m: int) -> dict[str, Any]:
+    """Time one correlation of resident arrays, "same" mode; refuse a wrong result."""
+    import torch
+    from max.driver import Buffer, DeviceEvent
+
+    x = torch.randn(n, device="cuda", dtype=getattr(torch, dtype))
+    k = torch.randn(m, device="cuda", dtype=x.dtype)
+    target = torch.empty_like(x)
+    torch.cuda.synchronize()
+    signal, taps = Buffer.from_dlpack(x), Buffer.from_dlpack(k)
+    y = Buffer(signal.dtype, (n,), device=device)
+    problem = part_of_full(n, m, "same", flip=False)
+    addresses = y._data_ptr(), signal._data_ptr(), taps._data_ptr()
+    launch = partial(native.run_on_gpu, problem, dtype, device._device_context_ptr(), *addresses)
+    launch()
+    device.synchronize()
+    check(torch.from_dlpack(y), x, k, problem.pad_left)
+
+    on_max = DeviceEvent(device, enable_timing=True), DeviceEvent(device, enable_timing=True)
+    on_torch = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    record = torch.cuda.Event.record
+    timings = {
+        "copy": by_events(record, on_torch, partial(target.copy_, x)),
+        "maxconv kernel": by_events(device.default_queue.record_event, on_max, launch),
+        "torch conv1d": by_events(
+            record, on_torch, partial(torch.conv1d, x[None, None], k[None, None], padding=m // 2)
+        ),
+    }
+    return row(f"{dtype} N={n} K={m}", timings, "copy")
+
+
+def check(y: Any, x: Any, k: Any, pad_left: int) -> None:
+    """Compare the first outputs with float64."""
+    part = min(len(y), 4096)
+    wide_x, wide_k = (array.double().cpu().numpy() for array in (x[: part + len(k)], k))
+    exact = np.correlate(wide_x, wide_k, "full")[len(k) - 1 - pad_left :][:part]
+    error = np.abs(y[:part].double().cpu().numpy() - exact).max() / np.abs(exact).max()
+    if not error < (2e-2 if y.element_size() == 2 else 1e-4):  # noqa: PLR2004  # bytes of bfloat16
+        message = f"{x.dtype} N={len(x)} K={len(k)}: wrong by {error}"
+        raise SystemExit(message)
+
+
+def bench_resident_call(device: Any) -> dict[str, Any]:
+    """Time the host's part of a call on small resident arrays."""
+    import torch
+    from max.driver import Buffer
+
+    rng = np.random.default_rng()
+    small, taps = (Buffer.from_numpy(rng.standard_normal(n).astype(np.float32)).to(device) for n in (1024, 16))
+    tensor, kernel = torch.randn(1, 1, 1024, device="cuda"), torch.randn(1, 1, 16, device="cuda")
+    calls = {
+        "torch conv1d": partial(torch.conv1d, tensor, kernel),
+        "maxconv.convolve of Buffers": partial(maxconv.convolve, small, taps),
+    }
+    return row("one resident call, host time", time_calls(calls), "torch conv1d")
+
+
+def bench_host_arrays() -> dict[str, Any]:
+    """Time host arrays on the CPU and by way of the GPU, transfers included."""
+    rng = np.random.default_rng()
+    x, k = (rng.standard_normal(n).astype(np.float32) for n in (2**26, 64))
+    calls = {place: partial(maxconv.convolve, x, k, device=place) for place in ("cpu", "gpu")}
+    return row("NumPy to NumPy, N=2^26 K=64", time_calls(calls, rounds=5), "cpu")

@@ -1,0 +1,201 @@
+"""The engine: native and graph give the same bits; everything compiles once; the cache is whole or absent."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import arrays
+import numpy as np
+import pytest
+
+import maxconv
+from maxconv import CompileError, _engine, _ops_path
+from maxconv._engine import cache, models, native, toolchain
+from maxconv._problem import part_of_full
+
+
+@pytest.mark.parametrize("dtype", [*arrays.FLOATS, *arrays.INTEGERS], ids=str)
+def test_native_and_graph_give_the_same_bits(device, rng, dtype):
+    """Both ways run the same kernels: every type, flip and padding agrees to the last bit."""
+    for n, m, mode, flip in [
+        (1, 1, "full", True),
+        (700, 65, "same", False),
+        (40, 300, "full", False),
+        (9000, 33, "valid", True),
+    ]:
+        x, k = arrays.random_array(rng, n, dtype), arrays.random_array(rng, m, dtype)
+        problem = part_of_full(n, m, mode, flip)
+        native_bytes, graph_bytes = (
+            _engine.run("test", problem, x, k, device, way=way).tobytes() for way in ("native", "graph")
+        )
+        assert native_bytes == graph_bytes
+
+
+def test_a_fresh_cache_builds_once_and_then_never_again(fresh_cache):
+    """The first call of a new cache runs the compiler once; 200 more lengths, and a new process, never."""
+    program = """
+import numpy as np, maxconv
+from maxconv._engine import toolchain
+runs, run = [], toolchain.run_mojo
+toolchain.run_mojo = lambda *arguments: runs.append(arguments) or run(*arguments)
+for n in range(1, 201):
+    maxconv.convolve(np.ones(n, np.float32), np.ones(n % 7 + 1, np.float32))
+print(len(runs))
+"""
+    counts = [
+        subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout.strip()
+        for _ in range(2)
+    ]
+    assert counts == ["1", "0"]
+    assert len(list(fresh_cache.glob("*.so"))) == 1
+
+
+def test_two_hundred_lengths_through_a_graph_compile_nothing(monkeypatch, rng):
+    """The models of the graph way, once read, serve every length."""
+    from max.engine import InferenceSession
+
+    models.models("cpu")
+    monkeypatch.setattr(InferenceSession, "compile", lambda *_, **__: pytest.fail("a graph was compiled"))
+    monkeypatch.setattr(toolchain, "run_mojo", lambda *_: pytest.fail("the compiler was run"))
+    for n in range(10, 210):
+        x, k = rng.standard_normal(n), rng.standard_normal(n % 9 + 1)
+        problem = part_of_full(n, len(k), "full", True)
+        result = _engine.run("test", problem, x, k, "cpu", way="graph")
+        np.testing.assert_array_equal(maxconv.convolve(x, k), result)
+
+
+def write_payload(target: Path) -> None:
+    """Stand in for a compiler."""
+    target.write_bytes(b"payload" * 1000)
+
+
+def test_a_damaged_entry_is_rebuilt(fresh_cache):
+    """An entry that was cut short, altered, or lost its digest is built anew; a whole one is not."""
+    builds = []
+
+    def build(target: Path) -> None:
+        builds.append(target)
+        write_payload(target)
+
+    path = cache.entry("thing.so", build, "")
+    assert cache.entry("thing.so", build, "") == path
+    assert len(builds) == 1
+    damages = [
+        lambda: path.write_bytes(path.read_bytes()[:-1]),
+        lambda: path.write_bytes(b"x" + path.read_bytes()[1:]),
+        lambda: path.write_bytes(b""),
+        path.unlink,
+        lambda: path.with_name("thing.so.sha256").unlink(),
+        lambda: path.with_name("thing.so.sha256").write_bytes(b"\xff\xfe"),
+    ]
+    for count, damage in enumerate(damages, start=2):
+        damage()
+        assert cache.entry("thing.so", build, "").read_bytes() == b"payload" * 1000
+        assert len(builds) == count
+    assert cache.entries() == [path]
+    assert fresh_cache in path.parents
+
+
+@pytest.mark.usefixtures("fresh_cache")
+def test_a_failed_build_leaves_no_entry():
+    """A compiler error, even after half the file was written, reaches the caller and leaves nothing to be trusted."""
+
+    def build(target: Path) -> None:
+        target.write_bytes(b"half")
+        message = "mojo: no"
+        raise CompileError(message)
+
+    with pytest.raises(CompileError, match="mojo: no"):
+        cache.entry("thing.so", build, "")
+    assert cache.entries() == []
+    assert cache.entry("thing.so", write_payload, "").read_bytes() == b"payload" * 1000
+
+
+def build_and_count(folder: str, barrier) -> None:
+    """Ask for one entry at the same moment as other processes; leave a mark for each build."""
+    os.environ[cache.ENVIRONMENT_VARIABLE] = folder
+
+    def build(target: Path) -> None:
+        (Path(folder) / f"built-by-{os.getpid()}").touch()
+        write_payload(target)
+
+    barrier.wait(60)
+    assert cache.entry("thing.so", build, "").read_bytes() == b"payload" * 1000
+
+
+def test_many_processes_build_an_entry_once(tmp_path):
+    """Of six processes that need a missing entry at the same moment one builds it, and all get it whole."""
+    context = multiprocessing.get_context("spawn")
+    barrier = context.Barrier(6)
+    children = [context.Process(target=build_and_count, args=(str(tmp_path), barrier)) for _ in range(6)]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(120)
+        assert child.exitcode == 0
+    assert len(list(tmp_path.glob("built-by-*"))) == 1
+
+
+def test_a_cache_folder_that_cannot_be_written_is_named(monkeypatch, tmp_path):
+    """The error says which folder cannot be used and how to choose another."""
+    obstacle = tmp_path / "file"
+    obstacle.touch()
+    monkeypatch.setenv("MAXCONV_CACHE_DIR", str(obstacle / "cache"))
+    with pytest.raises(CompileError, match=r"cache folder .*file/cache cannot be used .* set MAXCONV_CACHE_DIR"):
+        cache.entry("thing.so", write_payload, "")
+
+
+@pytest.mark.parametrize(
+    "name", [lambda: native.entry_name("cpu"), lambda: models.entry_name("cpu")], ids=["native", "models"]
+)
+def test_the_cache_key_changes_with_everything_an_entry_depends_on(monkeypatch, name):
+    """Another processor, MAX or Mojo version, or kernel source means another entry."""
+    names = {name()}
+    monkeypatch.setattr(toolchain, "cpu_level", lambda: "x86-64-v9")
+    names.add(name())
+    monkeypatch.setattr(toolchain, "versions", lambda: {"max": "99.1", "mojo": "99.2"})
+    names.add(name())
+    monkeypatch.setattr(_ops_path, "source_hash", lambda: "0123456789ab")
+    names.add(name())
+    assert len(names) == 4
+    assert native.entry_name("cpu") != native.entry_name("gpu")
+
+
+def test_the_source_hash_sees_every_byte(monkeypatch, tmp_path):
+    """One changed character, or one more file, in any Mojo source changes the hash."""
+    import shutil
+
+    for folder in ("_ops", "_native"):
+        shutil.copytree(_ops_path.kernels_path().parent / folder, tmp_path / folder)
+    monkeypatch.setattr(_ops_path, "_PACKAGE", tmp_path)
+    fresh_hash = _ops_path.source_hash.__wrapped__
+    hashes = {fresh_hash()}
+    for source in tmp_path.rglob("*.mojo"):
+        source.write_text(source.read_text().replace("e", "E", 1))
+        hashes.add(fresh_hash())
+    (tmp_path / "_ops" / "more.mojo").touch()
+    hashes.add(fresh_hash())
+    assert len(hashes) == len(list(tmp_path.rglob("*.mojo"))) + 1
+
+
+def test_the_processor_level_is_one_that_this_machine_runs(monkeypatch):
+    """Levels follow the instruction sets: one missing flag leads to the level below."""
+    level = toolchain.cpu_level.__wrapped__
+    monkeypatch.setattr(toolchain.platform, "machine", lambda: "x86_64")
+    for name, flags in toolchain._X86_LEVELS.items():
+        monkeypatch.setattr(toolchain, "cpu_flags", lambda flags=flags: flags)
+        assert level() == name
+        monkeypatch.setattr(toolchain, "cpu_flags", lambda flags=flags: flags - {min(flags)})
+        assert level() != name
+    monkeypatch.setattr(toolchain.platform, "machine", lambda: "aarch64")
+    assert not level().startswith("x86")
+
+
+def test_a_compiler_error_is_told_in_the_compilers_words():
+    """`CompileError` carries what the compiler printed."""
+    with pytest.raises(CompileError, match="nonexistent"):
+        toolchain.run_mojo("build", "nonexistent.mojo")

@@ -1,0 +1,131 @@
+"""What people forget: light imports that run downwards, documented names, demos that print what they promise."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import maxconv
+from maxconv._engine import toolchain
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "src/maxconv"
+
+SEVEN_LINES = """\
+Input array: [ 0.  1.  2.  3.  4.  5.  6.  7.  8.  9. 10. 11. 12. 13. 14.]
+Convolution kernel: [0. 1. 2. 3.]
+Expected result (NumPy calculation): [14. 20. 26. 32. 38. 44. 50. 56. 62. 68. 74. 80. 41. 14.  0.]
+Compiling 1D convolution graph...
+Executing 1D convolution...
+1D Convolution result (custom Mojo kernel): [14. 20. 26. 32. 38. 44. 50. 56. 62. 68. 74. 80. 41. 14.  0.]
+Verification passed: Custom kernel results match NumPy calculation
+"""
+
+
+def test_the_seed_job_prints_its_seven_lines():
+    """`examples/p15.py` prints exactly the promised lines and exits with 0."""
+    done = subprocess.run([sys.executable, ROOT / "examples/p15.py"], capture_output=True, text=True, check=False)
+    assert done.stdout == SEVEN_LINES
+    assert done.returncode == 0
+
+
+def test_the_seed_job_is_a_short_text():
+    """The teaching script stays under 80 lines."""
+    assert len((ROOT / "examples/p15.py").read_text().splitlines()) < 80
+
+
+def test_importing_maxconv_loads_nothing_heavy():
+    """`import maxconv` and an eager call on the CPU load neither MAX nor any other array library."""
+    heavy = {"max", "torch", "scipy", "dask", "typer", "rich", "soundfile", "ml_dtypes", "filelock"}
+    program = f"import sys, maxconv; maxconv.convolve([1.], [2.]); print(sorted({heavy!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+#: module -> what it may import of the package, by first name; a door is a module without an underscore.
+LAYERS = {
+    "__init__": {"_engine", "_errors", "_ops_path", "graph", "signal"},
+    "signal": {"_engine", "_errors", "_plan", "_problem"},
+    "graph": {"_errors", "_problem"},
+    "cli": {"_engine", "_errors", "_filtering", "_p15", "_recording"},
+    "_filtering": {"_errors", "_recording", "signal", "convolve"},
+    "_recording": {"_errors"},
+    "_p15": {"maxconv"},
+    "_plan": {"_problem"},
+    "_problem": {"_errors"},
+    "_ops_path": set(),
+    "_errors": set(),
+    "_engine": {"_errors", "_ops_path", "_problem", "graph"},
+}
+
+
+def imports_of(source: Path) -> set[str]:
+    """List what a module imports of our own package, lazily or not."""
+    found = set()
+    package_depth = len(source.relative_to(PACKAGE).parts)
+    for node in ast.walk(ast.parse(source.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level == package_depth:
+            found |= {node.module.partition(".")[0]} if node.module else {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and (node.module or "").split(".")[0] == "maxconv":
+            parts = (node.module or "").split(".")
+            found |= {parts[1]} if len(parts) > 1 else {alias.name for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("source", sorted(PACKAGE.rglob("*.py")), ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_imports_run_downwards(source):
+    """Each module imports only the rooms below it."""
+    room = source.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    allowed = LAYERS[room] | {"__version__", "kernels_path"}
+    assert imports_of(source) <= allowed
+
+
+def test_only_the_engine_and_graph_doors_load_max():
+    """`max.engine` and `max.driver` are imported in the engine and in the teaching script alone."""
+    users = {
+        source.relative_to(PACKAGE).as_posix()
+        for source in PACKAGE.rglob("*.py")
+        if "max.engine" in source.read_text() or "max.driver" in source.read_text()
+    }
+    assert {name for name in users if not name.startswith("_engine/")} <= {"_p15.py", "graph.py", "cli.py"}
+
+
+def test_public_names_are_sorted_and_documented():
+    """`__all__` is sorted, complete, and each name has a docstring."""
+    assert maxconv.__all__ == sorted(maxconv.__all__)
+    for name in maxconv.__all__:
+        assert getattr(maxconv, name).__doc__, name
+    public = {name for name in vars(maxconv) if not name.startswith("_")}
+    assert public - {"annotations", "Any", "TYPE_CHECKING", "signal", "cli"} == set(maxconv.__all__)
+    with pytest.raises(AttributeError, match="has no attribute 'conv2d'"):
+        _ = maxconv.conv2d
+
+
+@pytest.mark.parametrize("name", ["convolve", "correlate"])
+def test_docstrings_have_every_section(name):
+    """Public functions state parameters, result, errors, cost, source and an example."""
+    text = getattr(maxconv, name).__doc__
+    for section in ("Parameters", "Returns", "Raises", "Notes", "Examples", "scipy.signal"):
+        assert section in text
+
+
+def test_mojo_tests_pass():
+    """The kernels called from Mojo keep their promises: see tests/mojo/test_direct.mojo."""
+    toolchain.run_mojo("run", "-I", str(PACKAGE), str(ROOT / "tests/mojo/test_direct.mojo"))
+
+
+def test_gpu_kernels_compile_for_hopper_without_local_memory(tmp_path):
+    """Without a GPU, each type's kernel compiles for sm_90a, reads vectors and keeps its arrays in registers."""
+    arguments = ["--target-accelerator", "sm_90a", "-I", str(PACKAGE), str(PACKAGE / "_native/gpu.mojo")]
+    toolchain.run_mojo("build", "--emit", "asm", *arguments, "-o", str(tmp_path / "gpu.s"))
+    kernels = [path.read_text() for path in tmp_path.glob("*.ptx")]
+    assert len(kernels) == 8
+    for kernel in kernels:
+        assert ".target sm_90a" in kernel
+        assert "__local_depot" not in kernel
+        assert "ld.global.nc.v" in kernel
+        assert "bar.sync" in kernel
