@@ -52,18 +52,15 @@ def conv1d(x: TensorValue, weight: TensorValue, padding: int | tuple[int, int] |
 
     Examples
     --------
-    >>> from max.driver import CPU
     >>> from max.dtype import DType
-    >>> from max.engine import InferenceSession
     >>> from max.graph import DeviceRef, Graph, TensorType
     >>> import maxconv, maxconv.graph
-    >>> import numpy as np
     >>> vector = lambda name: TensorType(DType.float32, (name,), DeviceRef.CPU())
     >>> with Graph("fir", input_types=[vector("n"), vector("k")], custom_extensions=[maxconv.kernels_path()]) as graph:
-    ...     graph.output(maxconv.graph.conv1d(*graph.inputs, padding="same"))
-    >>> model = InferenceSession(devices=[CPU()]).load(graph)  # doctest: +SKIP
-    >>> model.execute(np.arange(5, dtype=np.float32), np.ones(3, np.float32))[0].to_numpy()  # doctest: +SKIP
-    array([1., 3., 6., 9., 7.], dtype=float32)
+    ...     y = maxconv.graph.conv1d(*graph.inputs, padding="same")
+    ...     print(y.shape)
+    ...     graph.output(y)
+    [Dim('n')]
     """
     for name, tensor in (("x", x), ("weight", weight)):
         if tensor.rank != 1:
