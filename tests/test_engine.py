@@ -101,6 +101,25 @@ def test_a_damaged_entry_is_rebuilt(fresh_cache):
 
 
 @pytest.mark.usefixtures("fresh_cache")
+def test_an_obstacle_in_the_place_of_an_entry_is_cleared():
+    """A folder where the entry should be, left by whatever accident, does not stop every later call."""
+    (cache.cache_folder() / "thing.so" / "deep").mkdir(parents=True)
+    assert cache.entry("thing.so", write_payload, "").read_bytes() == b"payload" * 1000
+
+
+@pytest.mark.usefixtures("fresh_cache")
+def test_a_missing_compiler_is_not_blamed_on_the_cache():
+    """An operating-system error of the build itself reaches the caller as it is."""
+
+    def build(_: Path) -> None:
+        message = "mojo not found"
+        raise FileNotFoundError(message)
+
+    with pytest.raises(FileNotFoundError, match="mojo not found"):
+        cache.entry("thing.so", build, "")
+
+
+@pytest.mark.usefixtures("fresh_cache")
 def test_a_failed_build_leaves_no_entry():
     """A compiler error, even after half the file was written, reaches the caller and leaves nothing to be trusted."""
 
@@ -166,20 +185,24 @@ def test_the_cache_key_changes_with_everything_an_entry_depends_on(monkeypatch, 
 
 
 def test_the_source_hash_sees_every_byte(monkeypatch, tmp_path):
-    """One changed character, or one more file, in any Mojo source changes the hash."""
-    import shutil
-
-    for folder in ("_ops", "_native"):
-        shutil.copytree(_ops_path.kernels_path().parent / folder, tmp_path / folder)
-    monkeypatch.setattr(_ops_path, "_PACKAGE", tmp_path)
+    """One changed character in any source, Mojo or Python, that decides what is compiled changes the hash."""
+    package = _ops_path.kernels_path().parent
+    for source in _ops_path.sources():
+        copy = tmp_path / source.relative_to(package)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(source.read_bytes())
+    assert _ops_path.kernels_path() / "kernels/direct_cpu.mojo" in _ops_path.sources()
+    assert package / "graph.py" in _ops_path.sources()
     fresh_hash = _ops_path.source_hash.__wrapped__
+    monkeypatch.setattr(_ops_path, "_PACKAGE", tmp_path)
     hashes = {fresh_hash()}
-    for source in tmp_path.rglob("*.mojo"):
+    sources = _ops_path.sources()
+    for source in sources:
         source.write_text(source.read_text().replace("e", "E", 1))
         hashes.add(fresh_hash())
     (tmp_path / "_ops" / "more.mojo").touch()
     hashes.add(fresh_hash())
-    assert len(hashes) == len(list(tmp_path.rglob("*.mojo"))) + 1
+    assert len(hashes) == len(sources) + 2
 
 
 def test_the_processor_level_is_one_that_this_machine_runs(monkeypatch):

@@ -12,7 +12,7 @@ from max.dtype import DType
 from max.graph import DeviceRef, Graph, TensorType
 
 import maxconv.graph
-from maxconv import ArgumentError, DtypeError, ShapeError
+from maxconv import ArgumentError, DeviceError, DtypeError, ShapeError
 
 HOST = DeviceRef.CPU()
 
@@ -53,6 +53,14 @@ def test_taps_longer_than_the_padded_signal_are_refused_at_run_time(ops_on_devic
 
 
 BAD_GRAPHS = [
+    (
+        TensorType(DType.float32, (8,), HOST),
+        TensorType(DType.float32, (3,), DeviceRef.GPU()),
+        0,
+        DeviceError,
+        "x is on cpu:0, but weight is on gpu:0",
+    ),
+    (TensorType(DType.float32, (8,), HOST), TensorType(DType.float32, (3,), HOST), True, ArgumentError, "got True"),
     (
         TensorType(DType.float32, (2, 8), HOST),
         TensorType(DType.float32, (3,), HOST),

@@ -97,6 +97,15 @@ def test_many_threads_at_once_get_their_own_results(rng, way):
     assert not wrong
 
 
+def test_no_module_of_the_users_is_overwritten():
+    """The extensions enter `sys.modules` under maxconv's name alone."""
+    program = (
+        "import sys; before = set(sys.modules); import maxconv; maxconv.convolve([1.], [2.]);"
+        "assert not {'cpu', 'gpu'} & (set(sys.modules) - before)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
 def test_one_core_is_enough():
     """A process confined to one core computes large work right."""
     if not hasattr(os, "sched_setaffinity"):

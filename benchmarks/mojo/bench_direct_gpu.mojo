@@ -37,7 +37,7 @@ def measure[dtype: DType](ctx: DeviceContext, taps: Int, pad_left: Int) raises -
     var k = ctx.enqueue_create_buffer[dtype](taps)
     ctx.enqueue_memset(x, Scalar[dtype](1.37))
     ctx.enqueue_memset(k, Scalar[dtype](0.73))
-    var geometry = Geometry(SAMPLES, taps, SAMPLES, pad_left, False)
+    var geometry = Geometry(SAMPLES, taps, SAMPLES, pad_left, False, 1, 1)
     var yp = Pointer[Scalar[dtype], MutAnyOrigin](unsafe_from_address=Int(y.unsafe_ptr()))
     var xp = Pointer[Scalar[dtype], MutAnyOrigin](unsafe_from_address=Int(x.unsafe_ptr()))
     var kp = Pointer[Scalar[dtype], MutAnyOrigin](unsafe_from_address=Int(k.unsafe_ptr()))

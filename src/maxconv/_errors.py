@@ -1,4 +1,4 @@
-"""Every error maxconv raises on purpose.
+"""The errors maxconv raises on purpose; `_recording.RecordingError` of the command line joins them.
 
     MaxconvError
     ├── ShapeError(ValueError)      rank, length or channel counts do not fit together
@@ -7,8 +7,8 @@
     ├── DeviceError(RuntimeError)   the device asked for is not there, or operands are on different devices
     └── CompileError(RuntimeError)  the toolchain could not build a kernel
 
-Messages read *function: what is wrong, with the values; what would be right*. They are raised before anything is
-compiled or launched.
+Messages read *function: what is wrong, with the values; what would be right*. All but CompileError are raised before
+anything is compiled or launched. A device that runs out of memory raises Python's MemoryError.
 """
 
 

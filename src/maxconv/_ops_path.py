@@ -1,4 +1,4 @@
-"""Where the Mojo sources are, and a hash of what they say."""
+"""Where the Mojo sources are, and a hash of all that decides what is compiled."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 
 _PACKAGE = Path(__file__).parent
+_BUILDERS = ("_engine/models.py", "_engine/native.py", "_problem.py", "graph.py")
 
 
 def kernels_path() -> Path:
@@ -36,10 +37,15 @@ def native_path() -> Path:
 
 @cache
 def source_hash() -> str:
-    """Return 12 hexadecimal digits that change with any byte of any Mojo source."""
+    """Return 12 hexadecimal digits that change with any byte of any source that a compiled thing is made of."""
     digest = hashlib.sha256()
-    for folder in (kernels_path(), native_path()):
-        for source in sorted(folder.rglob("*.mojo")):
-            digest.update(source.relative_to(_PACKAGE).as_posix().encode() + b"\0")
-            digest.update(source.read_bytes() + b"\0")
+    for source in sources():
+        digest.update(source.relative_to(_PACKAGE).as_posix().encode() + b"\0")
+        digest.update(source.read_bytes() + b"\0")
     return digest.hexdigest()[:12]
+
+
+def sources() -> list[Path]:
+    """List the Mojo sources, and the Python ones that say which graphs are built and how compilers are called."""
+    mojo = (source for folder in (kernels_path(), native_path()) for source in folder.rglob("*.mojo"))
+    return sorted([*mojo, *(_PACKAGE / name for name in _BUILDERS)])

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from ._problem import Problem
 
 # Direct kernel on 2 cores of an AMD EPYC with AVX-512, float32, K = 256: 194 GFLOP/s; half of it for float64.
-# benchmarks/direct.py, 2026-11-22.
+# benchmarks/run.py cpu, 2026-11-22.
 _CPU_BYTES_OF_MULTIPLY_ADDS_PER_SECOND = 4 * 97e9
 _CPU_BYTES_PER_SECOND = 18e9
 # H200: host transfers of 256 MB from and to pageable NumPy memory, launch with synchronisation, and the rate of

@@ -6,7 +6,10 @@ over the taps, `y[i] = sum_j x[i + j - pad_left] * k[K-1-j if flip else j]`, ter
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from ._errors import ArgumentError, DtypeError, ShapeError
 
@@ -29,12 +32,15 @@ KERNEL_DTYPES = {
     "uint64": "int64",
 }
 
+#: Types that the public functions compute with several calls of those kernels.
+COMPOSED_DTYPES = ("bool", "complex64", "complex128")
+
 _served: dict[Any, str] = {}
 """`KERNEL_DTYPES` by the dtype itself: `numpy.dtype.name` takes 1.5 us, longer than a small convolution."""
 
 
 class Problem(NamedTuple):
-    """One convolution or correlation of rank-1 arrays, in elements."""
+    """A batch of convolutions or correlations along the last axis, in elements."""
 
     samples: int
     """N, the length of the signal."""
@@ -46,6 +52,20 @@ class Problem(NamedTuple):
     """How many positions before `x[0]` the first window starts."""
     flip: bool
     """True: convolution. False: correlation."""
+    batch: tuple[int, ...] = ()
+    """The shape before the last axis, that of the output; () for vectors."""
+    tap_rows: int = 1
+    """1: one filter for all rows of the batch. Else as many as there are rows."""
+
+    @property
+    def rows(self) -> int:
+        """How many signals the batch has."""
+        return math.prod(self.batch)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the output."""
+        return (*self.batch, self.outputs)
 
     @property
     def pad_right(self) -> int:
@@ -54,11 +74,11 @@ class Problem(NamedTuple):
 
     @property
     def multiply_adds(self) -> int:
-        """The work of the call: L_out * K, terms at the edges included."""
-        return self.outputs * self.taps
+        """The work of the call: rows * L_out * K, terms at the edges included."""
+        return self.rows * self.outputs * self.taps
 
 
-def part_of_full(samples: int, taps: int, mode: str, flip: bool) -> Problem:  # noqa: FBT001  # 0.2 us a keyword
+def part_of_full(samples: int, taps: int, mode: str, flip: bool) -> Problem:
     """Translate one of SciPy's modes: which part of the full result, N + K - 1 values, is wanted.
 
     ``"full"``: all of it. ``"same"``: its centre, N values. ``"valid"``: the values that the shorter operand reaches
@@ -77,7 +97,7 @@ def part_of_full(samples: int, taps: int, mode: str, flip: bool) -> Problem:  # 
 def swapped(problem: Problem) -> Problem:
     """Exchange signal and taps of a convolution, which is commutative: the result is the same."""
     start = problem.taps - 1 - problem.pad_left
-    return Problem(problem.taps, problem.samples, problem.outputs, problem.samples - 1 - start, problem.flip)
+    return problem._replace(samples=problem.taps, taps=problem.samples, pad_left=problem.samples - 1 - start)
 
 
 def check_choice(function: str, argument: str, value: object, choices: tuple[str, ...]) -> None:
@@ -88,23 +108,31 @@ def check_choice(function: str, argument: str, value: object, choices: tuple[str
         raise ArgumentError(message)
 
 
-def check_vector(function: str, argument: str, array: Any) -> None:
-    """Refuse an array (anything with `shape` and `dtype`) that no kernel takes as signal or taps."""
-    shape = array.shape
-    if len(shape) != 1:
-        message = f"{function}: {argument} has shape {tuple(shape)}, but rank 1 is expected"
+def check_array(function: str, argument: str, array: Any) -> None:
+    """Refuse an array (anything with `shape` and `dtype`) that has no elements, or elements no kernel takes."""
+    if 0 in array.shape:
+        message = f"{function}: {argument} has shape {tuple(array.shape)}, but at least one element is expected"
         raise ShapeError(message)
-    if shape[0] == 0:
-        message = f"{function}: {argument} is empty, but at least one element is expected"
-        raise ShapeError(message)
-    if array.dtype not in _served and array.dtype.name not in KERNEL_DTYPES:
-        served = ", ".join(KERNEL_DTYPES)
+    if array.dtype not in _served and array.dtype.name not in KERNEL_DTYPES and array.dtype.name not in COMPOSED_DTYPES:
+        served = ", ".join((*KERNEL_DTYPES, *COMPOSED_DTYPES))
         message = f"{function}: {argument} has elements of type {array.dtype.name}; expected one of {served}"
         raise DtypeError(message)
 
 
+def batch_shape(function: str, shape1: tuple[int, ...], shape2: tuple[int, ...]) -> tuple[int, ...]:
+    """Broadcast the shapes before the last axis; refuse shapes that do not fit."""
+    try:
+        return np.broadcast_shapes(shape1[:-1], shape2[:-1])
+    except ValueError:
+        message = (
+            f"{function}: in1 and in2 have shapes {shape1} and {shape2} with the convolved axis moved to the end; "
+            "before it they must be equal or 1"
+        )
+        raise ShapeError(message) from None
+
+
 def kernel_dtype(dtype: Any) -> str:
-    """Name the kernels that serve an element type: one that `check_vector` let pass, of NumPy or of MAX."""
+    """Name the kernels that serve an element type: one that `check_array` let pass, of NumPy or of MAX."""
     name = _served.get(dtype)
     if name is None:
         name = _served[dtype] = KERNEL_DTYPES[dtype.name]

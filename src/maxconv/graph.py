@@ -6,13 +6,14 @@ Build the graph with ``custom_extensions=[maxconv.kernels_path()]``. This is the
 from __future__ import annotations
 
 import itertools
+import operator
 from typing import Any
 
 import numpy as np
 from max.dtype import DType
 from max.graph import DeviceRef, StaticDim, TensorType, TensorValue, ops
 
-from ._errors import ArgumentError, DtypeError, ShapeError
+from ._errors import ArgumentError, DeviceError, DtypeError, ShapeError
 from ._problem import KERNEL_DTYPES
 
 __all__ = ["conv1d"]
@@ -46,7 +47,9 @@ def conv1d(x: TensorValue, weight: TensorValue, padding: int | tuple[int, int] |
     ShapeError
         If a rank is not 1, or statically known taps are longer than the padded signal.
     ArgumentError
-        If `padding` is negative or none of the above, or the tensors are on different devices.
+        If `padding` is negative or none of the above.
+    DeviceError
+        If the tensors are on different devices.
     DtypeError
         If the dtypes differ or no kernel serves them.
 
@@ -72,27 +75,24 @@ def conv1d(x: TensorValue, weight: TensorValue, padding: int | tuple[int, int] |
         raise DtypeError(message)
     if x.device != weight.device:
         message = f"conv1d: x is on {x.device}, but weight is on {weight.device}; both must be on one device"
-        raise ArgumentError(message)
+        raise DeviceError(message)
     samples, taps = x.shape[0], weight.shape[0]
-    host = DeviceRef.CPU()
     if padding == "same":
         total = taps - 1
         left = total // 2
         ends = ops.stack([ops.shape_to_tensor([left]), ops.shape_to_tensor([total - left])])
-        return direct(x, weight, ops.reshape(ends, (2,)), ops.constant(0, DType.int64, host), samples)
+        return _direct_vector(x, weight, ops.reshape(ends, (2,)), samples)
     left, right = _ends(padding)
     if _known(samples) and _known(taps) and int(samples) + left + right < int(taps):
         message = f"conv1d: weight has {taps} taps, but x has {samples} samples and padding adds {left} and {right}"
         raise ShapeError(message)
-    ends = ops.constant(np.array([left, right], dtype=np.int64), DType.int64, host)
-    correlation = ops.constant(0, DType.int64, host)
+    ends = ops.constant(np.array([left, right], dtype=np.int64), DType.int64, DeviceRef.CPU())
     outputs = samples + (left + right + 1) - taps
     if _known(samples) and _known(taps):
-        return direct(x, weight, ends, correlation, outputs)
+        return _direct_vector(x, weight, ends, outputs)
     # A negative length would become an allocation of 2^64 bytes. With a name of its own the length comes from the
     # op's shape function, which refuses it in words; `rebind` then tells the graph what the name stands for.
-    y = direct(x, weight, ends, correlation, f"maxconv_outputs_{next(_numbers)}")
-    return y.rebind([outputs])
+    return _direct_vector(x, weight, ends, f"maxconv_outputs_{next(_numbers)}").rebind([outputs])
 
 
 def direct(x: TensorValue, k: TensorValue, padding: TensorValue, flip: TensorValue, outputs: Any) -> TensorValue:
@@ -101,24 +101,41 @@ def direct(x: TensorValue, k: TensorValue, padding: TensorValue, flip: TensorVal
     Parameters
     ----------
     x, k
-        Signal (N) and taps (K).
+        Signals (rows, N) and taps, (1, K) or (rows, K).
     padding
         int64 (2) on the host: how far windows reach beyond either end of x.
     flip
         int64 scalar on the host: 1 for convolution, 0 for correlation.
     outputs
-        The output's dimension; a new name if only the run-time values determine it.
+        The length of an output row; a new name if only the run-time values determine it.
+
+    Returns
+    -------
+    max.graph.TensorValue
+        Shape (rows, outputs).
     """
-    kind = TensorType(x.dtype, (outputs,), x.device)
+    kind = TensorType(x.dtype, (x.shape[0], outputs), x.device)
     return ops.custom("maxconv_direct", x.device, [x, k, padding, flip], [kind])[0].tensor
 
 
+def _direct_vector(x: TensorValue, k: TensorValue, padding: TensorValue, outputs: Any) -> TensorValue:
+    """Correlate one row."""
+    correlation = ops.constant(0, DType.int64, DeviceRef.CPU())
+    row_x, row_k = (ops.reshape(vector, (1, vector.shape[0])) for vector in (x, k))
+    return ops.reshape(direct(row_x, row_k, padding, correlation, outputs), (outputs,))
+
+
 def _ends(padding: object) -> tuple[int, int]:
+    """Translate `padding` to (left, right)."""
     if padding == "valid":
         return 0, 0
     ends = padding if isinstance(padding, tuple) else (padding, padding)
-    if len(ends) == 2 and all(isinstance(end, int) and end >= 0 for end in ends):  # noqa: PLR2004  # left and right
-        return ends
+    try:
+        left, right = (operator.index(end) for end in ends if not isinstance(end, bool))
+    except (TypeError, ValueError):
+        left, right = -1, -1
+    if left >= 0 and right >= 0:
+        return left, right
     message = f'conv1d: padding must be an int >= 0, a pair of them, "same" or "valid", got {padding!r}'
     raise ArgumentError(message)
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import math
+import operator
 from typing import Any
 
 import numpy as np
 
-from . import _plan, _problem
+from . import _composed, _plan, _problem
 from ._engine import arrays, devices, run
-from ._errors import DeviceError
+from ._errors import ArgumentError, DeviceError, DtypeError, ShapeError
 
 METHODS = ("auto", "direct")
 
 
 def convolve(
-    in1: Any, in2: Any, mode: str = "full", method: str = "auto", *, device: str | None = None
+    in1: Any, in2: Any, mode: str = "full", method: str = "auto", *, axis: int = -1, device: str | None = None
 ) -> Any:  # any library's arrays
     """Convolve two vectors: ``full[i] = sum_j in1[i - j] * in2[j]``.
 
@@ -65,10 +67,12 @@ def convolve(
     >>> maxconv.convolve([1, 2, 3], [0, 1, 0.5], mode="valid")
     array([2.5])
     """
-    return _apply("convolve", in1, in2, mode, method, device, flip=True)
+    return _apply("convolve", in1, in2, mode, method, axis, device, flip=True)
 
 
-def correlate(in1: Any, in2: Any, mode: str = "full", method: str = "auto", *, device: str | None = None) -> Any:
+def correlate(
+    in1: Any, in2: Any, mode: str = "full", method: str = "auto", *, axis: int = -1, device: str | None = None
+) -> Any:
     """Cross-correlate two vectors: ``full[i] = sum_j in1[i + j - (K - 1)] * in2[j]``.
 
     Parameters
@@ -100,10 +104,10 @@ def correlate(in1: Any, in2: Any, mode: str = "full", method: str = "auto", *, d
     >>> maxconv.correlate([1, 2, 3], [0, 1, 0.5])
     array([0.5, 2. , 3.5, 3. , 0. ])
     """
-    return _apply("correlate", in1, in2, mode, method, device, flip=False)
+    return _apply("correlate", in1, in2, mode, method, axis, device, flip=False)
 
 
-def _apply(function: str, in1: Any, in2: Any, mode: str, method: str, device: str | None, *, flip: bool) -> Any:
+def _apply(function: str, in1: Any, in2: Any, mode: str, method: str, axis: int, device: str | None, flip: bool) -> Any:
     _problem.check_choice(function, "mode", mode, _problem.MODES)
     _problem.check_choice(function, "method", method, METHODS)
     x, place, restore = arrays.ingest(function, "in1", in1)
@@ -111,24 +115,116 @@ def _apply(function: str, in1: Any, in2: Any, mode: str, method: str, device: st
     if place != place_of_k:
         message = f"{function}: in1 is on {place}, but in2 is on {place_of_k}; both must be on one device"
         raise DeviceError(message)
-    if len(x.shape) == len(k.shape) == 0:
-        return x * k  # as SciPy does
-    _problem.check_vector(function, "in1", x)
-    _problem.check_vector(function, "in2", k)
-    problem = _problem.part_of_full(x.shape[0], k.shape[0], mode, flip)
+    _problem.check_array(function, "in1", x)
+    _problem.check_array(function, "in2", k)
+    wanted = devices.requested(function, device)
+    if place != "cpu":
+        if device is not None and wanted not in {place, "auto"}:
+            message = f"{function}: device={device!r} was asked for, but in1 and in2 are on {place}"
+            raise DeviceError(message)
+        y = _apply_there(function, x, k, mode, axis, place, flip)
+    elif len(x.shape) == len(k.shape) == 1:
+        _normalized_axis(function, axis, 1)
+        y = _apply_here(function, x, k, mode, wanted, flip)
+    else:
+        y = _apply_along_axis(function, x, k, mode, axis, wanted, flip)
+    return y if restore is None else restore(y)
+
+
+def _apply_here(function: str, x: np.ndarray, k: np.ndarray, mode: str, device: str, flip: bool) -> np.ndarray:
+    """Convolve host arrays along the last axis; the shapes before it are broadcast already, or those of k are ()."""
+    if x.dtype != k.dtype:
+        common = _common_dtype(function, x.dtype, k.dtype)
+        x, k = x.astype(common, copy=False), k.astype(common, copy=False)
+    if x.dtype.kind in "cb":
+        return _composed.apply(x, k, flip, lambda a, b: _apply_here(function, a, b, mode, device, flip))
+    problem = _problem.part_of_full(x.shape[-1], k.shape[-1], mode, flip)
     if flip and problem.taps > problem.samples:
         x, k, problem = k, x, _problem.swapped(problem)
-    wanted = devices.requested(function, device)
-    if place == "cpu":
-        if x.dtype != k.dtype:
-            common = np.result_type(x.dtype, k.dtype)
-            x, k = x.astype(common, copy=False), k.astype(common, copy=False)
-        place = wanted if wanted != "auto" else _cheapest(problem, x.dtype.itemsize)
-    elif device is not None and wanted not in {place, "auto"}:
-        message = f"{function}: device={device!r} was asked for, but in1 and in2 are on {place}"
-        raise DeviceError(message)
-    y = run(function, problem, x, k, place)
-    return y if restore is None else restore(y)
+    if x.ndim > 1 or k.ndim > 1:
+        x, k, problem = _in_rows(x, k, problem)
+    if device == "auto":
+        device = _cheapest(problem, x.dtype.itemsize)
+    y: np.ndarray = run(function, problem, x, k, device)
+    return y
+
+
+def _common_dtype(function: str, dtype1: np.dtype, dtype2: np.dtype) -> np.dtype:
+    """Promote two element types as NumPy does; refuse those that it cannot."""
+    try:
+        return np.result_type(dtype1, dtype2)
+    except TypeError:
+        message = f"{function}: NumPy knows no common type of {dtype1.name} (in1) and {dtype2.name} (in2); convert one"
+        raise DtypeError(message) from None
+
+
+def _in_rows(
+    x: np.ndarray, k: np.ndarray, problem: _problem.Problem
+) -> tuple[np.ndarray, np.ndarray, _problem.Problem]:
+    """Lay a batch out as the kernels read it: rows behind one another, one filter for all or one for each."""
+    batch = np.broadcast_shapes(x.shape[:-1], k.shape[:-1])
+    x = np.broadcast_to(x, (*batch, problem.samples)).reshape(-1, problem.samples)
+    if k.size == problem.taps:
+        k = k.reshape(1, problem.taps)
+    else:
+        k = np.broadcast_to(k, (*batch, problem.taps)).reshape(-1, problem.taps)
+    return x, k, problem._replace(batch=batch, tap_rows=len(k))
+
+
+def _apply_along_axis(
+    function: str, x: np.ndarray, k: np.ndarray, mode: str, axis: int, device: str, flip: bool
+) -> Any:
+    """Convolve host arrays of any rank."""
+    if x.ndim == k.ndim == 0:
+        return x * (k if flip else k.conj())  # as SciPy does
+    if k.ndim not in {1, x.ndim} or x.ndim == 0:
+        message = f"{function}: in1 has rank {x.ndim}, but in2 has rank {k.ndim}; expected the same rank, or 1 for in2"
+        raise ShapeError(message)
+    axis = _normalized_axis(function, axis, x.ndim)
+    last_x = np.moveaxis(x, axis, -1)
+    last_k = np.moveaxis(k, axis, -1) if k.ndim == x.ndim else k
+    _problem.batch_shape(function, last_x.shape, last_k.shape)
+    return np.moveaxis(_apply_here(function, last_x, last_k, mode, device, flip), -1, axis)
+
+
+def _apply_there(function: str, x: Any, k: Any, mode: str, axis: int, device: str, flip: bool) -> Any:
+    """Convolve arrays on an accelerator, along their last axis, where they lie."""
+    rank = len(x.shape)
+    if rank == 0 or len(k.shape) not in {1, rank}:
+        message = (
+            f"{function}: in1 has rank {rank}, but in2 has rank {len(k.shape)}; expected the same rank, or 1 for in2"
+        )
+        raise ShapeError(message)
+    if _normalized_axis(function, axis, rank) != rank - 1:
+        message = f"{function}: axis={axis} of arrays on {device}; expected the last axis, in contiguous memory"
+        raise ArgumentError(message)
+    if (name := x.dtype.name) in _problem.COMPOSED_DTYPES:
+        message = f"{function}: elements of type {name} are served in host memory only; in1 is on {device}"
+        raise DtypeError(message)
+    batch = tuple(x.shape[:-1])
+    tap_rows = math.prod(k.shape[:-1])
+    if tap_rows != 1 and tuple(k.shape[:-1]) != batch:
+        message = f"{function}: in1 and in2 have shapes {tuple(x.shape)} and {tuple(k.shape)}; on {device} the shapes "
+        message += "before the last axis must be equal, or 1 for in2"
+        raise ShapeError(message)
+    problem = _problem.part_of_full(x.shape[-1], k.shape[-1], mode, flip)._replace(batch=batch, tap_rows=tap_rows)
+    if flip and not batch and problem.taps > problem.samples:
+        x, k, problem = k, x, _problem.swapped(problem)
+    return run(function, problem, x, k, device)
+
+
+def _normalized_axis(function: str, axis: int, rank: int) -> int:
+    """Count an axis from the front; refuse one that is not there."""
+    try:
+        position = operator.index(axis)
+    except TypeError:
+        position = rank
+    if not -rank <= position < rank:
+        message = (
+            f"{function}: axis must be an integer from {-rank} to {rank - 1} for arrays of rank {rank}, got {axis!r}"
+        )
+        raise ArgumentError(message)
+    return position % rank
 
 
 def _cheapest(problem: _problem.Problem, itemsize: int) -> str:

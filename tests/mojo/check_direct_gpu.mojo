@@ -27,10 +27,10 @@ def check[dtype: DType](ctx: DeviceContext, geometry: Geometry, shift: Int) rais
     Raises:
         If an output differs.
     """
-    var x = ctx.enqueue_create_host_buffer[dtype](geometry.samples + shift)
-    var k = ctx.enqueue_create_host_buffer[dtype](geometry.taps)
-    var y = ctx.enqueue_create_host_buffer[dtype](geometry.outputs)
-    var expected = ctx.enqueue_create_host_buffer[dtype](geometry.outputs)
+    var x = ctx.enqueue_create_host_buffer[dtype](geometry.rows * geometry.samples + shift)
+    var k = ctx.enqueue_create_host_buffer[dtype](geometry.tap_rows * geometry.taps)
+    var y = ctx.enqueue_create_host_buffer[dtype](geometry.rows * geometry.outputs)
+    var expected = ctx.enqueue_create_host_buffer[dtype](geometry.rows * geometry.outputs)
     ctx.synchronize()
     for i in range(len(x)):
         x[i] = Scalar[dtype](i * 7 % 5 - 2)
@@ -60,7 +60,7 @@ def check[dtype: DType](ctx: DeviceContext, geometry: Geometry, shift: Int) rais
     )
     ctx.enqueue_copy(y, y_there)
     ctx.synchronize()
-    for i in range(geometry.outputs):
+    for i in range(geometry.rows * geometry.outputs):
         if y[i] != expected[i]:
             raise Error(
                 dtype, ": N=", geometry.samples, " K=", geometry.taps, " output ", i, ": ", y[i], " != ", expected[i]
@@ -96,8 +96,8 @@ def main() raises:
             if is_brief and (samples % 7 != 1 or taps % 4 != 0):
                 continue
             for shift in [0, 1]:
-                var seed = Geometry(samples, taps, samples, 0, False)
-                var full = Geometry(samples, taps, samples + taps - 1, taps - 1, True)
+                var seed = Geometry(samples, taps, samples, 0, False, 1, 1)
+                var full = Geometry(samples, taps, samples + taps - 1, taps - 1, True, 3, 1 + 2 * shift)
                 comptime for dtype in [
                     DType.float32,
                     DType.float64,

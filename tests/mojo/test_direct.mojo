@@ -51,7 +51,7 @@ def test_every_output_is_written_and_nothing_beside_it() raises:
             var y = List[Float32](length=outputs + 2, fill=POISON)
             var x = ramp(samples)
             var k = ramp(taps)
-            var geometry = Geometry(samples, taps, outputs, taps - 1, True)
+            var geometry = Geometry(samples, taps, outputs, taps - 1, True, 1, 1)
             direct_cpu(address(y).unsafe_offset(1), address(x), address(k), geometry, 0)
             assert_equal(y[0], POISON)
             assert_equal(y[outputs + 1], POISON)
@@ -75,7 +75,7 @@ def test_any_split_gives_the_same_bits() raises:
         for i in range(SAMPLES):
             x.append(Float32(1) / Float32(1 + i))
         var k = x.copy()
-        var geometry = Geometry(SAMPLES, taps, outputs, 0, False)
+        var geometry = Geometry(SAMPLES, taps, outputs, 0, False, 1, 1)
         var whole = List[Float32](length=outputs, fill=POISON)
         direct_cpu(address(whole), address(x), address(k), geometry, 1)
         for cut in [1, 7, 128, 500]:
@@ -109,7 +109,7 @@ def test_another_target_is_refused() raises:
     var y = List[Float32](length=1, fill=POISON)
     var ctx = DeviceContext(api="cpu")
     with assert_raises(contains="Unsupported target: npu"):
-        direct["npu"](address(y), address(y), address(y), Geometry(1, 1, 1, 0, False), ctx)
+        direct["npu"](address(y), address(y), address(y), Geometry(1, 1, 1, 0, False, 1, 1), ctx)
 
 
 def main() raises:

@@ -29,8 +29,8 @@ def run(function: str, problem: Problem, x: Any, k: Any, device: str, *, way: st
     problem
         What to compute.
     x, k
-        Signal and taps, of one dtype: NumPy arrays in any memory layout, or contiguous
-        `max.driver.Buffer`s on `device`.
+        Signals (rows, N) and taps (tap_rows, K), or (N) and (K) if there is one of each, of one dtype: NumPy arrays in
+        any memory layout, or contiguous `max.driver.Buffer`s on `device`.
     device
         "cpu" or "gpu:<id>".
     way
@@ -39,7 +39,7 @@ def run(function: str, problem: Problem, x: Any, k: Any, device: str, *, way: st
     Returns
     -------
     numpy.ndarray or max.driver.Buffer
-        y, like x. A Buffer is complete once its device's default queue has come to it.
+        y, like x, of shape `problem.shape`. A Buffer is complete once its device's default queue has come to it.
     """
     if x.dtype != k.dtype:
         message = f"{function}: in1 is {x.dtype.name}, but in2 is {k.dtype.name}; on {device} both must have one dtype"
@@ -52,13 +52,17 @@ def run(function: str, problem: Problem, x: Any, k: Any, device: str, *, way: st
         from . import models  # loads MAX
 
         return _to_numpy(models.run(problem, dtype, "cpu", _to_buffer(x, dtype), _to_buffer(k, dtype)), x.dtype)
-    y = np.empty(problem.outputs, x.dtype)
+    if not problem.batch:
+        y = np.empty(problem.outputs, x.dtype)
+        native.run_on_cpu(problem, dtype, y, x, k)
+        return y
+    y = np.empty((problem.rows, problem.outputs), x.dtype)
     native.run_on_cpu(problem, dtype, y, x, k)
-    return y
+    return y.reshape(problem.shape)
 
 
 def _run_on_accelerator(problem: Problem, dtype: str, x: Any, k: Any, device: str, way: str | None) -> Any:
-    handle = devices.accelerator(int(device.partition(":")[2]))
+    handle = devices.handle(device)
     launch = _launch_graph if way == "graph" or (way is None and handle.api != "cuda") else _launch_native
     try:
         if not isinstance(x, np.ndarray):
@@ -70,7 +74,7 @@ def _run_on_accelerator(problem: Problem, dtype: str, x: Any, k: Any, device: st
     except ValueError as error:
         if "cannot satisfy allocation" not in str(error):
             raise
-        elements = problem.samples + problem.taps + problem.outputs
+        elements = problem.rows * (problem.samples + problem.outputs) + problem.tap_rows * problem.taps
         message = f"{device} has not enough free memory for {elements:,} elements of {dtype}"
         raise MemoryError(message) from None
 
@@ -78,9 +82,10 @@ def _run_on_accelerator(problem: Problem, dtype: str, x: Any, k: Any, device: st
 def _launch_native(problem: Problem, dtype: str, device: str, x: Any, k: Any) -> Any:
     from max.driver import Buffer
 
-    handle = devices.accelerator(int(device.partition(":")[2]))
-    y = Buffer(x.dtype, (problem.outputs,), device=handle)
-    native.run_on_gpu(problem, dtype, handle._device_context_ptr(), y._data_ptr(), x._data_ptr(), k._data_ptr())  # noqa: SLF001  # MAX has no public name for these
+    handle = devices.handle(device)
+    y = Buffer(x.dtype, problem.shape, device=handle)
+    context = handle._device_context_ptr()  # noqa: SLF001  # MAX has no public name for addresses
+    native.run_on_gpu(problem, dtype, context, *(array._data_ptr() for array in (y, x, k)))  # noqa: SLF001
     return y
 
 

@@ -15,8 +15,8 @@ from .._errors import ArgumentError, DeviceError, DtypeError, ShapeError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_DLPACK_HOST = 1
-"""Device type `kDLCPU` of the DLPack protocol."""
+_DLPACK_HOST = {1, 3, 11, 13}
+"""Device types of the DLPack protocol that the host can read: kDLCPU, kDLCUDAHost, kDLROCMHost, kDLCUDAManaged."""
 
 
 class Operand(NamedTuple):
@@ -46,7 +46,7 @@ def ingest(function: str, argument: str, value: object) -> Operand:
 def _ingest_dlpack(function: str, argument: str, value: Any) -> Operand:  # any library's array
     kind, index = value.__dlpack_device__()
     restore = _restorer(value)
-    if kind == _DLPACK_HOST:
+    if kind in _DLPACK_HOST:
         try:
             return Operand(np.from_dlpack(value), "cpu", lambda y: restore(np.ascontiguousarray(y)))
         except (BufferError, RuntimeError, TypeError, ValueError) as error:
@@ -59,6 +59,7 @@ def _ingest_dlpack(function: str, argument: str, value: Any) -> Operand:  # any 
 
     if not isinstance(value, Buffer) and callable(getattr(value, "contiguous", None)):
         value = value.contiguous()  # PyTorch's: the same tensor if it is contiguous already
+    _wait_for_producer(value)
     try:
         buffer = value if isinstance(value, Buffer) else Buffer.from_dlpack(value)
     except (BufferError, RuntimeError, TypeError, ValueError) as error:
@@ -77,8 +78,20 @@ def _ingest_dlpack(function: str, argument: str, value: Any) -> Operand:  # any 
     return Operand(buffer, f"gpu:{index}", hand_over)
 
 
+def _wait_for_producer(value: Any) -> None:
+    """Wait for the work that makes an array, on its library's current stream: MAX's queue knows nothing of it."""
+    library = type(value).__module__.partition(".")[0]
+    if library == "torch":
+        sys.modules["torch"].cuda.current_stream(value.device).synchronize()
+    elif library == "cupy":
+        sys.modules["cupy"].cuda.get_current_stream().synchronize()
+
+
 def _restorer(value: Any) -> Callable[[Any], Any]:
-    """Find the `from_dlpack` of an array's own library, which must be loaded already: it made the array."""
+    """Find the `from_dlpack` of an array's own library, which must be loaded already: it made the array.
+
+    Without one the result stays as it is: an array of NumPy, or a Buffer.
+    """
     namespace = getattr(value, "__array_namespace__", None)
     library = namespace() if namespace is not None else sys.modules[type(value).__module__.partition(".")[0]]
     for owner in (type(value), library):

@@ -11,15 +11,17 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import sys
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .._errors import CompileError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 ENVIRONMENT_VARIABLE = "MAXCONV_CACHE_DIR"
 
@@ -55,15 +57,25 @@ def entry(name: str, build: Callable[[Path], None], note: str) -> Path:
         return path
     from filelock import FileLock  # needed for the one call in a machine's life that builds
 
-    try:
+    lock = FileLock(path.with_name(name + ".lock"))
+    with _blame_folder(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.with_name(name + ".lock")):
-            if not _is_whole(path):
-                _build(path, build, note)
-    except OSError as error:
-        message = f"the cache folder {path.parent} cannot be used ({error}); set {ENVIRONMENT_VARIABLE} to another"
-        raise CompileError(message) from error
+        lock.acquire()
+    try:
+        if not _is_whole(path):
+            _build(path, build, note)
+    finally:
+        lock.release()
     return path
+
+
+@contextmanager
+def _blame_folder(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        message = f"the cache folder {folder} cannot be used ({error}); set {ENVIRONMENT_VARIABLE} to another"
+        raise CompileError(message) from error
 
 
 def entries() -> list[Path]:
@@ -74,13 +86,18 @@ def entries() -> list[Path]:
 def _build(path: Path, build: Callable[[Path], None], note: str) -> None:
     if sys.stderr is not None and sys.stderr.isatty():
         sys.stderr.write(f"maxconv: {note}\n")
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".building-") as scratch:
-        content = Path(scratch) / path.name
+    with _blame_folder(path.parent):
+        scratch = tempfile.TemporaryDirectory(dir=path.parent, prefix=".building-")
+    with scratch as folder:
+        content = Path(folder) / path.name
         build(content)
-        digest = Path(scratch) / "digest"
-        digest.write_text(_digest(content))
-        content.replace(path)
-        digest.replace(_digest_path(path))
+        digest = Path(folder) / "digest"
+        with _blame_folder(path.parent):
+            digest.write_text(_digest(content))
+            if path.is_dir():  # whatever accident made it: a file cannot take its place
+                shutil.rmtree(path)
+            content.replace(path)
+            digest.replace(_digest_path(path))
 
 
 def _is_whole(path: Path) -> bool:

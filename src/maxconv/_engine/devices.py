@@ -82,24 +82,59 @@ def accelerator_count() -> int:
     return int(count())
 
 
-def accelerator(index: int, argument: str = "device") -> Any:  # max.driver.Accelerator, untyped
+def accelerator(index: int, argument: str = "device") -> Any:
     """Return MAX's handle of an accelerator; the same one each time.
 
     Raises
     ------
     DeviceError
-        If it is not there.
+        If it is not there, or was opened before this process was forked.
     """
     count = accelerator_count()
     if index >= count:
         found = f"{count} accelerator{'s' if count > 1 else ''}" if count else "no accelerator"
         message = f"{argument}: gpu:{index} was asked for, but MAX finds {found}; `maxconv info` shows what is there"
         raise DeviceError(message)
-    return _handle(index)
+    return handle(f"gpu:{index}")
+
+
+def index_of(device: str) -> int:
+    """Return the number in "gpu:<id>", 0 for "cpu"."""
+    return int(device.partition(":")[2] or 0)
+
+
+def handle(device: str) -> Any:
+    """Return MAX's handle of "cpu" or "gpu:<id>".
+
+    Raises
+    ------
+    DeviceError
+        If MAX was started before this process was forked: it would wait for ever for threads that are not here.
+    """
+    if _forked_after_start:
+        message = (
+            "MAX does not survive fork: this process was forked after MAX had been started; start workers with "
+            'multiprocessing.get_context("spawn"), or before the first call that needs MAX'
+        )
+        raise DeviceError(message)
+    return _open(device)
 
 
 @cache
-def _handle(index: int) -> Any:
-    from max.driver import Accelerator
+def _open(device: str) -> Any:
+    from max.driver import CPU, Accelerator
 
-    return Accelerator(index)
+    return CPU() if device == "cpu" else Accelerator(index_of(device))
+
+
+_forked_after_start = False
+"""True in a process forked from one that had started MAX."""
+
+
+def _note_fork() -> None:
+    global _forked_after_start  # noqa: PLW0603  # a property of the process, which is what fork changes
+    _forked_after_start = _open.cache_info().currsize > 0
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_note_fork)

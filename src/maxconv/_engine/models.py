@@ -7,12 +7,10 @@ cores), for all lengths at once, and cached as one `.mef` file that a later proc
 from __future__ import annotations
 
 import hashlib
-import os
-from functools import cache
+import threading
 from typing import TYPE_CHECKING, Any
 
 from .. import _ops_path
-from .._errors import DeviceError
 from .._problem import KERNEL_DTYPES
 from . import cache as disk
 from . import devices, toolchain
@@ -22,22 +20,21 @@ if TYPE_CHECKING:
 
     from .._problem import Problem
 
-_owner = 0
-"""The process that loaded the models, 0 before: a forked child would wait for ever in `execute`."""
+_loading = threading.Lock()
+_models: dict[str, dict[str, Any]] = {}
 
 
-def run(problem: Problem, dtype: str, device: str, x: Any, k: Any) -> Any:  # max.driver.Buffer
-    """Return y as a new `Buffer` on `device`; x and k are Buffers there, of the kernels' element type."""
+def run(problem: Problem, dtype: str, device: str, x: Any, k: Any) -> Any:
+    """Return y as a new `Buffer` on `device`; x and k are Buffers there, of a type the `dtype` kernels take."""
     import numpy as np
+    from max.dtype import DType
 
-    if _owner not in (0, os.getpid()):
-        message = (
-            "MAX does not survive fork: this process was forked after MAX models had been loaded; start workers with "
-            'multiprocessing.get_context("spawn"), or before the first call'
-        )
-        raise DeviceError(message)
+    devices.handle(device)  # refuses a process that was forked from one in which MAX ran
     padding = np.array([problem.pad_left, problem.pad_right], dtype=np.int64)
-    return models(device)[f"direct_{dtype}"].execute(x, k, padding, np.array(problem.flip, dtype=np.int64))[0]
+    signals = x.view(DType[dtype], (problem.rows, problem.samples))
+    taps = k.view(DType[dtype], (problem.tap_rows, problem.taps))
+    y = models(device)[f"direct_{dtype}"].execute(signals, taps, padding, np.array(problem.flip, dtype=np.int64))[0]
+    return y.view(x.dtype, problem.shape)
 
 
 def entry_name(device: str) -> str:
@@ -45,17 +42,23 @@ def entry_name(device: str) -> str:
 
     The host part of a model is compiled for this very processor, hence the digest of its instruction sets.
     """
-    architecture = "cpu" if device == "cpu" else devices.accelerator(_index(device)).architecture_name
+    place = "cpu"
+    if device != "cpu":
+        place = f"gpu{devices.index_of(device)}-{devices.handle(device).architecture_name}"
     host = hashlib.sha256(" ".join(sorted(toolchain.cpu_flags())).encode()).hexdigest()[:8]
     versions = toolchain.versions()
-    return f"models-{architecture}-{toolchain.cpu_level()}-{host}-max{versions['max']}-{_ops_path.source_hash()}.mef"
+    return f"models-{place}-{toolchain.cpu_level()}-{host}-max{versions['max']}-{_ops_path.source_hash()}.mef"
 
 
-@cache
 def models(device: str) -> dict[str, Any]:
     """Return the compiled models of a device by name, from the cache or newly compiled."""
-    global _owner  # noqa: PLW0603  # marks the process, see above
-    _owner = os.getpid()
+    with _loading:
+        if device not in _models:
+            _models[device] = _load(device)
+        return _models[device]
+
+
+def _load(device: str) -> dict[str, Any]:
     from max.engine import InferenceSession, read  # MAX loads when it is needed
 
     path = disk.entry(
@@ -63,7 +66,7 @@ def models(device: str) -> dict[str, Any]:
         lambda target: _compile(device, target),
         f"compiling the MAX models for {device}, once, about 40 s",
     )
-    session = InferenceSession(devices=[_handle(device)])
+    session = InferenceSession(devices=[devices.handle(device)])
     return dict(session.init_all(read(path)))
 
 
@@ -74,32 +77,20 @@ def _compile(device: str, target: Path) -> None:
 
     from .. import graph  # loads max.graph
 
-    place = DeviceRef.CPU() if device == "cpu" else DeviceRef.GPU(_index(device))
+    place = DeviceRef.CPU() if device == "cpu" else DeviceRef.GPU(devices.index_of(device))
     library = KernelLibrary()
     library.load_paths([_ops_path.kernels_path()])
     module = Module()
     for name in sorted(set(KERNEL_DTYPES.values())):
         dtype = DType[name]
         inputs = [
-            TensorType(dtype, ("samples",), place),
-            TensorType(dtype, ("taps",), place),
+            TensorType(dtype, ("rows", "samples"), place),
+            TensorType(dtype, ("tap_rows", "taps"), place),
             TensorType(DType.int64, (2,), DeviceRef.CPU()),
             TensorType(DType.int64, (), DeviceRef.CPU()),
         ]
         with Graph(f"direct_{name}", input_types=inputs, kernel_library=library, module=module) as built:
             x, k, padding, flip = built.inputs
             built.output(graph.direct(x, k, padding, flip, "outputs"))
-    session = InferenceSession(devices=[_handle(device)])
+    session = InferenceSession(devices=[devices.handle(device)])
     session.compile(module, custom_extensions=library.library_paths()).export_mef(str(target))
-
-
-def _index(device: str) -> int:
-    return int(device.partition(":")[2])
-
-
-def _handle(device: str) -> Any:
-    if device != "cpu":
-        return devices.accelerator(_index(device))
-    from max.driver import CPU
-
-    return CPU()

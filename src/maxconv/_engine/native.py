@@ -13,7 +13,7 @@ import ctypes
 import os
 import sys
 import sysconfig
-from functools import cache
+import threading
 from importlib.machinery import ExtensionFileLoader
 from importlib.util import module_from_spec, spec_from_loader
 from typing import TYPE_CHECKING, Any
@@ -36,13 +36,19 @@ GPU_BASELINE = "sm_75"
 
 _RUNTIME_LIBRARIES = ("libKGENCompilerRTShared", "libAsyncRTMojoBindings")
 
+_loading = threading.Lock()
+_extensions: dict[str, ModuleType] = {}
+_cpu_functions: dict[str, Any] = {}
+
 _forked_after_load = False
 """True in a process forked from one that had loaded the `cpu` extension: the threads of its pool are not here."""
 
 
 def run_on_cpu(problem: Problem, dtype: str, y: np.ndarray, x: np.ndarray, k: np.ndarray) -> None:
-    """Fill `y`. All three are contiguous, aligned vectors whose elements the `dtype` kernels can take."""
-    kernel = _cpu_functions()[dtype]
+    """Fill `y`. All three are contiguous, aligned, of rank 1 or (rows, length), of types the `dtype` kernels take."""
+    if not _cpu_functions:
+        _cpu_functions.update(_find_cpu_functions())
+    kernel = _cpu_functions[dtype]
     # A pool of threads does not survive fork: a child that used it would wait for ever.
     kernel(y, x, k, problem.pad_left, problem.flip, 1 if _forked_after_load else 0)
 
@@ -50,7 +56,8 @@ def run_on_cpu(problem: Problem, dtype: str, y: np.ndarray, x: np.ndarray, k: np
 def run_on_gpu(problem: Problem, dtype: str, context: int, y: int, x: int, k: int) -> None:
     """Enqueue the computation of `y`; arrays are device addresses, `context` is the device's context pointer."""
     kernel = getattr(_extension("gpu"), f"direct_{dtype}")
-    kernel(context, (y, x, k), (problem.samples, problem.taps, problem.outputs, problem.pad_left, int(problem.flip)))
+    sizes = problem.samples, problem.taps, problem.outputs, problem.pad_left, int(problem.flip)
+    kernel(context, (y, x, k), (*sizes, problem.rows, problem.tap_rows))
 
 
 def build(kind: str, target: Path, *, cpu_level: str | None = None, gpu: str = GPU_BASELINE) -> None:
@@ -79,8 +86,15 @@ def entry_name(kind: str) -> str:
     return f"native-{kind}-{target}-{python}-mojo{mojo}-{_ops_path.source_hash()}.so"
 
 
-@cache
 def _extension(kind: str) -> ModuleType:
+    """Return an extension, loading it on first use."""
+    with _loading:
+        if kind not in _extensions:
+            _extensions[kind] = _load(kind)
+        return _extensions[kind]
+
+
+def _load(kind: str) -> ModuleType:
     path = disk.entry(
         entry_name(kind),
         lambda target: build(kind, target),
@@ -91,8 +105,9 @@ def _extension(kind: str) -> ModuleType:
     suffix = ".dylib" if sys.platform == "darwin" else ".so"
     for library in _RUNTIME_LIBRARIES:
         ctypes.CDLL(str(toolchain.library_folder() / (library + suffix)), mode=ctypes.RTLD_GLOBAL)
-    loader = ExtensionFileLoader(kind, str(path))
-    spec = spec_from_loader(kind, loader)
+    name = f"{_ops_path.__package__}._native.{kind}"  # the loader enters it in sys.modules: not over a user's `cpu`
+    loader = ExtensionFileLoader(name, str(path))
+    spec = spec_from_loader(name, loader)
     assert spec is not None  # noqa: S101  # None only for loaders without `create_module`
     extension = module_from_spec(spec)
     loader.exec_module(extension)
@@ -113,20 +128,23 @@ def _restore_environment() -> None:
             os.putenv(name, value)
 
 
-@cache
-def _cpu_functions() -> dict[str, Any]:
+def _find_cpu_functions() -> dict[str, Any]:
+    """Load the extension, check that it reads arrays right, and list its kernels by dtype."""
     extension = _extension("cpu")
-    probe = np.arange(3, dtype=np.uint8)
+    probe = np.zeros((2, 3), dtype=np.uint8)
     located = extension.locate(probe)
     _restore_environment()  # the first call sets it, too
-    if located != (probe.ctypes.data, 3):
+    if located != (probe.ctypes.data, 2, 3):
         message = f"NumPy {np.__version__} lays out its arrays in a way that the native extension does not know"
         raise CompileError(message)
-    os.register_at_fork(after_in_child=_note_fork)
     prefix = "direct_"
     return {name.removeprefix(prefix): getattr(extension, name) for name in dir(extension) if name.startswith(prefix)}
 
 
 def _note_fork() -> None:
     global _forked_after_load  # noqa: PLW0603  # a property of the process, which is what fork changes
-    _forked_after_load = True
+    _forked_after_load = bool(_cpu_functions)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_note_fork)

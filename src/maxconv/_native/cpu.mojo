@@ -11,7 +11,7 @@ from std.python.bindings import PythonModuleBuilder
 
 from _ops.kernels.direct_cpu import direct_cpu
 from _ops.shared.geometry import Geometry
-from numpy_array import data_of, length_of
+from numpy_array import data_of, length_of, rows_of
 
 
 @export
@@ -23,7 +23,7 @@ def PyInit_cpu() abi("C") -> PythonObject:
     """
     try:
         var module = PythonModuleBuilder("cpu")
-        module.def_function[locate]("locate", docstring="(data address, length) of a vector.")
+        module.def_function[locate]("locate", docstring="(data address, rows, length) of an array.")
         module.def_function[direct_into[DType.float16]]("direct_float16")
         module.def_function[direct_into[DType.bfloat16]]("direct_bfloat16")
         module.def_function[direct_into[DType.float32]]("direct_float32")
@@ -38,18 +38,18 @@ def PyInit_cpu() abi("C") -> PythonObject:
 
 
 def locate(array: PythonObject) raises -> PythonObject:
-    """Tells what this extension takes for an array's address and length: its self-test.
+    """Tells what this extension takes for an array's address and shape: its self-test.
 
     Args:
-        array: A contiguous NumPy array of rank 1.
+        array: A contiguous NumPy array of rank 1 or 2.
 
     Returns:
-        A tuple (address, length).
+        A tuple (address, rows, length).
 
     Raises:
         If Python cannot make the tuple.
     """
-    return Python.tuple(Int(data_of[DType.uint8](array)), length_of(array))
+    return Python.tuple(Int(data_of[DType.uint8](array)), rows_of(array), length_of(array))
 
 
 def direct_into[
@@ -68,9 +68,9 @@ def direct_into[
         dtype: Element type of all three arrays.
 
     Args:
-        y: Output, a contiguous NumPy array of rank 1.
-        x: Signal, likewise.
-        k: Taps, likewise.
+        y: Outputs, a contiguous NumPy array (L_out) or (rows, L_out).
+        x: Signals, likewise (N) or (rows, N).
+        k: Taps, likewise (K) or (rows, K).
         pad_left: Positions before x[0] at which the first window starts.
         flip: 1 for convolution, 0 for correlation.
         max_workers: Upper bound of threads; 0 for one per core.
@@ -82,7 +82,13 @@ def direct_into[
         If one of the last three arguments is not an integer.
     """
     var geometry = Geometry(
-        samples=length_of(x), taps=length_of(k), outputs=length_of(y), pad_left=Int(py=pad_left), flip=Int(py=flip) != 0
+        samples=length_of(x),
+        taps=length_of(k),
+        outputs=length_of(y),
+        pad_left=Int(py=pad_left),
+        flip=Int(py=flip) != 0,
+        rows=rows_of(y),
+        tap_rows=rows_of(k),
     )
     var output = data_of[dtype](y)
     var signal = data_of[dtype](x)

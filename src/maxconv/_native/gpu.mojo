@@ -44,7 +44,7 @@ def direct_into[dtype: DType](context: PythonObject, arrays: PythonObject, sizes
     Args:
         context: Address of the device's context, `max.driver.Device._device_context_ptr()`.
         arrays: Device addresses (y, x, k).
-        sizes: (N, K, L_out, pad_left, flip); flip is 1 for convolution, 0 for correlation.
+        sizes: (N, K, L_out, pad_left, flip, rows, tap_rows) as in `Geometry`; flip is 1 for convolution.
 
     Returns:
         None.
@@ -58,6 +58,8 @@ def direct_into[dtype: DType](context: PythonObject, arrays: PythonObject, sizes
         outputs=Int(py=sizes[2]),
         pad_left=Int(py=sizes[3]),
         flip=Int(py=sizes[4]) != 0,
+        rows=Int(py=sizes[5]),
+        tap_rows=Int(py=sizes[6]),
     )
     var device = DeviceContext(Pointer[NoneType, MutUntrackedOrigin](unsafe_from_address=Int(py=context)))
     direct_gpu(

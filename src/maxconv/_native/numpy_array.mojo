@@ -11,8 +11,11 @@ from std.python import PythonObject
 comptime DATA_WORD = 2
 """Words before the field `data`: reference count and type."""
 
+comptime RANK_WORD = 3
+"""Words before the field `nd`, whose int fills half a word."""
+
 comptime DIMENSIONS_WORD = 4
-"""Words before the field `dimensions`: those two, `data`, and `nd` with its padding."""
+"""Words before the field `dimensions`."""
 
 
 def data_of[dtype: DType](array: PythonObject) -> Pointer[Scalar[dtype], MutAnyOrigin]:
@@ -31,16 +34,51 @@ def data_of[dtype: DType](array: PythonObject) -> Pointer[Scalar[dtype], MutAnyO
 
 
 def length_of(array: PythonObject) -> Int:
-    """Reads the first dimension of an array.
+    """Reads the last dimension of an array.
 
     Args:
-        array: A `numpy.ndarray` of rank 1 or more.
+        array: A `numpy.ndarray` of rank 1 or 2.
 
     Returns:
-        Its length.
+        How many elements a row has.
     """
-    var dimensions = words_of(array)[unsafe_offset=DIMENSIONS_WORD]
-    return Pointer[Int, MutAnyOrigin](unsafe_from_address=dimensions)[]
+    return dimensions_of(array)[unsafe_offset=rank_of(array) - 1]
+
+
+def rows_of(array: PythonObject) -> Int:
+    """Counts the rows of an array.
+
+    Args:
+        array: A `numpy.ndarray` of rank 1 or 2.
+
+    Returns:
+        1 for rank 1, the first dimension for rank 2.
+    """
+    return dimensions_of(array)[] if rank_of(array) == 2 else 1
+
+
+def rank_of(array: PythonObject) -> Int:
+    """Reads the rank of an array.
+
+    Args:
+        array: A `numpy.ndarray`.
+
+    Returns:
+        The rank.
+    """
+    return words_of(array)[unsafe_offset=RANK_WORD] & 0xFFFFFFFF
+
+
+def dimensions_of(array: PythonObject) -> Pointer[Int, MutAnyOrigin]:
+    """Reads the address of an array's dimensions.
+
+    Args:
+        array: A `numpy.ndarray`.
+
+    Returns:
+        The address of the first dimension.
+    """
+    return Pointer[Int, MutAnyOrigin](unsafe_from_address=words_of(array)[unsafe_offset=DIMENSIONS_WORD])
 
 
 def words_of(array: PythonObject) -> Pointer[Int, MutAnyOrigin]:

@@ -53,6 +53,8 @@ struct Conv1D:
             outputs=input.dim_size(0) if input_size == RUN_TIME else input_size,
             pad_left=0,
             flip=False,
+            rows=1,
+            tap_rows=1,
         )
         direct[target](output.unsafe_ptr(), input.unsafe_ptr(), kernel.unsafe_ptr(), geometry, ctx)
 

@@ -12,15 +12,15 @@ from .shared.geometry import Geometry
 
 @extensibility.register("maxconv_direct")
 struct Direct:
-    """`y[i] = sum_j x[i + j - pad_left] * k[j]`, or `k[K-1-j]` with `flip`; terms outside x are left out."""
+    """`y[r, i] = sum_j x[r, i + j - left] * k[r, j]`, or `k[r, K-1-j]` with `flip`; terms outside x are left out."""
 
     @staticmethod
     def execute[
         target: StaticString, dtype: DType
     ](
-        y: OutputTensor[dtype=dtype, rank=1, ...],
-        x: InputTensor[dtype=dtype, rank=1, ...],
-        k: InputTensor[dtype=dtype, rank=1, ...],
+        y: OutputTensor[dtype=dtype, rank=2, ...],
+        x: InputTensor[dtype=dtype, rank=2, ...],
+        k: InputTensor[dtype=dtype, rank=2, ...],
         padding: InputTensor[dtype=DType.int64, rank=1, ...],
         flip: Int64,
         ctx: DeviceContext,
@@ -32,9 +32,9 @@ struct Direct:
             dtype: Element type of the arrays.
 
         Args:
-            y: Output, shape (L_out) with L_out = N + left + right - K + 1.
-            x: Signal, shape (N).
-            k: Taps, shape (K).
+            y: Outputs, shape (rows, L_out) with L_out = N + left + right - K + 1.
+            x: Signals, shape (rows, N).
+            k: Taps, shape (1, K) for all rows, or (rows, K).
             padding: (left, right), shape (2), on the host: how far windows may reach beyond either end of x.
             flip: 1 for convolution, 0 for correlation.
             ctx: The device.
@@ -42,39 +42,46 @@ struct Direct:
         Raises:
             If the lengths do not fit together, or the target is neither "cpu" nor "gpu".
         """
-        var outputs = output_length(x.dim_size(0), k.dim_size(0), Int(padding[0]), Int(padding[1]))
-        if y.dim_size(0) != outputs:
-            raise Error("maxconv_direct: y has ", y.dim_size(0), " elements, but ", outputs, " are computed")
+        var rows = x.dim_size(0)
+        if k.dim_size(0) != 1 and k.dim_size(0) != rows:
+            raise Error(
+                "maxconv_direct: k has ", k.dim_size(0), " rows, but x has ", rows, "; 1 or as many are expected"
+            )
+        var outputs = output_length(x.dim_size(1), k.dim_size(1), Int(padding[0]), Int(padding[1]))
+        if y.dim_size(0) != rows or y.dim_size(1) != outputs:
+            raise Error("maxconv_direct: y has another shape than the (", rows, ", ", outputs, ") that are computed")
         var geometry = Geometry(
-            samples=x.dim_size(0),
-            taps=k.dim_size(0),
+            samples=x.dim_size(1),
+            taps=k.dim_size(1),
             outputs=outputs,
             pad_left=Int(padding[0]),
             flip=flip != 0,
+            rows=rows,
+            tap_rows=k.dim_size(0),
         )
         direct[target](y.unsafe_ptr(), x.unsafe_ptr(), k.unsafe_ptr(), geometry, ctx)
 
 
 @extensibility.register_shape_function("maxconv_direct")
-def direct_shape(x: Some[Tensor], k: Some[Tensor], padding: Some[TileTensorable], flip: Int64) raises -> IndexList[1]:
+def direct_shape(x: Some[Tensor], k: Some[Tensor], padding: Some[TileTensorable], flip: Int64) raises -> IndexList[2]:
     """Gives the output shape when the graph cannot: padding known at run time only.
 
     Args:
-        x: Signal.
+        x: Signals.
         k: Taps.
         padding: (left, right).
         flip: Not used.
 
     Returns:
-        (L_out).
+        (rows, L_out).
 
     Raises:
         If the taps are longer than the padded signal.
     """
     var ends = padding.to_tile_tensor()
-    var samples = coord_to_index_list(x.shape().tuple())[0]
-    var taps = coord_to_index_list(k.shape().tuple())[0]
-    return IndexList[1](output_length(samples, taps, Int(ends[0]), Int(ends[1])))
+    var signals = coord_to_index_list(x.shape().tuple())
+    var taps = coord_to_index_list(k.shape().tuple())[1]
+    return IndexList[2](signals[0], output_length(signals[1], taps, Int(ends[0]), Int(ends[1])))
 
 
 def output_length(samples: Int, taps: Int, left: Int, right: Int) raises -> Int:

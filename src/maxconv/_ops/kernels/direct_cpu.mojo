@@ -4,8 +4,9 @@ Computes:   y[i] = sum_j x[i + j - pad_left] * k[tap_index(j)], i in [0, L_out);
 Algorithm:  a tile of 8 SIMD vectors of outputs stays in registers while the taps run by. Taps j and j + PAIR are
             taken together: the vector at x[i + j + PAIR] serves tap j for one output vector and tap j + PAIR for
             an earlier one, so 9 loads feed 16 multiply-adds instead of 16.
-Cost:       2*L_out*K flop; reads N and writes L_out elements once; memory-bound below K ~ 8 for float32.
-Layout:     x (N), k (K), y (L_out), contiguous, aligned to their own element only.
+Cost:       2*L_out*K flop; reads N and writes L_out elements once; memory-bound below K ~ 16 for float32
+            that leaves the cache (10^7 samples: 5.4 ms at K = 4, 6.6 ms at 16, 9.7 ms at 48, 2 cores).
+Layout:     x (rows, N), k (1 or rows, K), y (rows, L_out), contiguous, aligned to their own element only.
 Accuracy:   sums in accumulate.accum_dtype on EVERY path of this file. Every output adds its taps in the order
             of `nth_tap`, whatever tile, edge, thread or SIMD width computes it: results do not depend on them.
 Gate:       none: any N, K, L_out >= 0 and any pad_left.
@@ -53,25 +54,40 @@ def direct_cpu[
         dtype: Element type of all three arrays.
 
     Args:
-        y: Output, `geometry.outputs` elements; every one is written.
-        x: Signal, `geometry.samples` elements.
-        k: Taps, `geometry.taps` elements.
+        y: Outputs, shape (rows, L_out); every one is written.
+        x: Signals, shape (rows, N).
+        k: Taps, shape (tap_rows, K).
         geometry: Sizes and shifts.
         max_workers: Upper bound of threads; 0 for one per core, 1 to stay on the calling thread.
     """
     comptime TILE = TILE_VECTORS * simd_width_of[accum_dtype[dtype]()]()
-    var workers = min(geometry.multiply_adds() // MULTIPLY_ADDS_PER_WORKER, ceildiv(geometry.outputs, TILE))
+    var tiles = ceildiv(geometry.outputs, TILE)  # of one row
+    var all_tiles = tiles * geometry.rows
+    var workers = min(geometry.multiply_adds() // MULTIPLY_ADDS_PER_WORKER, all_tiles)
     if workers > 1 and max_workers != 1:
         workers = min(workers, parallelism_level(None) if max_workers == 0 else max_workers)
+
+    def compute_tiles(begin: Int, end: Int) {imm}:
+        var tile = begin
+        while tile < end:
+            var row = tile // tiles
+            var row_end = min(end, (row + 1) * tiles)
+            compute_span(
+                y.unsafe_offset(row * geometry.outputs),
+                x.unsafe_offset(row * geometry.samples),
+                k.unsafe_offset(geometry.taps_offset(row)),
+                geometry,
+                (tile - row * tiles) * TILE,
+                min((row_end - row * tiles) * TILE, geometry.outputs),
+            )
+            tile = row_end
+
     if workers <= 1 or max_workers == 1:
-        compute_span(y, x, k, geometry, 0, geometry.outputs)
+        compute_tiles(0, all_tiles)
         return
 
-    # Spans are whole tiles, so only the last one ends in a partial tile.
-    var span = ceildiv(ceildiv(geometry.outputs, workers), TILE) * TILE
-
     def compute_share(worker: Int) {imm}:
-        compute_span(y, x, k, geometry, worker * span, min((worker + 1) * span, geometry.outputs))
+        compute_tiles(worker * all_tiles // workers, (worker + 1) * all_tiles // workers)
 
     sync_parallelize(compute_share, workers)
 
@@ -86,7 +102,7 @@ def compute_span[
     begin: Int,
     end: Int,
 ):
-    """Computes the outputs [begin, end) on the calling thread.
+    """Computes the outputs [begin, end) of one row on the calling thread.
 
     Parameters:
         dtype: Element type of all three arrays.

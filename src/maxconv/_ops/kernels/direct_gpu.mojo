@@ -4,9 +4,9 @@ Computes:   y[i] = sum_j x[i + j - pad_left] * k[tap_index(j)], i in [0, L_out);
 Algorithm:  one block per tile of outputs. The block stages the tile's samples, the halo from its neighbour's part of
             x, and up to CHUNK taps in shared memory; after a barrier each thread slides a register window over runs
             of neighbouring outputs. More taps than CHUNK take more passes over the same sums.
-Cost:       2*L_out*K flop; reads (1 + K/TILE)*N, writes L_out elements; memory-bound below K ~ 24 for float32 on
-            an H200 (51 TFLOP/s over 4.2 TB/s), shared memory permitting.
-Layout:     x (N), k (K), y (L_out), contiguous. Reads are 16-byte vectors wherever x begins: samples before the
+Cost:       2*L_out*K flop; reads (1 + K/TILE)*N, writes L_out elements; memory-bound below K ~ 48 for float32 on
+            an H200 (51 TFLOP/s, 4.2 TB/s) if the adders were all busy; in fact below K ~ 16.
+Layout:     x (rows, N), k (1 or rows, K), y (rows, L_out), contiguous. Reads are 16-byte vectors wherever x begins: samples before the
             first one that is needed are staged too, and the taps are staged behind as many unused places (`lead`).
 Tile:       THREADS * group_count * run_length outputs, 1024 or 2048; shared memory holds TILE + CHUNK samples and
             CHUNK taps, at most 13 KB (float64).
@@ -23,7 +23,7 @@ Source:     the shared-memory tile with halo of the GPU puzzle that op "conv1d" 
 from std.math import ceildiv
 from std.memory import unsafe_stack_allocation
 from std.sys.info import size_of
-from max.gpu import block_idx, thread_idx
+from max.gpu import block_idx, grid_dim, thread_idx
 from max.gpu.host import DeviceContext
 from max.gpu.sync import barrier
 
@@ -42,6 +42,9 @@ comptime MAX_OUTPUTS_PER_THREAD = 16
 
 comptime CHUNK = 256
 """Taps staged at a time."""
+
+comptime MAX_GRID_ROWS = 65535
+"""The most blocks that CUDA takes along y."""
 
 comptime VECTOR_BYTES = 16
 """The widest access of a thread."""
@@ -74,9 +77,9 @@ def direct_gpu[
         dtype: Element type of all three arrays.
 
     Args:
-        y: Output on the device, `geometry.outputs` elements; every one is written.
-        x: Signal on the device, `geometry.samples` elements.
-        k: Taps on the device, `geometry.taps` elements.
+        y: Outputs on the device, shape (rows, L_out); every one is written.
+        x: Signals on the device, shape (rows, N).
+        k: Taps on the device, shape (tap_rows, K).
         geometry: Sizes and shifts.
         ctx: The device and its queue.
 
@@ -87,18 +90,20 @@ def direct_gpu[
         return  # a grid of no blocks is an error
     comptime TILE = THREADS * group_count[dtype]() * run_length[dtype]()
     comptime kernel = compute_tile[dtype]
-    ctx.enqueue_function[kernel](
-        y,
-        x,
-        k,
-        Int64(geometry.samples),
-        Int64(geometry.taps),
-        Int64(geometry.outputs),
-        Int64(geometry.pad_left),
-        Int64(1 if geometry.flip else 0),
-        grid_dim=ceildiv(geometry.outputs, TILE),
-        block_dim=THREADS,
-    )
+    for first_row in range(0, geometry.rows, MAX_GRID_ROWS):
+        ctx.enqueue_function[kernel](
+            y.unsafe_offset(first_row * geometry.outputs),
+            x.unsafe_offset(first_row * geometry.samples),
+            k.unsafe_offset(geometry.taps_offset(first_row)),
+            Int64(geometry.samples),
+            Int64(geometry.taps),
+            Int64(geometry.outputs),
+            Int64(geometry.pad_left),
+            Int64(1 if geometry.flip else 0),
+            Int64(geometry.tap_rows),
+            grid_dim=(ceildiv(geometry.outputs, TILE), min(MAX_GRID_ROWS, geometry.rows - first_row)),
+            block_dim=THREADS,
+        )
 
 
 def group_count[dtype: DType]() -> Int:
@@ -133,29 +138,31 @@ def first_of_run[dtype: DType](group: Int, thread: Int32) -> Int32:
 def compute_tile[
     dtype: DType
 ](
-    y: Pointer[Scalar[dtype], MutAnyOrigin],
-    x: Pointer[Scalar[dtype], MutAnyOrigin],
-    k: Pointer[Scalar[dtype], MutAnyOrigin],
+    y_rows: Pointer[Scalar[dtype], MutAnyOrigin],
+    x_rows: Pointer[Scalar[dtype], MutAnyOrigin],
+    k_rows: Pointer[Scalar[dtype], MutAnyOrigin],
     samples: Int64,
     taps: Int64,
     outputs: Int64,
     pad_left: Int64,
     flip: Int64,
+    tap_rows: Int64,
 ):
-    """Kernel: one block computes one tile of outputs.
+    """Kernel: one block computes one tile of outputs of one row.
 
     Parameters:
         dtype: Element type of all three arrays.
 
     Args:
-        y: Output.
-        x: Signal.
-        k: Taps.
+        y_rows: Outputs.
+        x_rows: Signals.
+        k_rows: Taps.
         samples: N.
         taps: K.
         outputs: L_out.
         pad_left: As in `Geometry`.
         flip: 1 for convolution, 0 for correlation.
+        tap_rows: As in `Geometry`.
     """
     comptime ACC = accum_dtype[dtype]()
     comptime RUN = run_length[dtype]()
@@ -167,7 +174,19 @@ def compute_tile[
     var tap_window = unsafe_stack_allocation[
         CHUNK + 2 * RUN, Scalar[dtype], address_space=AddressSpace.SHARED, alignment=VECTOR_BYTES
     ]()
-    var geometry = Geometry(Int(samples), Int(taps), Int(outputs), Int(pad_left), flip != 0)
+    var geometry = Geometry(
+        samples=Int(samples),
+        taps=Int(taps),
+        outputs=Int(outputs),
+        pad_left=Int(pad_left),
+        flip=flip != 0,
+        rows=Int(grid_dim.y),
+        tap_rows=Int(tap_rows),
+    )
+    var row = Int(block_idx.y)
+    var y = y_rows.unsafe_offset(row * geometry.outputs)
+    var x = x_rows.unsafe_offset(row * geometry.samples)
+    var k = k_rows.unsafe_offset(geometry.taps_offset(row))
     var tile_begin = Int(block_idx.x) * TILE
     var thread = Int32(thread_idx.x)
     var sums = Array[SIMD[ACC, RUN], GROUPS](fill=0)

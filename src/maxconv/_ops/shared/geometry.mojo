@@ -1,6 +1,6 @@
-"""The index arithmetic of one direct convolution, in one place.
+"""The index arithmetic of a batch of convolutions, in one place.
 
-Letters: N samples in x, K taps in k, L_out outputs in y. With `j` running over the taps,
+Letters: N samples in a row of x, K taps in k, L_out outputs in a row of y. With `j` running over the taps,
 
     y[i] = sum_j x[input_index(i, j)] * k[tap_index(j)],    terms whose sample lies outside x are left out.
 
@@ -23,6 +23,10 @@ struct Geometry(TrivialRegisterPassable):
     """How many positions before x[0] the first window starts."""
     var flip: Bool
     """True: convolution, taps read from the end. False: correlation."""
+    var rows: Int
+    """How many signals there are, one behind the other: x (rows, N), y (rows, L_out)."""
+    var tap_rows: Int
+    """How many filters: 1 for one that serves every row, or `rows` for one each: k (tap_rows, K)."""
 
     @always_inline
     def input_index(self, i: Int, j: Int) -> Int:
@@ -91,6 +95,18 @@ struct Geometry(TrivialRegisterPassable):
         """Counts the work of the call.
 
         Returns:
-            L_out * K, terms at the edges included.
+            rows * L_out * K, terms at the edges included.
         """
-        return self.outputs * self.taps
+        return self.rows * self.outputs * self.taps
+
+    @always_inline
+    def taps_offset(self, row: Int) -> Int:
+        """Finds the filter of a row.
+
+        Args:
+            row: Index of the signal.
+
+        Returns:
+            Index into k of its first tap.
+        """
+        return row * self.taps if self.tap_rows > 1 else 0
