@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version as installed_version
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -130,7 +133,21 @@ def test_audio_keeps_its_format_and_is_rounded_once(run, rng, taps_file, tmp_pat
     exact, size = expected(soundfile.read(tmp_path / f"in{suffix}")[0], np.loadtxt(taps_file), "same")
     y = soundfile.read(tmp_path / f"out{suffix}", always_2d=True)[0]
     half_step = 2.0 ** -int(subtype[-2:])
-    assert np.all(np.abs(y - exact) <= half_step + 10 * np.finfo(np.float32).eps * size)
+    eps = np.finfo(np.float64 if subtype == "PCM_24" else np.float32).eps
+    assert np.all(np.abs(y - exact) <= half_step + 10 * eps * size)
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".flac", ".aiff"])
+def test_long_filters_of_24_bit_audio_stay_within_a_step(run, rng, tmp_path, suffix):
+    """Thousands of taps over loud 24-bit audio end within a step of the float64 sums; in float32 they would not."""
+    soundfile.write(tmp_path / f"in{suffix}", rng.uniform(0.5, 0.99, 3000), RATE, subtype="PCM_24")
+    taps = rng.uniform(0.5, 1, 4001)
+    taps /= taps.sum()
+    np.save(tmp_path / "taps.npy", taps)
+    out = tmp_path / f"out{suffix}"
+    assert run("filter", tmp_path / f"in{suffix}", out, "--taps", tmp_path / "taps.npy")[0] == 0
+    exact = np.convolve(soundfile.read(tmp_path / f"in{suffix}")[0], taps)[2000:5000]
+    assert np.abs(soundfile.read(out)[0] - exact).max() <= 2.0**-23
 
 
 def test_a_csv_keeps_header_and_columns(run, rng, tmp_path):
@@ -181,7 +198,15 @@ def test_too_few_taps_for_the_cut_off_are_warned_about(run, recording):
     code, _, err = run("filter", recording, recording.with_name("out.wav"), "--highpass", "20", "--num-taps", "31")
     assert code == 0
     assert err.startswith("maxconv: warning: --highpass: 31 taps change over about 852 Hz, too much for 20 Hz")
-    assert err.endswith("--num-taps 2641 would do\n")
+    assert err.endswith("; --num-taps 2641 would do\n")
+
+
+@pytest.mark.parametrize("edge", ["0.01", "1e-300"])
+def test_a_cut_off_beyond_any_number_of_taps_gets_no_advice(run, recording, edge):
+    """Where more taps than may be asked for would be needed, none are advised."""
+    code, _, err = run("filter", recording, recording.with_name("out.wav"), "--lowpass", edge, "--num-taps", "257")
+    assert code == 0
+    assert err.endswith(f"too much for {edge} Hz at a rate of 8000 Hz; no practical number of taps separates it\n")
 
 
 @pytest.mark.parametrize("channels", [1, 2])
@@ -231,7 +256,7 @@ def test_every_format_has_the_same_bytes_in_any_blocks(rng, tmp_path, suffix):
 
 
 def test_the_device_is_handed_on(run, recording, taps_file, monkeypatch):
-    """--device reaches every call of `maxconv.convolve`; without it the library's own default rules."""
+    """--device reaches every call of `maxconv.convolve`; without it the library's own default does."""
     convolve, devices = maxconv.convolve, []
 
     def note(*arguments, device, **options):
@@ -239,13 +264,43 @@ def test_the_device_is_handed_on(run, recording, taps_file, monkeypatch):
         return convolve(*arguments, **options)
 
     monkeypatch.setattr(maxconv, "convolve", note)
-    for chosen in ("cpu", "gpu:1", "auto", None):
+    monkeypatch.setattr(maxconv, "get_default_device", lambda: "gpu:2")
+    for chosen in ("cpu", "gpu:1", None):
         devices.clear()
         options = [] if chosen is None else ["--device", chosen]
         assert (
             run("filter", recording, recording.with_name("out.wav"), "--taps", taps_file, "--force", *options)[0] == 0
         )
-        assert set(devices) == {chosen}
+        assert set(devices) == {chosen or "gpu:2"}
+
+
+@pytest.mark.parametrize(
+    ("faster", "accelerators", "device"), [(True, 1, "gpu:0"), (True, 0, "cpu"), (False, 1, "cpu")]
+)
+def test_auto_is_one_device_for_all_blocks(
+    run, recording, taps_file, tmp_path, monkeypatch, faster, accelerators, device
+):
+    """--device auto, or auto by default, is decided once per file: CPU and GPU do not give the same bits."""
+    convolve, problems, devices = maxconv.convolve, [], []
+
+    def note(*arguments, device, **options):
+        devices.append(device)
+        return convolve(*arguments, **options)
+
+    def decide(problem, itemsize):
+        problems.append((problem.samples, problem.taps, itemsize))
+        return faster
+
+    monkeypatch.setattr(maxconv, "convolve", note)
+    monkeypatch.setattr(maxconv, "get_default_device", lambda: "auto")
+    monkeypatch.setattr(_filtering, "prefers_gpu", decide)
+    monkeypatch.setattr(_filtering.devices, "accelerator_count", lambda: accelerators)
+    monkeypatch.setattr(_filtering, "BLOCK", 600)
+    for options in (["--device", "auto"], []):
+        out = tmp_path / "out.wav"
+        assert run("filter", recording, out, "--taps", taps_file, "--force", *options)[0] == 0
+    assert devices == [device] * 10  # twice 3 blocks of 300 stereo samples, one of 100 and one of zeros
+    assert problems == [(2 * 300 + 8, 9, 4)] * 2
 
 
 def test_nan_in_a_recording_stays_local(rng, tmp_path, run):
@@ -297,8 +352,10 @@ BAD_ARGUMENTS = [
     (["--bandpass", "900", "900"], "--bandpass: got LO = 900 and HI = 900 Hz; expected LO < HI"),
     (["--bandpass", "900", "300"], "--bandpass: got LO = 900 and HI = 300 Hz; expected LO < HI"),
     (["--bandpass", "900"], "--bandpass"),
-    (["--lowpass", "100", "--num-taps", "256"], "--num-taps: got 256; expected an odd number of at least 3"),
+    (["--lowpass", "100", "--num-taps", "256"], "--num-taps: got 256; expected an odd number from 3 to 1048577"),
     (["--lowpass", "100", "--num-taps", "-1"], "--num-taps: got -1; expected an odd number"),
+    (["--lowpass", "100", "--num-taps", "2000000001"], "--num-taps: got 2000000001; expected an odd number from 3 to"),
+    (["--lowpass", "5e-324"], "--lowpass: got 4.94065645841e-324 Hz; expected more than 0"),
     (["--lowpass", "100", "--rate", "44100"], "--rate: got 44100 Hz, but IN says 8000 Hz"),
     (["--lowpass", "100", "--rate", "0"], "--rate: got 0 Hz; expected a positive number"),
     (["--lowpass", "100", "--rate", "inf"], "--rate: got inf Hz"),
@@ -323,6 +380,7 @@ BAD_TAPS = [
     ("taps.txt", b"\n# nothing\n", "holds no taps; expected at least one number"),
     ("taps.txt", b"1\ntwo\n", "line 2: 'two' is not a number"),
     ("taps.csv", b"1,2\n3,,4x\n", "line 2: '4x' is not a number"),
+    ("taps.txt", b"1\n\n1_000\n", "line 3: '1_000' is not a number"),
     ("taps.txt", b"1\nnan\n", "--taps: tap 1 is nan; expected finite float32 numbers"),
     ("taps.txt", b"1 -inf", "--taps: tap 1 is -inf"),
     ("taps.txt", b"1e39", "--taps: tap 0 is 1e+39; expected finite float32 numbers"),
@@ -401,6 +459,15 @@ def test_a_design_needs_a_sample_rate(run, tmp_path):
     assert run(*arguments, "--rate", "9.5")[0] == 0
 
 
+def test_a_rate_beyond_audio_is_refused(run, tmp_path):
+    """A rate that no audio file can hold is one line with the largest it takes; a .npy holds none, so any will do."""
+    np.save(tmp_path / "in.npy", np.ones(9))
+    options = "--lowpass", "2e11", "--rate", "1000000000000"
+    code, err = line_of(run("filter", tmp_path / "in.npy", tmp_path / "out.wav", *options))
+    assert (code, "takes at most 2147483647 samples per second (int32), got 1e+12" in err) == (2, True), err
+    assert run("filter", tmp_path / "in.npy", tmp_path / "out.npy", *options)[0] == 0
+
+
 def test_a_corrupt_recording_is_refused(run, rng, tmp_path):
     """Noise in a file named .wav is one line with libsndfile's reason."""
     (tmp_path / "in.wav").write_bytes(rng.bytes(999))
@@ -448,14 +515,23 @@ def test_an_output_is_never_an_input(run, recording, taps_file):
 
 
 def test_an_output_path_that_cannot_be_is_refused(run, recording, taps_file, monkeypatch):
-    """A folder, a missing or forbidden folder, and a device are refused as OUT."""
+    """A folder, a missing or forbidden folder, a device, and links that lead nowhere are refused as OUT."""
     folder = recording.parent
     (folder / "out.wav").mkdir()
     (folder / "null.wav").symlink_to("/dev/null")
+    (folder / "loop.wav").symlink_to(folder / "pool.wav")
+    (folder / "pool.wav").symlink_to(folder / "loop.wav")
+    nowhere = folder / "no" / "there.wav"
+    (folder / "link.wav").symlink_to(nowhere)
     cases = [
         (folder / "out.wav", f"OUT: '{folder / 'out.wav'}' is a directory; expected a file name"),
         (folder / "no" / "out.wav", f"OUT: folder '{folder / 'no'}' does not exist"),
         (folder / "null.wav", "is not a regular file"),
+        (folder / "loop.wav", f"OUT: '{folder / 'loop.wav'}' is a link that leads back to itself"),
+        (
+            folder / "link.wav",
+            f"OUT: '{folder / 'link.wav'}' is a link to '{nowhere}', whose folder does not exist",
+        ),
     ]
     for out, message in cases:
         code, err = line_of(run("filter", recording, out, "--taps", taps_file, "--force"))
@@ -463,6 +539,30 @@ def test_an_output_path_that_cannot_be_is_refused(run, recording, taps_file, mon
     monkeypatch.setattr(Path, "touch", lambda *_, **__: (_ for _ in ()).throw(PermissionError))
     code, err = line_of(run("filter", recording, folder / "new.wav", "--taps", taps_file))
     assert (code, err) == (1, f"maxconv: OUT: no permission to open '{folder / 'new.wav'}'\n")
+
+
+def test_an_output_link_is_followed(run, recording, taps_file, tmp_path):
+    """A link to a file that does not exist yet, in a folder that does, stays a link; the file is made."""
+    link = recording.with_name("link.wav")
+    link.symlink_to(tmp_path / "out.wav")
+    assert run("filter", recording, link, "--taps", taps_file)[0] == 0
+    assert (link.is_symlink(), soundfile.info(tmp_path / "out.wav").frames) == (True, 1000)
+    assert files(recording.parent) == ["in.wav", "link.wav"]
+
+
+def test_the_output_is_on_the_disk_before_it_has_its_name(run, recording, taps_file, monkeypatch):
+    """The whole file is flushed under its temporary name, so that a power cut leaves it or nothing."""
+    out, sync, synced = recording.with_name("out.wav"), os.fsync, []
+
+    def note(descriptor):
+        synced.append((os.fstat(descriptor).st_ino, os.fstat(descriptor).st_size, files(out.parent)))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", note)
+    assert run("filter", recording, out, "--taps", taps_file)[0] == 0
+    (inode, size, names) = synced[-1]
+    assert (inode, size) == (out.stat().st_ino, out.stat().st_size)
+    assert [name for name in names if not name.endswith(".part")] == ["in.wav"]
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="a superuser may write to every folder")
@@ -495,7 +595,7 @@ def test_a_failure_in_the_middle_leaves_no_trace(
 
     def fail_late(*arguments, **options):
         calls.append(1)
-        if len(calls) == 5:
+        if len(calls) == 3:
             folder_meanwhile.extend(files(out.parent))
             raise failure
         return convolve(*arguments, **options)
@@ -506,6 +606,60 @@ def test_a_failure_in_the_middle_leaves_no_trace(
     assert any(name.endswith(".part") for name in folder_meanwhile)
     assert files(out.parent) == (["in.wav", out.name] if existing else ["in.wav"])
     assert not existing or out.read_text() == "precious"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="elsewhere SIGTERM cannot be caught")
+def test_a_terminated_run_leaves_no_trace(recording, taps_file):
+    """SIGTERM in the middle ends the process with 143, one line, and no file."""
+    program = """if True:
+        import sys, time, maxconv
+        from maxconv.cli import main
+        def wait(*_, **__):
+            print("waiting", flush=True)
+            time.sleep(60)
+        maxconv.convolve = wait
+        sys.exit(main(["filter", "in.wav", "out.wav", "--taps", sys.argv[1]]))
+    """
+    with subprocess.Popen(
+        [sys.executable, "-c", program, taps_file],
+        cwd=recording.parent,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout.readline() == "waiting\n"
+        assert len(files(recording.parent)) == 2
+        process.terminate()
+        assert process.communicate() == ("", "maxconv: terminated\n")
+    assert process.returncode == 143
+    assert files(recording.parent) == ["in.wav"]
+
+
+@pytest.mark.parametrize("own", [signal.SIG_DFL, signal.SIG_IGN, lambda *_: None])
+def test_the_handler_of_sigterm_is_put_back(run, recording, taps_file, monkeypatch, own):
+    """Only the default of SIGTERM is replaced, only while filtering, and after a failure too it is as before."""
+    convolve, during = maxconv.convolve, []
+
+    def note(*arguments, **options):
+        during.append(signal.getsignal(signal.SIGTERM))
+        return convolve(*arguments, **options)
+
+    monkeypatch.setattr(maxconv, "convolve", note)
+    before = signal.signal(signal.SIGTERM, own)
+    try:
+        for source, code in ((recording, 0), (recording.with_name("no.wav"), 1)):
+            assert run("filter", source, recording.with_name("out.wav"), "--taps", taps_file, "--force")[0] == code
+            assert signal.getsignal(signal.SIGTERM) is own
+        assert (during[0] is own) == (own is not signal.SIG_DFL)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_filtering_works_in_a_thread(recording, taps_file):
+    """Outside the main thread, where Python sets no handlers, the command does without."""
+    arguments = ["filter", str(recording), str(recording.with_name("out.wav")), "--taps", str(taps_file)]
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(cli.main, arguments).result() == 0
 
 
 def test_an_output_that_appears_meanwhile_is_not_overwritten(run, recording, taps_file, monkeypatch):
@@ -609,17 +763,17 @@ def test_info_shows_nested_lists_and_dicts(run, monkeypatch):
         assert line in lines
 
 
-@pytest.mark.parametrize(
-    ("ending", "code"), [("", 0), ("raise SystemExit", 0), ("raise SystemExit(3)", 3), ("raise SystemExit('bad')", 1)]
-)
-def test_demo_runs_the_example_and_exits_as_it_does(run, tmp_path, monkeypatch, ending, code):
-    """In a checkout `maxconv demo` is examples/p15.py, exit code included."""
-    (tmp_path / "examples").mkdir()
-    (tmp_path / "examples" / "p15.py").write_text(
-        f"if __name__ == '__main__':\n    print('ran')\n    {ending or 'pass'}\n"
-    )
-    monkeypatch.setattr(cli, "__file__", str(tmp_path / "src" / "maxconv" / "cli.py"))
-    assert run("demo") == (code, "ran\n", "bad\n" if "bad" in ending else "")
+@pytest.mark.parametrize(("ending", "code"), [(None, 0), (SystemExit(), 0), (SystemExit(3), 3), (SystemExit("bad"), 1)])
+def test_demo_exits_as_the_example_does(run, monkeypatch, ending, code):
+    """`maxconv demo` runs examples/p15.py, which the package carries as `_p15`, exit code included."""
+
+    def example(module, run_name):
+        sys.stdout.write(f"{module} {run_name} {Path(find_spec(module).origin).resolve().name}")
+        if ending is not None:
+            raise ending
+
+    monkeypatch.setattr("runpy.run_module", example)
+    assert run("demo") == (code, "maxconv._p15 __main__ p15.py", "bad\n" if code == 1 else "")
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,7 @@ def test_a_wav_too_large_for_its_counters_becomes_rf64(rng, tmp_path, monkeypatc
     assert soundfile.info(tmp_path / "small.wav").format == "WAV"
 
 
-@pytest.mark.parametrize("dtype", ["f2", "f4", "f8", ">f4", "i1", "u2", "i4", "u8"])
+@pytest.mark.parametrize("dtype", ["f2", ">f2", "f4", "f8", ">f4", "i1", "u2", "i4", "u8"])
 @pytest.mark.parametrize("shape", [(20,), (20, 1), (20, 3)])
 def test_an_npy_keeps_shape_and_float_type(rng, tmp_path, dtype, shape):
     """Floats keep their width; integers of 8 and 16 bits become float32, wider ones float64; no value changes."""
@@ -130,6 +130,13 @@ def test_a_csv_keeps_header_and_every_digit(rng, tmp_path):
     np.testing.assert_array_equal(np.array([row.split(",") for row in rows], float), values)
 
 
+def test_a_header_may_have_unnamed_columns(tmp_path):
+    """One word in the first row makes it a header, the other columns may go without a name."""
+    (tmp_path / "in.csv").write_text(",right\n1,2\n")
+    copy(tmp_path / "in.csv", tmp_path / "out.csv")
+    assert (tmp_path / "out.csv").read_text() == ",right\n1.0,2.0\n"
+
+
 def test_float32_is_written_to_csv_with_its_own_digits(tmp_path):
     """0.1 in float32 is written as 0.1, not with the digits of its float64 neighbour."""
     np.save(tmp_path / "in.npy", np.array([0.1, -2.5e-20, 3.0], np.float32))
@@ -145,6 +152,9 @@ BAD_CSV = [
     ("1;2\n3;4\n", "line 2: '3;4' is not a number; expected numbers separated by commas"),
     ("1\n\n2,5\n", "line 3: 2 columns; expected 1"),
     ("1,2\n,\n3,4\n", "line 2: '' is not a number"),
+    (" ,\n1,2\n", "line 1: ' ' is not a number"),
+    ("1_000\n2\n", "line 1: '1_000' is not a number"),
+    ("1,2\n3,4_0.5\n", "line 2: '4_0.5' is not a number"),
     ("left,right\n", "has no samples; expected at least one"),
     ("\n\n", "has no samples"),
     (",".join(["0"] * 1025), "has 1025 columns"),
@@ -246,13 +256,17 @@ def test_a_wav_cut_short_is_read_with_a_warning(rng, tmp_path):
 
 
 def test_audio_needs_a_whole_sample_rate(tmp_path):
-    """Audio cannot be written without a rate, or with one that is no whole number."""
+    """Audio cannot be written without a rate, with one that is no whole number, or with one beyond an int32."""
     np.save(tmp_path / "in.npy", np.ones(3))
     layout = open_recording(tmp_path / "in.npy").layout
     with pytest.raises(ArgumentError, match="needs a sample rate and IN has none; give --rate HZ"):
         output_layout(tmp_path / "out.wav", layout, 3, None)
     with pytest.raises(ArgumentError, match=r"a whole number of samples per second, got 0\.5"):
         output_layout(tmp_path / "out.wav", layout, 3, 0.5)
+    for rate in (2.0**31, 1e300):
+        with pytest.raises(ArgumentError, match=r"takes at most 2147483647 samples per second \(int32\), got"):
+            output_layout(tmp_path / "out.wav", layout, 3, rate)
+    assert output_layout(tmp_path / "out.npy", layout, 3, 1e12).rate == 1e12
 
 
 @pytest.mark.parametrize("suffix", ["", ".raw", ".txt", ".npz", ".docx"])

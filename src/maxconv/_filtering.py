@@ -16,13 +16,17 @@ import shutil
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 import maxconv
 
+from ._engine import devices
 from ._errors import ArgumentError
+from ._plan import prefers_gpu
+from ._problem import part_of_full
 from ._recording import (
     Layout,
     Reader,
@@ -38,7 +42,6 @@ from ._recording import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
-    from pathlib import Path
 
     import numpy.typing as npt
 
@@ -47,7 +50,7 @@ if TYPE_CHECKING:
     Kind = Literal["taps", "impulse-response", "lowpass", "highpass", "bandpass"]
 
 BLOCK = 1 << 18  # sample values in a block, all channels together: 2 MB of float64; ogg encoders crash above 2**20
-MIN_TAPS, DEFAULT_TAPS, MOST_DEFAULT_TAPS = 3, 257, 65537
+MIN_TAPS, DEFAULT_TAPS, MOST_DEFAULT_TAPS, MOST_TAPS = 3, 257, 2**16 + 1, 2**20 + 1
 _HAMMING_WIDTH = 3.3  # transition band of a Hamming-window design, in units of rate / taps (Ifeachor & Jervis, ch. 7)
 # Summing directly gives the same bits however the signal is cut into blocks; an FFT would not.
 _METHOD = "direct"
@@ -66,7 +69,7 @@ class Choice:
     file
         Where the taps or the impulse response are.
     num_taps
-        How many taps to design, odd and at least 3; None: see `design_taps`.
+        How many taps to design, odd, from 3 to 2^20 + 1; None: see `design_taps`.
     """
 
     kind: Kind
@@ -110,11 +113,11 @@ def filter_file(
     rate : float, optional
         Samples per second, for a `source` whose format has none.
     device : str, optional
-        As in `maxconv.convolve`.
+        As in `maxconv.convolve`; "auto" is decided once, for all blocks.
     force : bool
         Whether an existing `out` may be replaced.
     block : int
-        Sample values held at a time, all channels together. The result does not depend on it.
+        Sample values held at a time, all channels together. The result does not depend on it on one device.
     track : callable, optional
         Wraps the blocks that are read, to show progress.
 
@@ -138,6 +141,7 @@ def filter_file(
             raise ArgumentError(msg)
         target = output_layout(out, layout, samples, known_rate)
         count = max(1, block // layout.channels)
+        device = _settle_device(device, layout, count, len(taps))
         blocks: Iterable[Block] = read_blocks(reader, count)
         if track is not None:
             blocks = track(blocks, layout)
@@ -145,6 +149,17 @@ def filter_file(
             for filtered in convolve_blocks(blocks, taps, mode, device=device, zeros=count):
                 writer.write(filtered)
         return Summary(target, len(taps), writer.clipped, reader.warnings + tap_warnings)
+
+
+def _settle_device(device: str | None, layout: Layout, count: int, taps: int) -> str:
+    """Decide "auto" once for a file: CPU and GPU add in different order, so blocks must not go to either in turn."""
+    device = maxconv.get_default_device() if device is None else device
+    if device != "auto":
+        return device
+    # The channels of a block weigh as much as one signal of all their samples.
+    samples = min(count, layout.samples) * layout.channels + taps - 1
+    faster = prefers_gpu(part_of_full(samples, taps, "valid", flip=True), layout.dtype.itemsize)
+    return "gpu:0" if faster and devices.accelerator_count() > 0 else "cpu"
 
 
 # ---- taps
@@ -248,24 +263,27 @@ def design_taps(choice: Choice, rate: float | None) -> tuple[npt.NDArray[Any], t
     Raises
     ------
     ArgumentError
-        No rate; a cut-off outside (0, rate / 2); LO >= HI; an even or too small number of taps.
+        No rate; a cut-off outside (0, rate / 2); LO >= HI; an even, too small or too large number of taps.
     """
     option, edges = f"--{choice.kind}", choice.edges
     if rate is None:
         msg = f"{option}: IN carries no sample rate; give --rate HZ"
         raise ArgumentError(msg)
+    half = rate / 2
     for edge in edges:
-        if not 0 < edge < rate / 2:
-            msg = f"{option}: got {edge:.12g} Hz; expected more than 0 and less than half the rate, {rate / 2:.12g} Hz"
+        if not (0 < edge < half and edge / half > 0):
+            msg = f"{option}: got {edge:.12g} Hz; expected more than 0 and less than half the rate, {half:.12g} Hz"
             raise ArgumentError(msg)
-    if sorted(set(edges)) != list(edges):
+    relative = [edge / half for edge in edges]
+    if sorted(set(relative)) != relative:
         msg = f"{option}: got LO = {edges[0]:.12g} and HI = {edges[-1]:.12g} Hz; expected LO < HI"
         raise ArgumentError(msg)
-    if choice.num_taps is not None and (choice.num_taps < MIN_TAPS or choice.num_taps % 2 == 0):
-        msg = f"--num-taps: got {choice.num_taps}; expected an odd number of at least {MIN_TAPS}, symmetric about a tap"
+    if choice.num_taps is not None and (not MIN_TAPS <= choice.num_taps <= MOST_TAPS or choice.num_taps % 2 == 0):
+        expected = f"an odd number from {MIN_TAPS} to {MOST_TAPS}, symmetric about a tap"
+        msg = f"--num-taps: got {choice.num_taps}; expected {expected}"
         raise ArgumentError(msg)
     narrowest = min(edges[0], edges[-1] - edges[0]) if len(edges) > 1 else edges[0]
-    needed = _odd_at_least(_HAMMING_WIDTH * rate / (narrowest / 2))
+    needed = _odd_at_least(min(_HAMMING_WIDTH * rate / narrowest * 2, 2 * MOST_TAPS))  # it may be infinite
     count = choice.num_taps or min(max(DEFAULT_TAPS, needed), MOST_DEFAULT_TAPS)
     # SciPy takes seconds to import: every other error comes first.
     from scipy.signal import firwin
@@ -275,7 +293,8 @@ def design_taps(choice: Choice, rate: float | None) -> tuple[npt.NDArray[Any], t
     if width <= narrowest:
         return taps, ()
     text = f"{count} taps change over about {width:.3g} Hz, too much for {narrowest:.3g} Hz at a rate of {rate:.12g} Hz"
-    return taps, (f"{option}: {text}; --num-taps {needed} would do",)
+    advice = f"--num-taps {needed} would do" if needed <= MOST_TAPS else "no practical number of taps separates it"
+    return taps, (f"{option}: {text}; {advice}",)
 
 
 def _odd_at_least(count: float) -> int:
@@ -308,8 +327,8 @@ def convolve_blocks(
 ) -> Iterator[Block]:
     """Convolve a signal that comes in blocks with `taps`, channel by channel.
 
-    Every output is one sum over all taps in the same order, with zeros in place of samples that are not there, so the
-    result has the same bits however the signal is cut.
+    On one device every output is one sum over all taps in the same order, with zeros in place of samples that are not
+    there, so the result has the same bits however the signal is cut.
 
     Parameters
     ----------
@@ -320,7 +339,7 @@ def convolve_blocks(
     mode : {"full", "same", "valid"}
         Which part of the full convolution to yield; its length is that of `output_length`.
     device : str, optional
-        As in `maxconv.convolve`.
+        As in `maxconv.convolve`; "auto" is decided block by block.
     zeros : int
         Length of the blocks of zeros that push out the tail.
 
@@ -332,20 +351,17 @@ def convolve_blocks(
     halo = len(taps) - 1
     # Outputs of the full convolution to drop before the first one wanted, and to add after the last sample.
     drop, tail = {"full": (0, halo), "same": (halo // 2, halo // 2), "valid": (halo, 0)}[mode]
-    rows = np.ascontiguousarray(taps.T)
     span: npt.NDArray[Any] | None = None
     for x in chain(blocks, _zero_blocks(tail, zeros)):
         n = len(x)
         if span is None:
-            span = np.zeros((x.shape[1], halo), x.dtype)
-        span = np.concatenate((span, np.broadcast_to(x.T, (len(span), n))), axis=1)
+            span = np.zeros((halo, x.shape[1]), x.dtype)
+        span = np.concatenate((span, np.broadcast_to(x, (n, span.shape[1]))))
         skipped = min(drop, n)
         drop -= skipped
         if skipped < n:
-            pairs = zip(span, np.broadcast_to(rows, (len(span), halo + 1)), strict=True)
-            y = [maxconv.convolve(row[skipped:], k, mode="valid", method=_METHOD, device=device) for row, k in pairs]
-            yield np.stack(y, axis=1)
-        span = span[:, n:].copy()
+            yield maxconv.convolve(span[skipped:], taps, mode="valid", method=_METHOD, axis=0, device=device)
+        span = span[n:].copy()
 
 
 def _zero_blocks(samples: int, count: int) -> Iterator[Block]:
@@ -364,12 +380,10 @@ def check_output(path: Path, inputs: tuple[Path, ...], *, force: bool) -> None:
     ArgumentError
         `path` is one of `inputs`.
     RecordingError
-        It exists and `force` is False, it is not a regular file, or its folder does not exist.
+        It exists and `force` is False, it is not a regular file, its folder does not exist, or it is a loop of links.
     """
+    _follow(path)
     with blame("OUT", path):
-        if not path.parent.is_dir():
-            msg = f"OUT: folder '{path.parent}' does not exist"
-            raise RecordingError(msg)
         if not path.exists():
             return
         if any(path.samefile(other) for other in inputs if other.exists()):
@@ -380,6 +394,22 @@ def check_output(path: Path, inputs: tuple[Path, ...], *, force: bool) -> None:
             raise RecordingError(msg)
         if not force:
             _refuse_to_overwrite(path)
+
+
+def _follow(path: Path) -> Path:
+    """Return the file that an output path means, with links followed; refuse a loop of them and a missing folder."""
+    with blame("OUT", path):
+        final = Path(os.path.realpath(path))  # unlike Path.resolve it stops at a loop in every Python
+        if final.is_symlink():
+            msg = f"OUT: '{path}' is a link that leads back to itself; expected a file name"
+            raise RecordingError(msg)
+        if not final.parent.is_dir():
+            missing = (
+                f"'{path}' is a link to '{final}', whose folder" if path.is_symlink() else f"folder '{path.parent}'"
+            )
+            msg = f"OUT: {missing} does not exist"
+            raise RecordingError(msg)
+    return final
 
 
 @contextmanager
@@ -393,7 +423,7 @@ def replacing(path: Path, *, force: bool) -> Iterator[Path]:
     force : bool
         Replace an existing file. Otherwise one that appeared during the body is left alone, and this is an error.
     """
-    final = path.resolve()
+    final = _follow(path)
     temporary = final.with_name(f".maxconv-{secrets.token_hex(8)}.part")
     try:
         with blame("OUT", path):
@@ -402,12 +432,19 @@ def replacing(path: Path, *, force: bool) -> Iterator[Path]:
                 shutil.copymode(final, temporary)
         yield temporary
         with blame("OUT", path):
+            _store(temporary)
             if force:
                 temporary.replace(final)
             else:
                 _move_unless_there(temporary, final, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _store(path: Path) -> None:
+    """Wait until a file is on the disk: after a power cut a name may be there without what was written before it."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
 
 
 def _move_unless_there(temporary: Path, final: Path, path: Path) -> None:

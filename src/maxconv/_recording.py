@@ -2,7 +2,7 @@
 
     .wav .flac .ogg .aiff ...   whatever libsndfile handles; integer samples are read as fractions of full scale
     .npy                        (samples,) or (samples, channels), real numbers; carries no sample rate
-    .csv                        one row per sample, one column per channel, a header row if the first row has no number
+    .csv                        one row per sample, one column per channel, a header row if the first row is words
 
 A block is an array of shape (samples, channels). Every error names the command-line argument that brought the file.
 Reading and writing share a file, long as it is, because the two halves of each format must agree.
@@ -39,7 +39,9 @@ _SUFFIX_ALIASES = {"AIF": "AIFF", "AIFC": "AIFF", "OGA": "OGG", "OPUS": "OGG", "
 _SAMPLE_BITS = re.compile(r"(?:PCM|ALAC|DWVW)_[SU]?(\d+)")
 _CUT_SHORT = re.compile(r"^(?:data|SSND)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)
 _LENGTH_UNKNOWN = 0x7FFF0000  # a recorder that wrote to a pipe could not go back, and left the largest length there is
-_WIDE_SUBTYPES = ("PCM_32", "ALAC_32", "DOUBLE")  # float32 cannot hold these samples
+# float32 cannot hold these samples, or (20 and 24 bits) not their sums: long filters would be off by several steps.
+_WIDE_SUBTYPES = ("ALAC_20", "ALAC_24", "DWVW_24", "PCM_24", "PCM_32", "ALAC_32", "DOUBLE")
+_MOST_AUDIO_RATE = 2**31 - 1  # libsndfile counts samples per second in an int32
 _NEAREST_SUBTYPES = {
     "PCM_S8": ("PCM_U8", "PCM_16"),
     "PCM_U8": ("PCM_S8", "PCM_16"),
@@ -65,7 +67,7 @@ class Layout:
     rate
         Samples per second, None where the format has no place for it.
     dtype
-        What a block is made of: float64 if float32 would lose digits of the file, else float32.
+        What a block is made of: float64 if float32, or sums in it, would lose digits of the file, else float32.
     stored
         What a `.npy` of these samples is made of; `dtype`, or float16.
     flat
@@ -260,7 +262,7 @@ def _read_npy(path: Path, argument: str) -> _ArrayReader:
         channels=columns.shape[1],
         rate=None,
         dtype=dtype,
-        stored=np.dtype(np.float16) if values.dtype == np.float16 else dtype,
+        stored=np.dtype(np.float16) if (values.dtype.kind, values.itemsize) == ("f", 2) else dtype,  # any byte order
         flat=values.ndim == 1,
     )
     return _ArrayReader(columns, layout)
@@ -306,7 +308,7 @@ def _read_csv(path: Path, argument: str) -> _ArrayReader:
             for row in rows:
                 if len(row) <= 1 and not "".join(row).strip():
                     continue
-                if not width and not any(map(_is_number, row)):
+                if not width and _is_header(row):
                     header, width = tuple(row), len(row)
                     continue
                 width = width or len(row)
@@ -331,11 +333,15 @@ def _csv_numbers(row: list[str], width: int, where: str) -> list[float]:
 
 def parse_number(text: str, where: str) -> float:
     """Return the number that `text` spells; `where` begins the `RecordingError` if it spells none."""
-    try:
-        return float(text)
-    except ValueError as error:
+    # Python reads 1_000 as 1000; in a file it is a slip.
+    if not _is_number(text) or "_" in text:
         msg = f"{where}: {text!r} is not a number; expected numbers separated by commas"
-        raise RecordingError(msg) from error
+        raise RecordingError(msg)
+    return float(text)
+
+
+def _is_header(row: list[str]) -> bool:
+    return any(cell.strip() for cell in row) and not any(map(_is_number, row))
 
 
 def _is_number(text: str) -> bool:
@@ -358,13 +364,16 @@ def output_layout(path: Path, source: Layout, samples: int, rate: float | None) 
     Raises
     ------
     ArgumentError
-        An unknown suffix, or an audio format without a whole sample rate.
+        An unknown suffix, or an audio format without a whole sample rate that it can hold.
     """
     container = subtype = ""
     if path.suffix.lower() not in (".npy", ".csv"):
         container = _audio_container(path, "OUT")
         if rate is None:
             msg = f"--rate: OUT '{path}' needs a sample rate and IN has none; give --rate HZ"
+            raise ArgumentError(msg)
+        if rate > _MOST_AUDIO_RATE:
+            msg = f"--rate: OUT '{path}' takes at most {_MOST_AUDIO_RATE} samples per second (int32), got {rate:.12g}"
             raise ArgumentError(msg)
         if rate != int(rate):
             msg = f"--rate: OUT '{path}' needs a whole number of samples per second, got {rate:.12g}"

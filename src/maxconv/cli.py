@@ -1,7 +1,7 @@
 """The command `maxconv`: demo, info, filter.
 
-Exit codes: 0 done, 1 a file or device failed, 2 the arguments are wrong, 130 interrupted. Errors are one line on
-stderr; `--debug` anywhere among the arguments shows the traceback instead.
+Exit codes: 0 done, 1 a file or device failed, 2 the arguments are wrong, 130 interrupted, 143 terminated. Errors are
+one line on stderr; `--debug` anywhere among the arguments shows the traceback instead.
 
 Importing this module loads nothing but Python's own library, so that what is missing can be said in one line; Typer
 reads the annotations of the commands only when the application is built.
@@ -13,14 +13,17 @@ import json
 import math
 import re
 import runpy
+import signal
 import sys
+import threading
 import time
+from contextlib import contextmanager
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     import typer  # noqa: TC004 - `_build` imports it, so that `main` can say that it is missing
     from rich.table import Table
@@ -29,7 +32,7 @@ if TYPE_CHECKING:
     from ._recording import Block, Layout
 
 _EXTRA = ("typer", "rich", "soundfile", "scipy")
-_FAILED, _MISUSED, _INTERRUPTED = 1, 2, 130
+_FAILED, _MISUSED, _INTERRUPTED, _TERMINATED = 1, 2, 130, 128 + signal.SIGTERM
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,6 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     debug = "--debug" in given
     try:
         code = int(_build()([word for word in given if word != "--debug"], "maxconv", standalone_mode=False) or 0)
+    except SystemExit:  # raised by `_ending_cleanly` alone
+        code, text = _TERMINATED, "terminated"
     except (Exception, KeyboardInterrupt) as error:
         if debug:
             raise
@@ -105,13 +110,8 @@ def _root(
 
 def demo() -> None:
     """Convolve 15 numbers with 4 taps by the Mojo kernel and check the result against NumPy."""
-    package = Path(__file__).parent
-    example = package.parents[1] / "examples" / "p15.py"
     try:
-        if package.parent.name == "src" and example.is_file():
-            runpy.run_path(str(example), run_name="__main__")
-        else:  # a wheel carries the same file as a module
-            runpy.run_module("maxconv._p15", run_name="__main__")
+        runpy.run_module("maxconv._p15", run_name="__main__")
     except SystemExit as stop:
         raise typer.Exit(_exit_code(stop)) from stop
 
@@ -202,12 +202,32 @@ def filter_(
     designs = (("lowpass", lowpass), ("highpass", highpass), ("bandpass", bandpass))
     choice = _choose({**dict(designs), "taps": taps, "impulse-response": impulse_response}, num_taps)
     _check_options(mode, rate, device)
-    summary = filter_file(
-        source, out, choice, mode=mode, rate=rate, device=device, force=force, block=BLOCK, track=_track
-    )
+    with _ending_cleanly():
+        summary = filter_file(
+            source, out, choice, mode=mode, rate=rate, device=device, force=force, block=BLOCK, track=_track
+        )
     for text in _warnings(summary, out):
         typer.echo(f"maxconv: warning: {text}", err=True)
     typer.echo(_sum_up(summary, out, time.perf_counter() - started))
+
+
+@contextmanager
+def _ending_cleanly() -> Iterator[None]:
+    """Let SIGTERM raise SystemExit, so that half-written files are removed; a program's own handler is left alone."""
+    in_main_thread = threading.current_thread() is threading.main_thread()  # elsewhere Python sets no handlers
+    if not in_main_thread or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, _end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _end(number: int, _frame: object) -> None:
+    signal.signal(number, signal.SIG_IGN)  # a second one must not stop the cleanup
+    raise SystemExit(_TERMINATED)
 
 
 def _choose(options: dict[str, Any], num_taps: int | None) -> Choice:
