@@ -48,8 +48,9 @@ def test_importing_maxconv_loads_nothing_heavy():
 
 #: module -> what it may import of the package, by first name; a door is a module without an underscore.
 LAYERS = {
-    "__init__": {"_engine", "_errors", "_ops_path", "graph", "signal"},
+    "__init__": {"_engine", "_errors", "_ops_path", "graph", "signal", "streaming"},
     "signal": {"_composed", "_engine", "_errors", "_plan", "_problem"},
+    "streaming": {"_engine", "_errors", "_problem"},
     "graph": {"_errors", "_problem"},
     "cli": {"_engine", "_errors", "_filtering", "_recording"},
     "_filtering": {"_engine", "_errors", "_plan", "_problem", "_recording", "maxconv"},
@@ -103,7 +104,7 @@ def test_public_names_are_sorted_and_documented():
     for name in maxconv.__all__:
         assert getattr(maxconv, name).__doc__, name
     public = {name for name in vars(maxconv) if not name.startswith("_")}
-    assert public - {"annotations", "Any", "TYPE_CHECKING", "signal", "cli"} == set(maxconv.__all__)
+    assert public - {"annotations", "Any", "TYPE_CHECKING", "signal", "streaming", "cli"} == set(maxconv.__all__)
     with pytest.raises(AttributeError, match="has no attribute 'conv2d'"):
         _ = maxconv.conv2d
 

@@ -15,6 +15,7 @@ from ._errors import ShapeError as ShapeError
 from ._ops_path import kernels_path as kernels_path
 from .signal import convolve as convolve
 from .signal import correlate as correlate
+from .streaming import FIRFilter as FIRFilter
 
 if TYPE_CHECKING:
     from . import graph as graph
@@ -24,6 +25,7 @@ __all__ = [
     "CompileError",
     "DeviceError",
     "DtypeError",
+    "FIRFilter",
     "MaxconvError",
     "ShapeError",
     "convolve",
