@@ -9,10 +9,18 @@ import numpy as np
 import pytest
 import raw_ops
 
+import maxconv
+
 if TYPE_CHECKING:
     from pathlib import Path
 
 DEVICES = ["cpu", pytest.param("gpu:0", marks=pytest.mark.gpu)]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def native_kernels() -> None:
+    """Build the CPU kernels before any test: a compiler error is then one failure, not the subject of a search."""
+    maxconv.convolve([1.0], [1.0])
 
 
 @pytest.fixture(params=DEVICES)

@@ -48,8 +48,9 @@ def test_importing_maxconv_loads_nothing_heavy():
 
 #: module -> what it may import of the package, by first name; a door is a module without an underscore.
 LAYERS = {
-    "__init__": {"_engine", "_errors", "_ops_path", "graph", "signal", "streaming"},
+    "__init__": {"_engine", "_errors", "_ops_path", "graph", "multirate", "signal", "streaming"},
     "signal": {"_composed", "_engine", "_errors", "_plan", "_problem"},
+    "multirate": {"_engine", "_errors", "_polyphase", "_problem"},
     "streaming": {"_engine", "_errors", "_problem"},
     "graph": {"_errors", "_problem"},
     "cli": {"_engine", "_errors", "_filtering", "_recording"},
@@ -104,7 +105,9 @@ def test_public_names_are_sorted_and_documented():
     for name in maxconv.__all__:
         assert getattr(maxconv, name).__doc__, name
     public = {name for name in vars(maxconv) if not name.startswith("_")}
-    assert public - {"annotations", "Any", "TYPE_CHECKING", "signal", "streaming", "cli"} == set(maxconv.__all__)
+    assert public - {"annotations", "Any", "TYPE_CHECKING", "multirate", "signal", "streaming", "cli"} == set(
+        maxconv.__all__
+    )
     with pytest.raises(AttributeError, match="has no attribute 'conv2d'"):
         _ = maxconv.conv2d
 
@@ -117,9 +120,10 @@ def test_docstrings_have_every_section(name):
         assert section in text
 
 
-def test_mojo_tests_pass():
-    """The kernels called from Mojo keep their promises: see tests/mojo/test_direct.mojo."""
-    toolchain.run_mojo("run", "-I", str(PACKAGE), str(ROOT / "tests/mojo/test_direct.mojo"))
+@pytest.mark.parametrize("test", sorted((ROOT / "tests/mojo").glob("test_*.mojo")), ids=lambda path: path.stem)
+def test_mojo_tests_pass(test):
+    """The kernels called from Mojo keep the promises that the functions of these files state."""
+    toolchain.run_mojo("run", "-I", str(PACKAGE), str(test))
 
 
 def test_gpu_kernels_compile_for_hopper_without_local_memory(tmp_path):

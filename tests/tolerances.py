@@ -30,3 +30,20 @@ def assert_within_bound(actual: np.ndarray, exact: np.ndarray, magnitude: np.nda
     bound = direct_bound(actual.dtype, taps, magnitude, exact)
     worst = int(np.argmax(error - bound)) if len(error) else 0
     assert np.all(error <= bound), f"element {worst}: {actual[worst]} for {exact[worst]}, bound {bound[worst]}"
+
+
+def assert_within_fft_bound(actual: np.ndarray, exact: np.ndarray, x: np.ndarray, k: np.ndarray) -> None:
+    """Fail unless every element is within 10 * eps * log2(nfft) * ||x|| * ||k|| of the exact result.
+
+    nfft is taken as the shortest power of two that holds the taps and 512, the least that any block has; half types
+    are computed in float32 and rounded once.
+    """
+    assert actual.shape == exact.shape
+    wide_x, wide_k = x.astype(np.float64), k.astype(np.float64)
+    scale = np.linalg.norm(wide_x) * np.linalg.norm(wide_k)
+    log2 = max(9, (min(len(x), len(k)) - 1).bit_length())
+    bound = 10 * float(np.finfo(ACCUMULATORS[actual.dtype.name]).eps) * log2 * scale
+    if actual.dtype.itemsize == 2:
+        output = ml_dtypes.finfo(actual.dtype)
+        bound = bound + float(output.eps) / 2 * (np.abs(exact) + bound) + float(output.smallest_subnormal)
+    assert np.all(np.abs(actual.astype(np.float64) - exact) <= bound)

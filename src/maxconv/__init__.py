@@ -13,6 +13,9 @@ from ._errors import DtypeError as DtypeError
 from ._errors import MaxconvError as MaxconvError
 from ._errors import ShapeError as ShapeError
 from ._ops_path import kernels_path as kernels_path
+from .multirate import resample_poly as resample_poly
+from .multirate import upfirdn as upfirdn
+from .signal import choose_method as choose_method
 from .signal import convolve as convolve
 from .signal import correlate as correlate
 from .streaming import FIRFilter as FIRFilter
@@ -28,12 +31,15 @@ __all__ = [
     "FIRFilter",
     "MaxconvError",
     "ShapeError",
+    "choose_method",
     "convolve",
     "correlate",
     "get_default_device",
     "graph",
     "kernels_path",
+    "resample_poly",
     "set_default_device",
+    "upfirdn",
 ]
 
 

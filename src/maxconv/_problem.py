@@ -7,6 +7,7 @@ over the taps, `y[i] = sum_j x[i + j - pad_left] * k[K-1-j if flip else j]`, ter
 from __future__ import annotations
 
 import math
+import operator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -129,6 +130,20 @@ def batch_shape(function: str, shape1: tuple[int, ...], shape2: tuple[int, ...])
             "before it they must be equal or 1"
         )
         raise ShapeError(message) from None
+
+
+def normalized_axis(function: str, axis: int, rank: int) -> int:
+    """Count an axis from the front; refuse one that is not there."""
+    try:
+        position = operator.index(axis)
+    except TypeError:
+        position = rank
+    if not -rank <= position < rank:
+        message = (
+            f"{function}: axis must be an integer from {-rank} to {rank - 1} for arrays of rank {rank}, got {axis!r}"
+        )
+        raise ArgumentError(message)
+    return position % rank
 
 
 def kernel_dtype(dtype: Any) -> str:

@@ -61,6 +61,34 @@ def run(function: str, problem: Problem, x: Any, k: Any, device: str, *, way: st
     return y.reshape(problem.shape)
 
 
+def run_fft(problem: Problem, x: np.ndarray, k: np.ndarray, nfft: int) -> np.ndarray:
+    """Compute the output of a problem on the CPU by overlap-save with blocks of `nfft`.
+
+    As `run`, for float32 and float64. NaN and infinity reach every output of the blocks that hold them.
+    """
+    y = np.empty((problem.rows, problem.outputs) if problem.batch else problem.outputs, x.dtype)
+    native.overlap_save_on_cpu(problem, y, _compact(x), _compact(k), nfft)
+    return y.reshape(problem.shape)
+
+
+def resample(x: np.ndarray, h: np.ndarray, up: int, down: int, part: tuple[int, int]) -> np.ndarray:
+    """Compute the outputs (start, count) of upsampling, filtering and downsampling rows on the CPU.
+
+    Parameters
+    ----------
+    x, h
+        Signals (rows, N) and taps (K), both float32 or both float64, in any memory layout.
+    up, down
+        Rates, at least 1.
+    part
+        Index of the first output on the output grid, and how many.
+    """
+    start, outputs = part
+    y = np.empty((len(x), outputs), x.dtype)
+    native.resample_on_cpu(y, _compact(x), _compact(h), up, down, start)
+    return y
+
+
 def _run_on_accelerator(problem: Problem, dtype: str, x: Any, k: Any, device: str, way: str | None) -> Any:
     handle = devices.handle(device)
     launch = _launch_graph if way == "graph" or (way is None and handle.api != "cuda") else _launch_native

@@ -14,6 +14,7 @@ import os
 import sys
 import sysconfig
 import threading
+from functools import lru_cache
 from importlib.machinery import ExtensionFileLoader
 from importlib.util import module_from_spec, spec_from_loader
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ import numpy as np
 
 from .. import _ops_path
 from .._errors import CompileError
+from .._problem import KERNEL_DTYPES
 from . import cache as disk
 from . import toolchain
 
@@ -34,7 +36,13 @@ if TYPE_CHECKING:
 #: The oldest NVIDIA family served. Builds for sm_75, sm_80 and sm_90a of today's kernels differ in nothing but name.
 GPU_BASELINE = "sm_75"
 
+_DIRECT = {name: f"direct_{name}" for name in set(KERNEL_DTYPES.values())}
+"""Names of the direct kernels: making one takes 0.1 us."""
+
 _RUNTIME_LIBRARIES = ("libKGENCompilerRTShared", "libAsyncRTMojoBindings")
+
+_LARGEST_KEPT_FILTER = 1 << 20
+"""Bytes of taps up to which their spectrum is kept: 16 of them then hold 100 MB at most."""
 
 _loading = threading.Lock()
 _extensions: dict[str, ModuleType] = {}
@@ -48,9 +56,40 @@ def run_on_cpu(problem: Problem, dtype: str, y: np.ndarray, x: np.ndarray, k: np
     """Fill `y`. All three are contiguous, aligned, of rank 1 or (rows, length), of types the `dtype` kernels take."""
     if not _cpu_functions:
         _cpu_functions.update(_find_cpu_functions())
-    kernel = _cpu_functions[dtype]
-    # A pool of threads does not survive fork: a child that used it would wait for ever.
-    kernel(y, x, k, problem.pad_left, problem.flip, 1 if _forked_after_load else 0)
+    kernel = _cpu_functions[_DIRECT[dtype]]
+    kernel(y, x, k, problem.pad_left, problem.flip, _max_workers())
+
+
+def overlap_save_on_cpu(problem: Problem, y: np.ndarray, x: np.ndarray, k: np.ndarray, nfft: int) -> None:
+    """Fill `y` by overlap-save with blocks of `nfft`; all three are contiguous and float32, or all float64."""
+    if not _cpu_functions:
+        _cpu_functions.update(_find_cpu_functions())
+    prepare = _plan if k.nbytes <= _LARGEST_KEPT_FILTER else _plan.__wrapped__
+    plan = prepare(k.tobytes(), k.shape, k.dtype.name, problem.flip, nfft)
+    sizes = problem.taps, problem.tap_rows, problem.pad_left, nfft
+    _cpu_functions[f"overlap_save_{x.dtype.name}"](y, x, plan, sizes, _max_workers())
+
+
+@lru_cache(maxsize=16)
+def _plan(content: bytes, shape: tuple[int, ...], dtype: str, flip: bool, nfft: int) -> np.ndarray:
+    """Return twiddles and spectra of taps, kept for filters that come again."""
+    k = np.frombuffer(content, dtype).reshape(shape)
+    rows = shape[0] if len(shape) > 1 else 1
+    plan = np.empty(rows * _cpu_functions[f"plan_length_{dtype}"](nfft), dtype)
+    _cpu_functions[f"prepare_{dtype}"](plan, k, int(flip), nfft)
+    return plan
+
+
+def resample_on_cpu(y: np.ndarray, x: np.ndarray, h: np.ndarray, up: int, down: int, start: int) -> None:
+    """Fill `y` (rows, outputs) from `x` (rows, N) and taps `h` (K), contiguous and of one type, float32 or float64."""
+    if not _cpu_functions:
+        _cpu_functions.update(_find_cpu_functions())
+    _cpu_functions[f"polyphase_{x.dtype.name}"](y, x, h, (up, down), start, _max_workers())
+
+
+def _max_workers() -> int:
+    """Return 0, for as many threads as the work is worth; 1 in a forked child, where the pool's threads are not."""
+    return 1 if _forked_after_load else 0
 
 
 def run_on_gpu(problem: Problem, dtype: str, context: int, y: int, x: int, k: int) -> None:
@@ -129,7 +168,7 @@ def _restore_environment() -> None:
 
 
 def _find_cpu_functions() -> dict[str, Any]:
-    """Load the extension, check that it reads arrays right, and list its kernels by dtype."""
+    """Load the extension, check that it reads arrays right, and list its functions."""
     extension = _extension("cpu")
     probe = np.zeros((2, 3), dtype=np.uint8)
     located = extension.locate(probe)
@@ -137,8 +176,7 @@ def _find_cpu_functions() -> dict[str, Any]:
     if located != (probe.ctypes.data, 2, 3):
         message = f"NumPy {np.__version__} lays out its arrays in a way that the native extension does not know"
         raise CompileError(message)
-    prefix = "direct_"
-    return {name.removeprefix(prefix): getattr(extension, name) for name in dir(extension) if name.startswith(prefix)}
+    return {name: getattr(extension, name) for name in dir(extension) if not name.startswith("_")}
 
 
 def _note_fork() -> None:

@@ -10,7 +10,11 @@ from std.python._cpython import GILReleased
 from std.python.bindings import PythonModuleBuilder
 
 from _ops.kernels.direct_cpu import direct_cpu
+from _ops.kernels.overlap_save_cpu import overlap_save_cpu, plan_length, prepare_plan
+from _ops.kernels.polyphase_cpu import polyphase_cpu
+from _ops.shared.accumulate import accum_dtype
 from _ops.shared.geometry import Geometry
+from _ops.shared.polyphase_geometry import PolyphaseGeometry
 from numpy_array import data_of, length_of, rows_of
 
 
@@ -32,6 +36,14 @@ def PyInit_cpu() abi("C") -> PythonObject:
         module.def_function[direct_into[DType.int16]]("direct_int16")
         module.def_function[direct_into[DType.int32]]("direct_int32")
         module.def_function[direct_into[DType.int64]]("direct_int64")
+        module.def_function[plan_length_of[DType.float32]]("plan_length_float32")
+        module.def_function[plan_length_of[DType.float64]]("plan_length_float64")
+        module.def_function[prepare_into[DType.float32]]("prepare_float32")
+        module.def_function[prepare_into[DType.float64]]("prepare_float64")
+        module.def_function[overlap_save_into[DType.float32]]("overlap_save_float32")
+        module.def_function[overlap_save_into[DType.float64]]("overlap_save_float64")
+        module.def_function[polyphase_into[DType.float32]]("polyphase_float32")
+        module.def_function[polyphase_into[DType.float64]]("polyphase_float64")
         return module.finalize()
     except e:
         abort(String("maxconv: the native CPU extension could not be initialised: ", e))
@@ -96,4 +108,151 @@ def direct_into[
     var workers = Int(py=max_workers)
     with GILReleased(Python()):
         direct_cpu(output, signal, taps, geometry, workers)
+    return PythonObject(None)
+
+
+def plan_length_of[dtype: DType](nfft: PythonObject) raises -> PythonObject:
+    """Counts the elements that the plan of one filter needs.
+
+    Parameters:
+        dtype: Element type of the arrays, float32 or float64.
+
+    Args:
+        nfft: Block length.
+
+    Returns:
+        How many.
+
+    Raises:
+        If `nfft` is not an integer.
+    """
+    return PythonObject(plan_length[dtype](Int(py=nfft)))
+
+
+def prepare_into[
+    dtype: DType
+](plan: PythonObject, k: PythonObject, flip: PythonObject, nfft: PythonObject) raises -> PythonObject:
+    """Fills a plan with the twiddles of a block length and the spectra of the taps.
+
+    Parameters:
+        dtype: Element type of both arrays, float32 or float64.
+
+    Args:
+        plan: A contiguous NumPy array of tap_rows times `plan_length_of`; not to be moved afterwards.
+        k: Taps, a contiguous NumPy array (K) or (tap_rows, K).
+        flip: 1 for convolution, 0 for correlation.
+        nfft: Block length.
+
+    Returns:
+        None.
+
+    Raises:
+        If one of the last two arguments is not an integer.
+    """
+    var block = Int(py=nfft)
+    var is_flipped = Int(py=flip) != 0
+    var taps = length_of(k)
+    var rows = rows_of(k)
+    var plans = data_of[accum_dtype[dtype]()](plan)
+    var filters = data_of[dtype](k)
+    with GILReleased(Python()):
+        for row in range(rows):
+            prepare_plan[dtype](
+                plans.unsafe_offset(row * plan_length[dtype](block)),
+                filters.unsafe_offset(row * taps),
+                taps,
+                is_flipped,
+                block,
+            )
+    return PythonObject(None)
+
+
+def overlap_save_into[
+    dtype: DType
+](
+    y: PythonObject, x: PythonObject, plan: PythonObject, sizes: PythonObject, max_workers: PythonObject
+) raises -> PythonObject:
+    """Fills y by overlap-save.
+
+    Parameters:
+        dtype: Element type of all arrays, float32 or float64.
+
+    Args:
+        y: Outputs, a contiguous NumPy array (L_out) or (rows, L_out).
+        x: Signals, likewise (N) or (rows, N).
+        plan: What `prepare_into` filled.
+        sizes: (K, tap_rows, pad_left, nfft).
+        max_workers: Upper bound of threads; 0 for one per core.
+
+    Returns:
+        None.
+
+    Raises:
+        If one of the last two arguments does not hold integers.
+    """
+    var geometry = Geometry(
+        samples=length_of(x),
+        taps=Int(py=sizes[0]),
+        outputs=length_of(y),
+        pad_left=Int(py=sizes[2]),
+        flip=False,  # the plan knows
+        rows=rows_of(y),
+        tap_rows=Int(py=sizes[1]),
+    )
+    var nfft = Int(py=sizes[3])
+    var output = data_of[dtype](y)
+    var signal = data_of[dtype](x)
+    var plans = data_of[accum_dtype[dtype]()](plan)
+    var workers = Int(py=max_workers)
+    with GILReleased(Python()):
+        overlap_save_cpu[dtype](output, signal, plans, geometry, nfft, workers)
+    return PythonObject(None)
+
+
+def polyphase_into[
+    dtype: DType
+](
+    y: PythonObject,
+    x: PythonObject,
+    h: PythonObject,
+    rates: PythonObject,
+    start: PythonObject,
+    max_workers: PythonObject,
+) raises -> PythonObject:
+    """Fills y by upsampling, filtering and downsampling x.
+
+    Parameters:
+        dtype: Element type of all three arrays.
+
+    Args:
+        y: Outputs, a contiguous NumPy array (rows, L_out).
+        x: Signals, likewise (rows, N).
+        h: Taps, likewise (K).
+        rates: (up, down).
+        start: Index of the first output on the output grid.
+        max_workers: Upper bound of threads; 0 for one per core.
+
+    Returns:
+        None.
+
+    Raises:
+        If one of the last three arguments does not hold integers.
+    """
+    var geometry = PolyphaseGeometry(
+        samples=length_of(x),
+        taps=length_of(h),
+        up=Int(py=rates[0]),
+        down=Int(py=rates[1]),
+        start=Int(py=start),
+        outputs=length_of(y),
+        rows=rows_of(y),
+        x_stride=length_of(x),
+        y_stride=length_of(y),
+    )
+    var output = data_of[dtype](y)
+    var signal = data_of[dtype](x)
+    var taps = data_of[dtype](h)
+    var workers = Int(py=max_workers)
+    with GILReleased(Python()):
+        polyphase_cpu(output, signal, taps, geometry, workers)
     return PythonObject(None)

@@ -1,0 +1,232 @@
+"""Overlap-save on the GPU alone, in shares of a device copy: for tuning, without Python and without MAX models.
+
+    mojo build --target-accelerator sm_90a -I src/maxconv benchmarks/mojo/bench_overlap_save_gpu.mojo -o bench
+
+Every length of transform is timed for every number of taps that leaves it a hop of at least an eighth; "*" marks the
+one that `best_nfft` chooses.
+"""
+
+from max.gpu.host import DeviceBuffer, DeviceContext
+
+from _ops.kernels.overlap_save_gpu import (
+    REGISTERS,
+    LARGEST_SIZE,
+    SMALLEST_SIZE,
+    best_nfft,
+    hop_length,
+    overlap_save_gpu,
+    plan_length_gpu,
+    prepare_plan_gpu,
+)
+from _ops.shared.accumulate import accum_dtype
+from _ops.shared.geometry import Geometry
+
+comptime SAMPLES = 1 << 26
+"""N: 256 MB of float32, more than any cache holds."""
+
+comptime LAUNCHES = 20
+"""Launches that are timed together."""
+
+comptime REPEATS = 5
+"""Timings, of which the median counts."""
+
+
+def pointer_to[dtype: DType](buffer: DeviceBuffer[dtype]) -> Pointer[Scalar[dtype], MutAnyOrigin]:
+    """Makes a pointer without an origin of a buffer, which must outlive it.
+
+    Parameters:
+        dtype: Element type.
+
+    Args:
+        buffer: The buffer.
+
+    Returns:
+        The pointer.
+    """
+    return Pointer[Scalar[dtype], MutAnyOrigin](unsafe_from_address=Int(buffer.unsafe_ptr()))
+
+
+def make_noise[dtype: DType](ctx: DeviceContext, count: Int) raises -> DeviceBuffer[dtype]:
+    """Fills a buffer on the device with pseudo-random numbers: constant ones draw less power and run faster.
+
+    Parameters:
+        dtype: Element type.
+
+    Args:
+        ctx: The device.
+        count: Elements.
+
+    Returns:
+        The buffer.
+
+    Raises:
+        If the device refuses.
+    """
+    var there = ctx.enqueue_create_buffer[dtype](count)
+    var here = ctx.enqueue_create_host_buffer[dtype](count)
+    ctx.synchronize()
+    var state = UInt32(20261122)
+    for i in range(count):
+        state = state * 1664525 + 1013904223
+        here[i] = (Float32(Int32(state >> 8)) / 8388608 - 1).cast[dtype]()
+    ctx.enqueue_copy(there, here)
+    ctx.synchronize()
+    _ = here^
+    return there^
+
+
+def median(var times: List[Float64]) -> Float64:
+    """Picks the middle value.
+
+    Args:
+        times: Timings, an odd number of them.
+
+    Returns:
+        The median.
+    """
+    sort(times)
+    return times[len(times) // 2]
+
+
+def measure[
+    dtype: DType
+](
+    ctx: DeviceContext,
+    x: DeviceBuffer[dtype],
+    y: DeviceBuffer[dtype],
+    taps: Int,
+    nfft: Int,
+    rows: Int,
+    pad_left: Int,
+    copying: Float64,
+) raises:
+    """Times one configuration and prints a line.
+
+    Parameters:
+        dtype: Element type.
+
+    Args:
+        ctx: The device.
+        x: SAMPLES elements.
+        y: As many.
+        taps: K.
+        nfft: Length of the transform.
+        rows: Into how many signals x is cut.
+        pad_left: Where windows start.
+        copying: Microseconds of a device copy of x to y.
+
+    Raises:
+        If the device refuses.
+    """
+    comptime ACC = accum_dtype[dtype]()
+    var samples = SAMPLES // rows
+    var k = make_noise[dtype](ctx, taps)
+    var plan = ctx.enqueue_create_buffer[ACC](plan_length_gpu(nfft))
+    var geometry = Geometry(
+        samples=samples, taps=taps, outputs=samples, pad_left=pad_left, flip=True, rows=rows, tap_rows=1
+    )
+    var xp = pointer_to(x)
+    var yp = pointer_to(y)
+    var kp = pointer_to(k)
+    var pp = pointer_to(plan)
+
+    def prepare() raises {imm}:
+        prepare_plan_gpu[dtype](pp, kp, geometry, nfft, ctx)
+
+    def launch() raises {imm}:
+        overlap_save_gpu[dtype](yp, xp, pp, geometry, nfft, rows, samples, samples, ctx)
+
+    _ = ctx.execution_time(prepare, 3)
+    var preparing = Float64(ctx.execution_time(prepare, LAUNCHES)) / 1000 / LAUNCHES
+    _ = ctx.execution_time(launch, 3)
+    var times = List[Float64]()
+    for _ in range(REPEATS):
+        times.append(Float64(ctx.execution_time(launch, LAUNCHES)) / 1000 / LAUNCHES)
+    var microseconds = median(times^)
+    print(
+        dtype,
+        "K",
+        taps,
+        "nfft",
+        nfft,
+        "hop",
+        hop_length(nfft, taps),
+        "rows",
+        rows,
+        "pad",
+        pad_left,
+        ":",
+        microseconds,
+        "us, ratio to copy",
+        microseconds / copying,
+        "; plan",
+        preparing,
+        "us",
+        "*" if nfft == best_nfft(taps) else "",
+    )
+    _ = k^
+    _ = plan^
+
+
+def time_copy[dtype: DType](ctx: DeviceContext, x: DeviceBuffer[dtype], y: DeviceBuffer[dtype]) raises -> Float64:
+    """Times a device copy.
+
+    Parameters:
+        dtype: Element type.
+
+    Args:
+        ctx: The device.
+        x: Source.
+        y: Destination.
+
+    Returns:
+        Microseconds.
+
+    Raises:
+        If the device refuses.
+    """
+
+    def copy() raises {imm}:
+        ctx.enqueue_copy(y, x)
+
+    _ = ctx.execution_time(copy, 3)
+    var times = List[Float64]()
+    for _ in range(REPEATS):
+        times.append(Float64(ctx.execution_time(copy, LAUNCHES)) / 1000 / LAUNCHES)
+    return median(times^)
+
+
+def main() raises:
+    """Times the taps that the project promises figures for, then other types and many rows.
+
+    Raises:
+        If the device refuses.
+    """
+    var ctx = DeviceContext()
+    var x = make_noise[DType.float32](ctx, SAMPLES)
+    var y = ctx.enqueue_create_buffer[DType.float32](SAMPLES)
+    var copying = time_copy[DType.float32](ctx, x, y)
+    print(ctx.name(), "REGISTERS", REGISTERS, "copy of", SAMPLES, "float32:", copying, "us")
+    for taps in [16, 64, 256, 1024, 4096]:
+        var nfft = SMALLEST_SIZE
+        while nfft <= LARGEST_SIZE:
+            if taps <= nfft and hop_length(nfft, taps) >= nfft // 8:
+                measure[DType.float32](ctx, x, y, taps, nfft, 1, 0, copying)
+            nfft *= 2
+    measure[DType.float32](ctx, x, y, 1024, best_nfft(1024), 1, 511, copying)  # unaligned loads
+    measure[DType.float32](ctx, x, y, 1024, best_nfft(1024), 1024, 511, copying)  # rows of 65536 samples
+    _ = x^
+    _ = y^
+    var x16 = make_noise[DType.bfloat16](ctx, SAMPLES)
+    var y16 = ctx.enqueue_create_buffer[DType.bfloat16](SAMPLES)
+    var copying16 = time_copy[DType.bfloat16](ctx, x16, y16)
+    measure[DType.bfloat16](ctx, x16, y16, 1024, 4096, 1, 0, copying16)
+    _ = x16^
+    _ = y16^
+    var x64 = make_noise[DType.float64](ctx, SAMPLES)
+    var y64 = ctx.enqueue_create_buffer[DType.float64](SAMPLES)
+    var copying64 = time_copy[DType.float64](ctx, x64, y64)
+    for nfft in [1024, 2048, 4096, 8192]:
+        measure[DType.float64](ctx, x64, y64, 256, nfft, 1, 0, copying64)
+    _ = x64^
+    _ = y64^

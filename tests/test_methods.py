@@ -1,0 +1,122 @@
+"""The methods agree within their bounds; `auto` takes the faster one, and never spreads NaN or Inf."""
+
+from __future__ import annotations
+
+import arrays
+import numpy as np
+import pytest
+import reference
+import scipy.signal
+import tolerances
+
+import maxconv
+from maxconv import ArgumentError, DtypeError, _plan
+from maxconv._engine import native
+from maxconv._problem import part_of_full
+
+LENGTHS = [(1, 1), (10, 33), (100, 100), (1000, 100), (40, 3000), (3000, 3000), (12_345, 777), (100_000, 1000)]
+
+
+@pytest.mark.parametrize("dtype", arrays.FLOATS, ids=str)
+@pytest.mark.parametrize("mode", ["full", "same", "valid"])
+@pytest.mark.parametrize("function", ["convolve", "correlate"])
+def test_fft_stays_within_its_error_bound(rng, function, mode, dtype):
+    """By FFT the error is at most 10 * eps * log2(nfft) * ||x|| * ||k||, for every type, mode and length."""
+    for n, m in LENGTHS:
+        x, k = arrays.random_array(rng, n, dtype), arrays.random_array(rng, m, dtype)
+        actual = getattr(maxconv, function)(x, k, mode, "fft")
+        assert actual.dtype == dtype
+        exact = getattr(reference, function)(x, k, mode)
+        tolerances.assert_within_fft_bound(actual, exact, x, k)
+
+
+def test_integers_by_fft_are_rounded_as_scipy_rounds(rng):
+    """Integers that float64 can hold come out exact, in their own type."""
+    x, k = rng.integers(-1000, 1000, 5000), rng.integers(-1000, 1000, 300)
+    actual = maxconv.convolve(x, k, method="fft")
+    assert actual.dtype == np.int64
+    np.testing.assert_array_equal(scipy.signal.convolve(x, k, method="fft"), actual)
+    np.testing.assert_array_equal(np.convolve(x, k), maxconv.convolve(x, k, method="auto"))
+
+
+def test_batches_and_complex_numbers_by_fft(rng):
+    """Rows with one filter or one each, along any axis, real and complex, equal the direct sums."""
+    for shape1, shape2, axis in [((5, 3000), (200,), -1), ((5, 3000), (5, 200), -1), ((3000, 2), (200, 1), 0)]:
+        for imaginary in (0, 1j):
+            in1 = rng.standard_normal(shape1) + imaginary * rng.standard_normal(shape1)
+            in2 = rng.standard_normal(shape2) + imaginary * rng.standard_normal(shape2)
+            direct, fft = (maxconv.convolve(in1, in2, method=method, axis=axis) for method in ("direct", "fft"))
+            np.testing.assert_allclose(direct, fft, rtol=1e-10, atol=1e-10)
+
+
+def test_a_filter_that_comes_again_is_transformed_once(monkeypatch, rng):
+    """The spectrum of the taps is kept: the second call with equal taps prepares nothing, other taps do."""
+    prepared = []
+    maxconv.convolve(rng.standard_normal(5000), rng.standard_normal(600), method="fft")
+    prepare = native._cpu_functions["prepare_float64"]
+    monkeypatch.setitem(
+        native._cpu_functions, "prepare_float64", lambda *arguments: prepared.append(1) or prepare(*arguments)
+    )
+    k = rng.standard_normal(600)
+    for _ in range(3):
+        maxconv.convolve(rng.standard_normal(5000), k.copy(), method="fft")
+    assert len(prepared) == 1
+    maxconv.convolve(rng.standard_normal(5000), k + 1, method="fft")
+    assert len(prepared) == 2
+
+
+def test_the_same_call_gives_the_same_bits_by_fft(rng):
+    """Large work, split over threads, comes out the same every time."""
+    x, k = rng.standard_normal(10**6), rng.standard_normal(5000)
+    first = maxconv.convolve(x, k, method="fft")
+    for _ in range(4):
+        np.testing.assert_array_equal(first, maxconv.convolve(x, k, method="fft"))
+
+
+@pytest.mark.parametrize("shape", [(200_000,), (3, 50_000)])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_auto_keeps_nan_and_infinity_local(rng, shape, value):
+    """Where `auto` takes the FFT, a NaN or Inf sample still reaches only the outputs that meet it."""
+    taps = 500
+    x, k = rng.standard_normal(shape), rng.standard_normal(taps)
+    assert maxconv.choose_method(shape[-1], taps, dtype=np.float64).method == "fft"
+    clean = maxconv.convolve(x, k)
+    spoilt = x.copy()
+    spoilt[..., 30_000] = value
+    result = maxconv.convolve(spoilt, k)
+    reached = np.zeros(shape[-1] + taps - 1, bool)
+    reached[30_000 : 30_000 + taps] = True
+    assert not np.isfinite(result[..., reached]).any()
+    np.testing.assert_allclose(clean[..., ~reached], result[..., ~reached], rtol=1e-9, atol=1e-9)
+
+
+def test_auto_takes_what_the_model_expects_to_be_faster(rng):
+    """Few taps are summed, thousands are transformed, and the result is that of the method chosen."""
+    for n, m, expected in [(1000, 16, "direct"), (10**6, 31, "direct"), (10**6, 4096, "fft"), (10**5, 10**5, "fft")]:
+        choice = maxconv.choose_method(n, m)
+        assert choice.method == expected
+        assert str(choice).startswith(expected + ": ")
+        if n <= 10**5:
+            x, k = rng.standard_normal(n).astype(np.float32), rng.standard_normal(m).astype(np.float32)
+            np.testing.assert_array_equal(maxconv.convolve(x, k, method=expected), maxconv.convolve(x, k))
+
+
+def test_blocks_hold_the_taps_and_fit_the_signal():
+    """The block length is a power of two, not shorter than the taps, and not needlessly longer than one block."""
+    for n in (10, 1000, 10**5, 10**7):
+        for m in (1, 33, 1000, 10**5):
+            problem = part_of_full(max(n, m), min(n, m), "full", flip=True)
+            nfft = _plan.choose(problem, 4).nfft
+            assert nfft.bit_count() == 1 if hasattr(nfft, "bit_count") else True
+            assert nfft >= problem.taps
+            assert nfft <= max(1024, 4 * (problem.outputs + problem.taps))
+
+
+def test_choose_method_refuses_nonsense():
+    """Lengths below one, unknown modes and integer types raise."""
+    with pytest.raises(ArgumentError, match="choose_method: n must be an integer >= 1, got 0"):
+        maxconv.choose_method(0, 5)
+    with pytest.raises(ArgumentError, match="mode must be one of"):
+        maxconv.choose_method(5, 5, "most")
+    with pytest.raises(DtypeError, match="dtype must be a floating-point type, got int32"):
+        maxconv.choose_method(5, 5, dtype=np.int32)
