@@ -36,7 +36,10 @@ _PREPARE_CALL_NS = 8e3  # the Python around it included
 FEWEST_FFT_TAPS = 32
 """Below, no block length beats the direct kernel at any length."""
 
-_WORKER_NS = 25e3  # work that is worth one more thread
+_DIRECT_WORKER_NS, _FFT_WORKER_NS = 25e3, 100e3  # work that is worth one more thread
+_REGION_NS = 25e3  # to start and join threads
+# What no thread shares, per output and 4 bytes: the check for NaN and Inf, and fresh memory, in and out of the cache.
+_SERIAL_NS, _SERIAL_FAR_NS, _NEAR_BYTES = 0.25, 0.6, 2 << 20
 
 
 class Choice(NamedTuple):
@@ -69,7 +72,8 @@ def choose(problem: Problem, itemsize: int) -> Choice:
     shortest = max(9, (problem.taps - 1).bit_length())
     longest = max(shortest, (problem.outputs + problem.taps - 2).bit_length())
     best, nfft = min((_fft_ns(problem, itemsize, 1 << log2), 1 << log2) for log2 in range(shortest, longest + 1))
-    direct /= _workers(direct)
+    if (workers := _workers(direct, _DIRECT_WORKER_NS)) > 1:
+        direct = direct / workers + _REGION_NS
     return Choice("fft" if best < direct else "direct", nfft, direct * 1e-9, best * 1e-9)
 
 
@@ -78,13 +82,16 @@ def _fft_ns(problem: Problem, itemsize: int, nfft: int) -> float:
     table = _FFT_NS[itemsize]
     blocks = problem.rows * -(-problem.outputs // (nfft - problem.taps + 1))
     transforms = blocks * nfft * table[min(nfft.bit_length() - 10, len(table) - 1)]
-    return transforms / _workers(transforms) + _PREPARE_CALL_NS + problem.tap_rows * nfft * _PREPARE_NS[itemsize]
+    size = problem.rows * problem.outputs * itemsize
+    serial = size / 4 * (_SERIAL_NS if size < _NEAR_BYTES else _SERIAL_FAR_NS)
+    prepare = _PREPARE_CALL_NS + problem.tap_rows * nfft * _PREPARE_NS[itemsize]
+    return transforms / _workers(transforms, _FFT_WORKER_NS) + serial + prepare
 
 
-def _workers(nanoseconds: float) -> float:
-    """Model how many cores share some work."""
+def _workers(nanoseconds: float, worth: float) -> float:
+    """Model how many cores share some work, of which each takes at least `worth`."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1.0, min(cores, nanoseconds / _WORKER_NS))
+    return max(1.0, min(cores, nanoseconds / worth))
 
 
 def cpu_seconds(problem: Problem, itemsize: int, method: str) -> float:

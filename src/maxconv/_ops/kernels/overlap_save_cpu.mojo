@@ -51,9 +51,9 @@ from ..shared.fft_lanes import (
 )
 from ..shared.geometry import Geometry
 
-comptime SAMPLES_PER_WORKER = 1 << 15
-"""Samples to transform below which a further thread does not pay: one core takes about 25 us for them (float32), a
-parallel region costs 20 to 40 us."""
+comptime SAMPLES_PER_WORKER = 1 << 17
+"""Samples to transform below which a further thread does not pay: one core takes about 100 us for them (float32). A
+parallel region costs 20 to 40 us, but was seen to cost 270: 10^5 samples took 92 us on one core, 367 us on two."""
 
 comptime SHARED_BLOCK = 1 << 16
 """Block length from which several workers may share one block, at the price of three parallel regions."""

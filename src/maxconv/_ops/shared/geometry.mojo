@@ -95,7 +95,7 @@ struct Geometry(TrivialRegisterPassable):
         """Counts the work of the call.
 
         Returns:
-            rows * L_out * K, terms at the edges included.
+            The product rows * L_out * K, terms at the edges included.
         """
         return self.rows * self.outputs * self.taps
 
