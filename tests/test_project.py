@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import maxconv
-from maxconv._engine import toolchain
+from maxconv._engine import native, toolchain
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src/maxconv"
@@ -126,14 +126,15 @@ def test_mojo_tests_pass(test):
     toolchain.run_mojo("run", "-I", str(PACKAGE), str(test))
 
 
-def test_gpu_kernels_compile_for_hopper_without_local_memory(tmp_path):
-    """Without a GPU, each type's kernel compiles for sm_90a, reads vectors and keeps its arrays in registers."""
-    arguments = ["--target-accelerator", "sm_90a", "-I", str(PACKAGE), str(PACKAGE / "_native/gpu.mojo")]
+@pytest.mark.parametrize("target", [native.GPU_BASELINE, "sm_90a"])
+def test_gpu_kernels_compile_without_a_gpu(tmp_path, target):
+    """Each type's kernel compiles, for the oldest GPU served and for Hopper, with vector reads and no local memory."""
+    arguments = ["--target-accelerator", target, "-I", str(PACKAGE), str(PACKAGE / "_native/gpu.mojo")]
     toolchain.run_mojo("build", "--emit", "asm", *arguments, "-o", str(tmp_path / "gpu.s"))
     kernels = [path.read_text() for path in tmp_path.glob("*.ptx")]
     assert len(kernels) == 8
     for kernel in kernels:
-        assert ".target sm_90a" in kernel
+        assert f".target {target}" in kernel
         assert "__local_depot" not in kernel
         assert "ld.global.nc.v" in kernel
         assert "bar.sync" in kernel
