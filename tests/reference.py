@@ -11,14 +11,16 @@ LARGE = 10**8
 
 def widen(array: np.ndarray) -> np.ndarray:
     """Return an array in the type that its sums are defined in."""
+    if array.dtype == np.float64:
+        return array.astype(np.longdouble)  # the rounding of a float64 sum would be as large as what is measured
     return array.astype(np.float64 if array.dtype.name.startswith(("float", "bfloat")) else object)
 
 
 def convolve(x: np.ndarray, k: np.ndarray, mode: str = "full") -> np.ndarray:
     """Convolve as SciPy defines it, in float64 or exactly."""
     wide_x, wide_k = widen(x), widen(k)
-    if wide_x.dtype == np.float64 and len(x) * len(k) > LARGE:
-        full = scipy.signal.oaconvolve(wide_x, wide_k)
+    if wide_x.dtype != object and len(x) * len(k) > LARGE:
+        full = scipy.signal.oaconvolve(wide_x.astype(np.float64), wide_k.astype(np.float64))
     else:
         full = np.zeros(len(x) + len(k) - 1, wide_x.dtype)
         short, long = sorted((wide_x, wide_k), key=len)
