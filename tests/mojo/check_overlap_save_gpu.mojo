@@ -173,7 +173,9 @@ def check[
         if geometry.outputs > STRETCH:
             var hop = hop_length(nfft, geometry.taps)
             var last = geometry.outputs - STRETCH
-            begins = [0, min(last, hop - 700), min(last, 2 * hop - 700), min(last, 6 * hop - 700), last]
+            begins = [0, last]
+            for blocks in [1, 2, 6]:
+                begins.append(max(0, min(last, blocks * hop - STRETCH // 2)))
         for begin in begins:
             # The samples that the stretch needs, beyond the ends too, as a signal of its own.
             var outputs = min(STRETCH, geometry.outputs)

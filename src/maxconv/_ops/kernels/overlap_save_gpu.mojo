@@ -142,7 +142,7 @@ def convolve_two_blocks[
     var begin = Int(UInt32(block_idx.x) - row * blocks_per_row) * 2 * Int(hop)
     var first = begin - Int(pad_left)
 
-    load_pair(
+    load_pair[nfft](
         re,
         im,
         x.unsafe_offset(Int(row) * Int(samples)),
@@ -151,7 +151,9 @@ def convolve_two_blocks[
         Int(hop),
         Int(samples),
         Border[dtype](Int(border_mode), border_value),
-        is_interior=first >= 0 and first + Int(hop) + nfft <= Int(samples),
+        first >= 0 and first + Int(hop) + nfft <= Int(samples),
+        shared,
+        thread,
     )
     transform_forward[nfft](re, im, shared, plan, thread)
     var spectrum = plan.unsafe_offset(roots_length(nfft) + Int(row) * Int(has_own_filters) * 2 * nfft)

@@ -161,13 +161,12 @@ def fill_twiddles[acc: DType](twiddles: Pointer[Scalar[acc], MutAnyOrigin], row_
     comptime THREADS = threads(COLUMN)
     var columns = Int(row_length)
     var column = Int(block_idx.x) * THREADS + Int(thread_idx.x)
-    var nfft = columns * COLUMN
-    for thread in range(THREADS + 1):
-        var frequency = row_frequency(thread) if thread < THREADS else THREADS
-        var root = root_of_unity(-column * frequency, nfft)
-        var place = 2 * (thread * columns + column)
-        twiddles[unsafe_offset=place] = root[0].cast[acc]()
-        twiddles[unsafe_offset=place + 1] = root[1].cast[acc]()
+    var thread = Int(block_idx.y)
+    var frequency = row_frequency(thread) if thread < THREADS else THREADS
+    var root = root_of_unity(-column * frequency, columns * COLUMN)
+    var place = 2 * (thread * columns + column)
+    twiddles[unsafe_offset=place] = root[0].cast[acc]()
+    twiddles[unsafe_offset=place + 1] = root[1].cast[acc]()
 
 
 @always_inline
@@ -250,13 +249,13 @@ def move_column[
     comptime WIDTH = 2 * size_of[acc]()
     var mine = matrix.unsafe_offset(2 * (Int(thread) * count * columns + column))
     comptime for e in range(count):
-        var place = 2 * e * columns
         comptime if is_store:
-            mine.unsafe_store[alignment=WIDTH](place, SIMD[acc, 2](re[e], im[e]))
+            mine.unsafe_store[alignment=WIDTH](0, SIMD[acc, 2](re[e], im[e]))
         else:
-            var point = mine.unsafe_load[width=2, alignment=WIDTH](place)
+            var point = mine.unsafe_load[width=2, alignment=WIDTH](0)
             re[e] = point[0]
             im[e] = point[1]
+        mine = mine.unsafe_offset(2 * columns)
 
 
 @__llvm_metadata(
@@ -309,6 +308,7 @@ def transform_columns[
     var width = Int(columns)
     var first = column + width * Int(thread)
     comptime SPACING = threads(COLUMN)
+    var shared = external_memory[Scalar[ACC], address_space=AddressSpace.SHARED, alignment=16]().unsafe_offset(2 * lane)
     var re = Array[Scalar[ACC], COUNT](fill=0)
     var im = Array[Scalar[ACC], COUNT](fill=0)
     comptime if is_taps:
@@ -324,7 +324,7 @@ def transform_columns[
     else:
         var row = pair // Int(pairs_per_row)
         var begin = (pair - row * Int(pairs_per_row)) * 2 * Int(hop) - Int(pad_left)
-        load_pair(
+        load_pair[COLUMN, LANES](
             re,
             im,
             x.unsafe_offset(row * Int(samples)),
@@ -333,10 +333,11 @@ def transform_columns[
             Int(hop),
             Int(samples),
             Border[dtype](Int(border_mode), border_value),
-            is_interior=begin >= 0 and begin + Int(hop) + COLUMN * width <= Int(samples),
+            begin >= 0 and begin + Int(hop) + COLUMN * width <= Int(samples),
+            shared,
+            thread,
         )
-    var shared = external_memory[Scalar[ACC], address_space=AddressSpace.SHARED, alignment=16]()
-    transform_forward[COLUMN, LANES](re, im, shared.unsafe_offset(2 * lane), plan, thread)
+    transform_forward[COLUMN, LANES](re, im, shared, plan, thread)
     turn[is_back=False](re, im, plan.unsafe_offset(roots_length(COLUMN)), width, column, thread)
     var matrix = workspace.unsafe_offset(2 * Int(block_idx.y) * COLUMN * width)
     move_column[is_store=True](re, im, matrix, width, column, thread)
@@ -563,7 +564,7 @@ def prepare_plan_long_gpu[
     ctx.enqueue_function[factors](
         plan.unsafe_offset(roots_length(COLUMN)),
         Int64(columns),
-        grid_dim=columns // threads(COLUMN),
+        grid_dim=(columns // threads(COLUMN), threads(COLUMN) + 1),
         block_dim=threads(COLUMN),
     )
     comptime kernel = transform_columns[dtype, True]

@@ -4,7 +4,10 @@ The taps are real, so both parts come out convolved. Of nfft outputs of a block 
 block begins `hop` samples later. A thread holds the points first, first + spacing, first + 2*spacing, ... of both.
 """
 
+from std.sys.info import size_of
+
 from .border import Border
+from .fft_threads import padded_place, read_points, threads
 from .geometry import Geometry
 
 comptime STORE_ELEMENTS = 32
@@ -27,7 +30,7 @@ def hop_length(nfft: Int, taps: Int) -> Int:
 
 @always_inline
 def load_pair[
-    dtype: DType, acc: DType, count: Int
+    dtype: DType, acc: DType, count: Int, //, length: Int, lanes: Int = 1
 ](
     mut re: Array[Scalar[acc], count],
     mut im: Array[Scalar[acc], count],
@@ -38,13 +41,20 @@ def load_pair[
     samples: Int,
     border: Border[dtype],
     is_interior: Bool,
+    shared: Pointer[Scalar[acc], MutUntrackedOrigin, address_space=AddressSpace.SHARED],
+    thread: Int32,
 ):
     """Reads a thread's points of both blocks.
+
+    Near the ends of the signal by way of the thread's own places in shared memory, in a loop that is not unrolled:
+    the arithmetic of borders, once for each point, would cost every block registers.
 
     Parameters:
         dtype: Element type of the signal.
         acc: Type of the transform.
         count: Points of a thread.
+        length: Length of the transform that follows.
+        lanes: Transforms side by side.
 
     Args:
         re: Where the points of the first block go.
@@ -56,6 +66,8 @@ def load_pair[
         samples: N.
         border: What lies beyond the ends; to OMIT terms its value must be 0.
         is_interior: True if both blocks lie inside the row.
+        shared: The exchange memory of the transform that follows.
+        thread: Index of the thread within its transform.
     """
     if is_interior:
         var block = x.unsafe_offset(first)
@@ -64,9 +76,14 @@ def load_pair[
             re[e] = block.unsafe_load[invariant=True](spacing * e).cast[acc]()
             im[e] = next_block.unsafe_load[invariant=True](spacing * e).cast[acc]()
     else:
-        comptime for e in range(count):
-            re[e] = border.sample(x, first + spacing * e, samples).cast[acc]()
-            im[e] = border.sample(x, first + spacing * e + hop, samples).cast[acc]()
+        for e in range(count):
+            var position = first + spacing * e
+            var point = SIMD[acc, 2](
+                border.sample(x, position, samples).cast[acc](), border.sample(x, position + hop, samples).cast[acc]()
+            )
+            var place = Int32(2 * lanes) * padded_place[length, lanes](thread + Int32(threads(length) * e))
+            shared.unsafe_store[alignment=2 * size_of[acc]()](place, point)
+        read_points[length, 0, lanes](re, im, shared, thread)
 
 
 @always_inline
@@ -99,22 +116,20 @@ def store_pair[
         hop: Good outputs of a block.
         outputs: L_out.
     """
+    # Stepping pointers, because sixteen addresses each would not fit the registers where `spacing` is a variable.
     var block = y.unsafe_offset(begin + Int(first))
     var next_block = block.unsafe_offset(Int(hop))
-    var left = hop - first  # in outputs
-    if begin + 2 * Int(hop) <= outputs:
-        comptime for e in range(count):
-            if Int32(spacing * e) < left:
-                block[unsafe_offset=spacing * e] = re[e].cast[dtype]()
-                next_block[unsafe_offset=spacing * e] = im[e].cast[dtype]()
-    else:
-        var end = outputs - begin - Int(first)
-        comptime for e in range(count):
-            if Int32(spacing * e) < left:
-                if spacing * e < end:
-                    block[unsafe_offset=spacing * e] = re[e].cast[dtype]()
-                if spacing * e + Int(hop) < end:
-                    next_block[unsafe_offset=spacing * e] = im[e].cast[dtype]()
+    var left = hop - first  # of this thread's outputs, in elements
+    var end = Int32(min(outputs - begin - Int(first), 2 * Int(hop)))
+    comptime for e in range(count):
+        var at = Int32(spacing * e)
+        if at < left:
+            if at < end:
+                block[unsafe_offset=0] = re[e].cast[dtype]()
+            if at + hop < end:
+                next_block[unsafe_offset=0] = im[e].cast[dtype]()
+        block = block.unsafe_offset(spacing)
+        next_block = next_block.unsafe_offset(spacing)
 
 
 @always_inline

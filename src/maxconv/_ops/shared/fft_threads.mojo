@@ -314,6 +314,25 @@ def padded(nfft: Int, point: Int, lanes: Int) -> Int:
 
 
 @always_inline
+def padded_place[nfft: Int, lanes: Int](point: Int32) -> Int32:
+    """Does what `padded` does, on the device.
+
+    Parameters:
+        nfft: Length of the transform.
+        lanes: Transforms side by side.
+
+    Args:
+        point: Position in the transform.
+
+    Returns:
+        Place, in groups of `lanes` complex numbers.
+    """
+    comptime if lanes == 1:
+        return point + point // Int32(points(nfft))
+    return point
+
+
+@always_inline
 def write_points[
     acc: DType, count: Int, space: AddressSpace, //, nfft: Int, step: Int, lanes: Int
 ](
@@ -338,10 +357,7 @@ def write_points[
         shared: The block's exchange memory.
         thread: Index of the thread.
     """
-    var first = first_point[nfft, step](thread)
-    comptime if lanes == 1:
-        first += first // Int32(count)  # as `padded`
-    var base = shared.unsafe_offset(2 * Int32(lanes) * first)
+    var base = shared.unsafe_offset(2 * Int32(lanes) * padded_place[nfft, lanes](first_point[nfft, step](thread)))
     comptime for e in range(count):
         comptime place = 2 * lanes * padded(nfft, owners(nfft, step) * e, lanes)
         base.unsafe_store[alignment=2 * size_of[acc]()](place, SIMD[acc, 2](re[e], im[e]))
@@ -372,10 +388,7 @@ def read_points[
         shared: The block's exchange memory.
         thread: Index of the thread.
     """
-    var first = first_point[nfft, step](thread)
-    comptime if lanes == 1:
-        first += first // Int32(count)  # as `padded`
-    var base = shared.unsafe_offset(2 * Int32(lanes) * first)
+    var base = shared.unsafe_offset(2 * Int32(lanes) * padded_place[nfft, lanes](first_point[nfft, step](thread)))
     comptime for e in range(count):
         comptime place = 2 * lanes * padded(nfft, owners(nfft, step) * e, lanes)
         var point = base.unsafe_load[width=2, alignment=2 * size_of[acc]()](place)
