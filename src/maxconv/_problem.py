@@ -121,9 +121,14 @@ def check_array(function: str, argument: str, array: Any) -> None:
     if 0 in array.shape:
         message = f"{function}: {argument} has shape {tuple(array.shape)}, but at least one element is expected"
         raise ShapeError(message)
-    if array.dtype not in _served and array.dtype.name not in KERNEL_DTYPES and array.dtype.name not in COMPOSED_DTYPES:
+    check_dtype(function, argument, array.dtype)
+
+
+def check_dtype(function: str, argument: str, dtype: Any) -> None:
+    """Refuse an element type that no kernel takes."""
+    if dtype not in _served and dtype.name not in KERNEL_DTYPES and dtype.name not in COMPOSED_DTYPES:
         served = ", ".join((*KERNEL_DTYPES, *COMPOSED_DTYPES))
-        message = f"{function}: {argument} has elements of type {array.dtype.name}; expected one of {served}"
+        message = f"{function}: {argument} has elements of type {dtype.name}; expected one of {served}"
         raise DtypeError(message)
 
 
