@@ -48,8 +48,9 @@ def test_importing_maxconv_loads_nothing_heavy():
 
 #: module -> what it may import of the package, by first name; a door is a module without an underscore.
 LAYERS = {
-    "__init__": {"_engine", "_errors", "_ops_path", "graph", "multirate", "signal", "streaming"},
-    "signal": {"_composed", "_engine", "_errors", "_plan", "_problem"},
+    "__init__": {"_engine", "_errors", "_ops_path", "graph", "multirate", "ndimage", "signal", "streaming"},
+    "signal": {"_composed", "_engine", "_errors", "_methods", "_plan", "_problem"},
+    "ndimage": {"_composed", "_engine", "_errors", "_methods", "_problem"},
     "multirate": {"_engine", "_errors", "_polyphase", "_problem"},
     "streaming": {"_engine", "_errors", "_problem"},
     "graph": {"_errors", "_problem"},
@@ -58,6 +59,7 @@ LAYERS = {
     "_recording": {"_errors"},
     "_p15": {"kernels_path"},
     "_composed": set(),
+    "_methods": {"_engine", "_plan", "_problem"},
     "_polyphase": set(),
     "_plan": {"_problem"},
     "_problem": {"_errors"},
@@ -105,9 +107,8 @@ def test_public_names_are_sorted_and_documented():
     for name in maxconv.__all__:
         assert getattr(maxconv, name).__doc__, name
     public = {name for name in vars(maxconv) if not name.startswith("_")}
-    assert public - {"annotations", "Any", "TYPE_CHECKING", "multirate", "signal", "streaming", "cli"} == set(
-        maxconv.__all__
-    )
+    doors = {"multirate", "ndimage", "signal", "streaming", "cli"}
+    assert public - {"annotations", "Any", "TYPE_CHECKING"} - doors == set(maxconv.__all__)
     with pytest.raises(AttributeError, match="has no attribute 'conv2d'"):
         _ = maxconv.conv2d
 

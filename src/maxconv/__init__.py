@@ -15,6 +15,8 @@ from ._errors import ShapeError as ShapeError
 from ._ops_path import kernels_path as kernels_path
 from .multirate import resample_poly as resample_poly
 from .multirate import upfirdn as upfirdn
+from .ndimage import convolve1d as convolve1d
+from .ndimage import correlate1d as correlate1d
 from .signal import choose_method as choose_method
 from .signal import convolve as convolve
 from .signal import correlate as correlate
@@ -33,7 +35,9 @@ __all__ = [
     "ShapeError",
     "choose_method",
     "convolve",
+    "convolve1d",
     "correlate",
+    "correlate1d",
     "get_default_device",
     "graph",
     "kernels_path",

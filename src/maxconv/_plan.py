@@ -65,9 +65,12 @@ class Choice(NamedTuple):
 @lru_cache(maxsize=256)
 def choose(problem: Problem, itemsize: int) -> Choice:
     """Choose between the direct method and overlap-save on the CPU, and the block length of the latter."""
-    # Windows that reach beyond the signal take the masked path of the kernel, at half the rate.
-    edges = min(problem.outputs, 2 * min(problem.taps, problem.samples))
-    meeting = problem.rows * (problem.outputs + edges) * min(problem.taps, problem.samples)
+    if problem.border == "omit":
+        # Windows that reach beyond the signal take the masked path of the kernel, at half the rate.
+        edges = min(problem.outputs, 2 * min(problem.taps, problem.samples))
+        meeting = problem.rows * (problem.outputs + edges) * min(problem.taps, problem.samples)
+    else:
+        meeting = problem.multiply_adds
     direct = meeting * _DIRECT_NS[itemsize]
     shortest = max(9, (problem.taps - 1).bit_length())
     longest = max(shortest, (problem.outputs + problem.taps - 2).bit_length())

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from . import _composed, _plan, _problem
-from ._engine import arrays, devices, run, run_fft
+from . import _composed, _methods, _plan, _problem
+from ._engine import arrays, devices, run
 from ._errors import ArgumentError, DeviceError, DtypeError, ShapeError
 
 METHODS = ("auto", "direct", "fft")
@@ -148,9 +148,9 @@ def _apply_here(
     if x.ndim > 1 or k.ndim > 1:
         x, k, problem = _in_rows(x, k, problem)
     if device == "auto":
-        device = "cpu" if method == "fft" else _cheapest(problem, x.dtype, method)
+        device = "cpu" if method == "fft" else _methods.cheapest(problem, x.dtype, method)
     if device == "cpu" and method != "direct" and (method == "fft" or x.dtype.kind not in "iu"):
-        y = _by_fft(function, problem, x, k, method)
+        y = _methods.by_fft(function, problem, x, k, method)
         if y is not None:
             return y
     if method == "fft":
@@ -158,34 +158,6 @@ def _apply_here(
         raise ArgumentError(message)
     result: np.ndarray = run(function, problem, x, k, device)
     return result
-
-
-def _by_fft(function: str, problem: _problem.Problem, x: np.ndarray, k: np.ndarray, method: str) -> np.ndarray | None:
-    """Convolve by overlap-save if that was asked for or promises to be faster; None if not.
-
-    Integers go through float64 and are rounded, as SciPy does; half-precision floats through float32.
-    """
-    if method == "auto" and problem.taps < _plan.FEWEST_FFT_TAPS:
-        return None
-    wide = np.dtype(np.float64 if x.dtype.kind in "iu" or x.dtype.itemsize == 8 else np.float32)  # noqa: PLR2004
-    choice = _plan.choose(problem, wide.itemsize)
-    if method == "auto" and choice.method == "direct":
-        return None
-    y = run_fft(problem, x.astype(wide, copy=False), k.astype(wide, copy=False), choice.nfft)
-    if method == "auto" and not np.isfinite(y.sum()):
-        _mend(function, problem, x, k, y)
-    if x.dtype != wide:
-        y = (np.rint(y) if x.dtype.kind in "iu" else y).astype(x.dtype)
-    return y
-
-
-def _mend(function: str, problem: _problem.Problem, x: np.ndarray, k: np.ndarray, y: np.ndarray) -> None:
-    """Compute the stretch of outputs that are not finite anew, directly: an FFT spreads NaN and Inf over its blocks."""
-    spoilt = np.flatnonzero(~np.isfinite(y).reshape(-1, problem.outputs).all(axis=0))
-    if len(spoilt):
-        begin, end = int(spoilt[0]), int(spoilt[-1]) + 1
-        stretch = problem._replace(outputs=end - begin, pad_left=problem.pad_left - begin)
-        y[..., begin:end] = run(function, stretch, x, k, "cpu")
 
 
 def choose_method(n: int, k: int, mode: str = "full", dtype: Any = np.float32) -> _plan.Choice:
@@ -306,10 +278,3 @@ def _apply_there(function: str, x: Any, k: Any, mode: str, method: str, axis: in
     if flip and not batch and problem.taps > problem.samples:
         x, k, problem = k, x, _problem.swapped(problem)
     return run(function, problem, x, k, device)
-
-
-def _cheapest(problem: _problem.Problem, dtype: np.dtype, method: str) -> str:
-    """Choose the device for host arrays; MAX is not even loaded for work that no GPU would do faster."""
-    methods = "direct" if dtype.kind in "iu" else method
-    wanted = _plan.prefers_gpu(problem, dtype.itemsize, methods)
-    return "gpu:0" if wanted and devices.accelerator_count() > 0 else "cpu"

@@ -89,6 +89,11 @@ def resample(x: np.ndarray, h: np.ndarray, up: int, down: int, part: tuple[int, 
     return y
 
 
+def upload(array: np.ndarray, device: str) -> Any:
+    """Copy an array to an accelerator."""
+    return _to_buffer(_compact(array), array.dtype.name).to(devices.handle(device))
+
+
 def _run_on_accelerator(problem: Problem, dtype: str, x: Any, k: Any, device: str, way: str | None) -> Any:
     handle = devices.handle(device)
     launch = _launch_graph if way == "graph" or (way is None and handle.api != "cuda") else _launch_native

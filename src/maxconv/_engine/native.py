@@ -23,7 +23,7 @@ import numpy as np
 
 from .. import _ops_path
 from .._errors import CompileError
-from .._problem import KERNEL_DTYPES
+from .._problem import BORDERS, KERNEL_DTYPES
 from . import cache as disk
 from . import toolchain
 
@@ -56,8 +56,12 @@ def run_on_cpu(problem: Problem, dtype: str, y: np.ndarray, x: np.ndarray, k: np
     """Fill `y`. All three are contiguous, aligned, of rank 1 or (rows, length), of types the `dtype` kernels take."""
     if not _cpu_functions:
         _cpu_functions.update(_find_cpu_functions())
-    kernel = _cpu_functions[_DIRECT[dtype]]
-    kernel(y, x, k, problem.pad_left, problem.flip, _max_workers())
+    if problem.border == "omit":
+        kernel = _cpu_functions[_DIRECT[dtype]]
+        kernel(y, x, k, problem.pad_left, problem.flip, _max_workers())
+        return
+    sizes = problem.pad_left, problem.flip, *_border(problem)
+    _cpu_functions[f"direct_with_border_{dtype}"](y, x, k, sizes, _max_workers())
 
 
 def overlap_save_on_cpu(problem: Problem, y: np.ndarray, x: np.ndarray, k: np.ndarray, nfft: int) -> None:
@@ -66,7 +70,7 @@ def overlap_save_on_cpu(problem: Problem, y: np.ndarray, x: np.ndarray, k: np.nd
         _cpu_functions.update(_find_cpu_functions())
     prepare = _plan if k.nbytes <= _LARGEST_KEPT_FILTER else _plan.__wrapped__
     plan = prepare(k.tobytes(), k.shape, k.dtype.name, problem.flip, nfft)
-    sizes = problem.taps, problem.tap_rows, problem.pad_left, nfft
+    sizes = problem.taps, problem.tap_rows, problem.pad_left, nfft, *_border(problem)
     _cpu_functions[f"overlap_save_{x.dtype.name}"](y, x, plan, sizes, _max_workers())
 
 
@@ -87,6 +91,11 @@ def resample_on_cpu(y: np.ndarray, x: np.ndarray, h: np.ndarray, up: int, down: 
     _cpu_functions[f"polyphase_{x.dtype.name}"](y, x, h, (up, down), start, _max_workers())
 
 
+def _border(problem: Problem) -> tuple[int, float]:
+    """Return a border as the extensions read it: the number of its mode, and the constant."""
+    return BORDERS.index(problem.border), problem.cval
+
+
 def _max_workers() -> int:
     """Return 0, for as many threads as the work is worth; 1 in a forked child, where the pool's threads are not."""
     return 1 if _forked_after_load else 0
@@ -96,7 +105,7 @@ def run_on_gpu(problem: Problem, dtype: str, context: int, y: int, x: int, k: in
     """Enqueue the computation of `y`; arrays are device addresses, `context` is the device's context pointer."""
     kernel = getattr(_extension("gpu"), f"direct_{dtype}")
     sizes = problem.samples, problem.taps, problem.outputs, problem.pad_left, int(problem.flip)
-    kernel(context, (y, x, k), (*sizes, problem.rows, problem.tap_rows))
+    kernel(context, (y, x, k), (*sizes, problem.rows, problem.tap_rows, *_border(problem)))
 
 
 def build(kind: str, target: Path, *, cpu_level: str | None = None, gpu: str = GPU_BASELINE) -> None:

@@ -11,6 +11,7 @@ from max.gpu.host import DeviceContext
 
 from _ops.kernels.direct_gpu import direct_gpu
 from _ops.shared.geometry import Geometry
+from python_border import border_of
 
 
 @export
@@ -44,7 +45,8 @@ def direct_into[dtype: DType](context: PythonObject, arrays: PythonObject, sizes
     Args:
         context: Address of the device's context, `max.driver.Device._device_context_ptr()`.
         arrays: Device addresses (y, x, k).
-        sizes: (N, K, L_out, pad_left, flip, rows, tap_rows) as in `Geometry`; flip is 1 for convolution.
+        sizes: (N, K, L_out, pad_left, flip, rows, tap_rows) as in `Geometry`, flip being 1 for convolution; then
+            (mode, value) as in `Border`.
 
     Returns:
         None.
@@ -68,6 +70,7 @@ def direct_into[dtype: DType](context: PythonObject, arrays: PythonObject, sizes
         device_pointer[dtype](arrays[2]),
         geometry,
         device,
+        border_of[dtype](sizes[7], sizes[8]),
     )
     return PythonObject(None)
 
