@@ -2,41 +2,91 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from . import _plan
-from ._engine import devices, run, run_fft
+from ._engine import devices, run, run_fft, serves_fft
+from ._errors import ArgumentError, DtypeError
 
 if TYPE_CHECKING:
     from ._problem import Problem
 
+METHODS = ("auto", "direct", "fft")
 
-def cheapest(problem: Problem, dtype: np.dtype, method: str) -> str:
+_FLOAT_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
+
+
+def apply(function: str, problem: Problem, x: Any, k: Any, method: str, device: str) -> Any:
+    """Compute a problem by a method of `METHODS`.
+
+    Parameters
+    ----------
+    function, problem, x, k
+        As for `maxconv._engine.run`.
+    method
+        "auto" takes whichever is expected to be faster; integers are summed unless "fft" is asked for.
+    device
+        "cpu", "gpu:<id>", or "auto" for host arrays.
+    """
+    if device == "auto":
+        device = "cpu" if method == "fft" else _cheapest(problem, x.dtype, method)
+    if method != "direct":
+        if device == "cpu":
+            y = _by_fft_here(function, problem, x, k, method)
+        else:
+            y = _by_fft_there(function, problem, x, k, method, device)
+        if y is not None:
+            return y
+    return run(function, problem, x, k, device)
+
+
+def _cheapest(problem: Problem, dtype: np.dtype, method: str) -> str:
     """Choose the device for host arrays; MAX is not even loaded for work that no GPU would do faster."""
     methods = "direct" if dtype.kind in "iu" else method
     wanted = _plan.prefers_gpu(problem, dtype.itemsize, methods)
     return "gpu:0" if wanted and devices.accelerator_count() > 0 else "cpu"
 
 
-def by_fft(function: str, problem: Problem, x: np.ndarray, k: np.ndarray, method: str) -> np.ndarray | None:
-    """Convolve by overlap-save if that was asked for or promises to be faster; None if not.
+def _by_fft_here(function: str, problem: Problem, x: np.ndarray, k: np.ndarray, method: str) -> np.ndarray | None:
+    """Convolve on the CPU by overlap-save if that was asked for or promises to be faster; None if not.
 
     Integers go through float64 and are rounded, as SciPy does; half-precision floats through float32.
     """
-    if method == "auto" and problem.taps < _plan.FEWEST_FFT_TAPS:
+    if method == "auto" and (problem.taps < _plan.FEWEST_FFT_TAPS or x.dtype.kind in "iu"):
         return None
     wide = np.dtype(np.float64 if x.dtype.kind in "iu" or x.dtype.itemsize == 8 else np.float32)  # noqa: PLR2004
     choice = _plan.choose(problem, wide.itemsize)
     if method == "auto" and choice.method == "direct":
         return None
-    y = run_fft(problem, x.astype(wide, copy=False), k.astype(wide, copy=False), choice.nfft)
+    y: np.ndarray = run_fft(function, problem, x.astype(wide, copy=False), k.astype(wide, copy=False), choice.nfft)
     if method == "auto" and not np.isfinite(y.sum()):
         _mend(function, problem, x, k, y)
     if x.dtype != wide:
         y = (np.rint(y) if x.dtype.kind in "iu" else y).astype(x.dtype)
     return y
+
+
+def _by_fft_there(function: str, problem: Problem, x: Any, k: Any, method: str, device: str) -> Any:
+    """Convolve on an accelerator by overlap-save if that was asked for or promises to be faster; None if not."""
+    name = x.dtype.name
+    if method == "auto" and (name not in _FLOAT_BYTES or not serves_fft(device)):
+        return None
+    if name not in _FLOAT_BYTES:
+        if not isinstance(x, np.ndarray):
+            message = f'{function}: method="fft" serves floating-point numbers on {device}; in1 is {name} there'
+            raise DtypeError(message)
+        wide = _by_fft_there(function, problem, x.astype(np.float64), k.astype(np.float64), method, device)
+        return np.rint(wide).astype(x.dtype)
+    choice = _plan.choose_on_gpu(problem, _FLOAT_BYTES[name])
+    if method == "auto" and choice.method == "direct":
+        return None
+    if not choice.nfft:
+        most = _plan.LONGEST_GPU_FFT
+        message = f'{function}: method="fft" serves at most {most} taps on {device}, got {problem.taps}'
+        raise ArgumentError(message)
+    return run_fft(function, problem, x, k, choice.nfft, device)
 
 
 def _mend(function: str, problem: Problem, x: np.ndarray, k: np.ndarray, y: np.ndarray) -> None:

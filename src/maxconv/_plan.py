@@ -5,6 +5,7 @@ Pure arithmetic on a `Problem`; the constants were measured, each names its sour
 
 from __future__ import annotations
 
+import math
 import os
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
@@ -42,8 +43,35 @@ _REGION_NS = 25e3  # to start and join threads
 _SERIAL_NS, _SERIAL_FAR_NS, _NEAR_BYTES = 0.25, 0.6, 2 << 20
 
 
+# H200, 2026-11-22: benchmarks/mojo/bench_direct_gpu.mojo and bench_overlap_save_gpu.mojo, by bytes of an element.
+_GPU_LAUNCH_NS = 10e3
+_GPU_TAP_NS = {2: 20.0, 4: 20.0, 8: 30.0}  # where the device is not full
+_GPU_OUTPUT_NS = {2: 1.5e-3, 4: 1.5e-3, 8: 3.0e-3}
+_GPU_MULTIPLY_ADD_NS = {2: 38.7e-6, 4: 38.7e-6, 8: 77e-6}
+_GPU_SPECTRUM_NS = 1e3  # of each filter beyond the first
+# nfft -> nanoseconds for launches and the filter's transform, and for a point of a real block.
+_GPU_FFT_NS = {
+    4: {
+        512: (30e3, 2.06e-3),
+        1024: (30e3, 2.16e-3),
+        2048: (30e3, 2.27e-3),
+        4096: (32e3, 2.50e-3),
+        8192: (35e3, 3.08e-3),
+        1 << 18: (70e3, 9.0e-3),
+        1 << 19: (70e3, 9.2e-3),
+        1 << 20: (75e3, 9.6e-3),
+        1 << 21: (85e3, 10.2e-3),
+        1 << 22: (110e3, 11.2e-3),
+    },
+}
+LONGEST_GPU_FFT = max(_GPU_FFT_NS[4])
+"""Taps that transforms on a GPU serve at most."""
+_GPU_FFT_NS[2] = _GPU_FFT_NS[4]
+_GPU_FFT_NS[8] = {nfft: (launch, 2 * point) for nfft, (launch, point) in _GPU_FFT_NS[4].items()}
+
+
 class Choice(NamedTuple):
-    """Which method a call takes on the CPU, and what the model expects of both."""
+    """Which method a call takes, and what the model expects of both."""
 
     method: str
     """ "direct" or "fft"."""
@@ -95,6 +123,27 @@ def _workers(nanoseconds: float, worth: float) -> float:
     """Model how many cores share some work, of which each takes at least `worth`."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1.0, min(cores, nanoseconds / worth))
+
+
+@lru_cache(maxsize=256)
+def choose_on_gpu(problem: Problem, itemsize: int) -> Choice:
+    """Choose between the direct method and overlap-save for arrays on a GPU, and the block length of the latter."""
+    work = problem.rows * problem.outputs
+    meeting = min(problem.taps, problem.samples)
+    direct = _GPU_LAUNCH_NS + meeting * _GPU_TAP_NS[itemsize]
+    direct = max(direct, _GPU_LAUNCH_NS + work * (_GPU_OUTPUT_NS[itemsize] + meeting * _GPU_MULTIPLY_ADD_NS[itemsize]))
+    usable = [nfft for nfft in _GPU_FFT_NS[itemsize] if problem.taps <= nfft]
+    if not usable:
+        return Choice("direct", 0, direct * 1e-9, math.inf)
+    fft, nfft = min((_gpu_fft_ns(problem, itemsize, nfft), nfft) for nfft in usable)
+    return Choice("fft" if fft < direct else "direct", nfft, direct * 1e-9, fft * 1e-9)
+
+
+def _gpu_fft_ns(problem: Problem, itemsize: int, nfft: int) -> float:
+    """Model overlap-save on a GPU with one block length, the taps transformed anew."""
+    launch, per_point = _GPU_FFT_NS[itemsize][nfft]
+    pairs = problem.rows * -(-problem.outputs // (2 * (nfft - problem.taps + 1)))
+    return launch + problem.tap_rows * _GPU_SPECTRUM_NS + 2 * pairs * nfft * per_point
 
 
 def cpu_seconds(problem: Problem, itemsize: int, method: str) -> float:

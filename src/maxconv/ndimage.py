@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from . import _composed, _methods, _problem
-from ._engine import arrays, devices, run, upload
+from ._engine import arrays, devices
 from ._errors import ArgumentError, DeviceError, DtypeError, ShapeError
 
 #: SciPy's name of a mode -> the border of a `Problem`.
@@ -198,7 +198,7 @@ def _apply(
         message = f"{function}: axis={axis} of an input on {place}; expected the last axis, in contiguous memory"
         raise ArgumentError(message)
     if place_of_k == "cpu":
-        k = upload(_like_input(function, x, k, place, is_weak), place)
+        k = _like_input(function, x, k, place, is_weak)
     y = _apply_there(function, problem, x, k, number, place)
     return y if restore is None else restore(y)
 
@@ -264,13 +264,7 @@ def _filter(
     if x.ndim > 1:
         problem = problem._replace(batch=x.shape[:-1])
         x, k = x.reshape(-1, problem.samples), k[None]
-    if device == "auto":
-        device = _methods.cheapest(problem, x.dtype, "auto")
-    if device == "cpu" and x.dtype.kind not in "iu":
-        y = _methods.by_fft(function, problem, x, k, "auto")
-        if y is not None:
-            return y
-    result: np.ndarray = run(function, problem, x, k, device)
+    result: np.ndarray = _methods.apply(function, problem, x, k, "auto", device)
     return result
 
 
@@ -287,7 +281,7 @@ def _apply_there(function: str, problem: _problem.Problem, x: Any, k: Any, cval:
         # bfloat16, foreign to NumPy, is rounded by the kernel's caller.
         value = cval.real if name == "bfloat16" else _as_element(cval, np.dtype(name))
         problem = problem._replace(cval=value)
-    return run(function, problem._replace(batch=tuple(x.shape[:-1])), x, k, device)
+    return _methods.apply(function, problem._replace(batch=tuple(x.shape[:-1])), x, k, "auto", device)
 
 
 def _like_input(function: str, x: Any, k: np.ndarray, device: str, is_weak: bool) -> np.ndarray:

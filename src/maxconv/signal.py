@@ -8,10 +8,8 @@ from typing import Any
 import numpy as np
 
 from . import _composed, _methods, _plan, _problem
-from ._engine import arrays, devices, run
+from ._engine import arrays, devices
 from ._errors import ArgumentError, DeviceError, DtypeError, ShapeError
-
-METHODS = ("auto", "direct", "fft")
 
 
 def convolve(
@@ -111,7 +109,7 @@ def correlate(
 
 def _apply(function: str, in1: Any, in2: Any, mode: str, method: str, axis: int, device: str | None, flip: bool) -> Any:
     _problem.check_choice(function, "mode", mode, _problem.MODES)
-    _problem.check_choice(function, "method", method, METHODS)
+    _problem.check_choice(function, "method", method, _methods.METHODS)
     x, place, restore = arrays.ingest(function, "in1", in1)
     k, place_of_k, _ = arrays.ingest(function, "in2", in2)
     if place != place_of_k:
@@ -147,16 +145,7 @@ def _apply_here(
         x, k, problem = k, x, _problem.swapped(problem)
     if x.ndim > 1 or k.ndim > 1:
         x, k, problem = _in_rows(x, k, problem)
-    if device == "auto":
-        device = "cpu" if method == "fft" else _methods.cheapest(problem, x.dtype, method)
-    if device == "cpu" and method != "direct" and (method == "fft" or x.dtype.kind not in "iu"):
-        y = _methods.by_fft(function, problem, x, k, method)
-        if y is not None:
-            return y
-    if method == "fft":
-        message = f'{function}: method="fft" is served by the CPU only so far, but device={device!r}'
-        raise ArgumentError(message)
-    result: np.ndarray = run(function, problem, x, k, device)
+    result: np.ndarray = _methods.apply(function, problem, x, k, method, device)
     return result
 
 
@@ -253,9 +242,6 @@ def _apply_along_axis(
 
 def _apply_there(function: str, x: Any, k: Any, mode: str, method: str, axis: int, device: str, flip: bool) -> Any:
     """Convolve arrays on an accelerator, along their last axis, where they lie."""
-    if method == "fft":
-        message = f'{function}: method="fft" is served by the CPU only so far, but in1 and in2 are on {device}'
-        raise ArgumentError(message)
     rank = len(x.shape)
     if rank == 0 or len(k.shape) not in {1, rank}:
         message = (
@@ -277,4 +263,4 @@ def _apply_there(function: str, x: Any, k: Any, mode: str, method: str, axis: in
     problem = _problem.part_of_full(x.shape[-1], k.shape[-1], mode, flip)._replace(batch=batch, tap_rows=tap_rows)
     if flip and not batch and problem.taps > problem.samples:
         x, k, problem = k, x, _problem.swapped(problem)
-    return run(function, problem, x, k, device)
+    return _methods.apply(function, problem, x, k, method, device)

@@ -6,16 +6,20 @@ on a CPU or an NVIDIA GPU; *graph* (`models.py`, MAX models) serves every other 
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .._errors import DtypeError
+from .._errors import DeviceError, DtypeError
 from .._problem import kernel_dtype
 from . import devices, native
+from .buffers import compact, host_buffer, to_numpy, upload
 from .report import report as report
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from .._problem import Problem
 
 
@@ -41,17 +45,17 @@ def run(function: str, problem: Problem, x: Any, k: Any, device: str, *, way: st
     numpy.ndarray or max.driver.Buffer
         y, like x, of shape `problem.shape`. A Buffer is complete once its device's default queue has come to it.
     """
-    if x.dtype != k.dtype:
+    if x.dtype != k.dtype and x.dtype.name != k.dtype.name:  # MAX's types and NumPy's compare unequal
         message = f"{function}: in1 is {x.dtype.name}, but in2 is {k.dtype.name}; on {device} both must have one dtype"
         raise DtypeError(message)
     dtype = kernel_dtype(x.dtype)
     if device != "cpu":
         return _run_on_accelerator(problem, dtype, x, k, device, way)
-    x, k = _compact(x), _compact(k)
+    x, k = compact(x), compact(k)
     if way == "graph":
         from . import models  # loads MAX
 
-        return _to_numpy(models.run(problem, dtype, "cpu", _to_buffer(x, dtype), _to_buffer(k, dtype)), x.dtype)
+        return to_numpy(models.run(problem, dtype, "cpu", host_buffer(x, dtype), host_buffer(k, dtype)), x.dtype)
     if not problem.batch:
         y = np.empty(problem.outputs, x.dtype)
         native.run_on_cpu(problem, dtype, y, x, k)
@@ -61,14 +65,39 @@ def run(function: str, problem: Problem, x: Any, k: Any, device: str, *, way: st
     return y.reshape(problem.shape)
 
 
-def run_fft(problem: Problem, x: np.ndarray, k: np.ndarray, nfft: int) -> np.ndarray:
-    """Compute the output of a problem on the CPU by overlap-save with blocks of `nfft`.
+def run_fft(function: str, problem: Problem, x: Any, k: Any, nfft: int, device: str = "cpu") -> Any:
+    """Compute the output of a problem by overlap-save.
 
-    As `run`, for float32 and float64. NaN and infinity reach every output of the blocks that hold them.
+    NaN and infinity reach every output of the blocks that hold them. On an accelerator, the spectrum of taps from host
+    memory is kept there for filters that come again.
+
+    Parameters
+    ----------
+    function, problem, x, k, device
+        As for `run`, of a floating-point type; on the CPU float32 or float64. Beside an `x` on an accelerator, `k` may
+        be a NumPy array all the same.
+    nfft
+        Length of a block, a power of two.
     """
-    y = np.empty((problem.rows, problem.outputs) if problem.batch else problem.outputs, x.dtype)
-    native.overlap_save_on_cpu(problem, y, _compact(x), _compact(k), nfft)
-    return y.reshape(problem.shape)
+    if device == "cpu":
+        y = np.empty((problem.rows, problem.outputs) if problem.batch else problem.outputs, x.dtype)
+        native.overlap_save_on_cpu(problem, y, compact(x), compact(k), nfft)
+        return y.reshape(problem.shape)
+    if not serves_fft(device):
+        message = f'{function}: method="fft" is served by CPUs and NVIDIA GPUs, but {device} is neither'
+        raise DeviceError(message)
+    from . import spectra  # loads MAX
+
+    dtype = kernel_dtype(x.dtype)
+    with _blame_memory(problem, dtype, device):
+        there = upload(x, device) if isinstance(x, np.ndarray) else x
+        taps = spectra.of_taps(problem, dtype, device, compact(k) if isinstance(k, np.ndarray) else k, nfft)
+        return _like(x, spectra.convolve(problem, dtype, device, there, taps, nfft))
+
+
+def serves_fft(device: str) -> bool:
+    """Tell whether `run_fft` serves a device."""
+    return device == "cpu" or devices.handle(device).api == "cuda"
 
 
 def resample(x: np.ndarray, h: np.ndarray, up: int, down: int, part: tuple[int, int]) -> np.ndarray:
@@ -85,31 +114,38 @@ def resample(x: np.ndarray, h: np.ndarray, up: int, down: int, part: tuple[int, 
     """
     start, outputs = part
     y = np.empty((len(x), outputs), x.dtype)
-    native.resample_on_cpu(y, _compact(x), _compact(h), up, down, start)
+    native.resample_on_cpu(y, compact(x), compact(h), up, down, start)
     return y
 
 
-def upload(array: np.ndarray, device: str) -> Any:
-    """Copy an array to an accelerator."""
-    return _to_buffer(_compact(array), array.dtype.name).to(devices.handle(device))
-
-
 def _run_on_accelerator(problem: Problem, dtype: str, x: Any, k: Any, device: str, way: str | None) -> Any:
-    handle = devices.handle(device)
-    launch = _launch_graph if way == "graph" or (way is None and handle.api != "cuda") else _launch_native
-    try:
-        if not isinstance(x, np.ndarray):
-            return launch(problem, dtype, device, x, k)
-        from max.driver import CPU  # MAX loads when it is needed
+    is_native = way == "native" or (way is None and devices.handle(device).api == "cuda")
+    launch = _launch_native if is_native else _launch_graph
+    with _blame_memory(problem, dtype, device):
+        there = (upload(array, device) if isinstance(array, np.ndarray) else array for array in (x, k))
+        return _like(x, launch(problem, dtype, device, *there))
 
-        on_device = (_to_buffer(_compact(array), dtype).to(handle) for array in (x, k))
-        return _to_numpy(launch(problem, dtype, device, *on_device).to(CPU()), x.dtype)
+
+@contextmanager
+def _blame_memory(problem: Problem, dtype: str, device: str) -> Iterator[None]:
+    """Say in Python's words that an accelerator's memory is full."""
+    try:
+        yield
     except ValueError as error:
         if "cannot satisfy allocation" not in str(error):
             raise
         elements = problem.rows * (problem.samples + problem.outputs) + problem.tap_rows * problem.taps
         message = f"{device} has not enough free memory for {elements:,} elements of {dtype}"
         raise MemoryError(message) from None
+
+
+def _like(x: Any, y: Any) -> Any:
+    """Copy a result to host memory if the signal came from there."""
+    if not isinstance(x, np.ndarray):
+        return y
+    from max.driver import CPU
+
+    return to_numpy(y.to(CPU()), x.dtype)
 
 
 def _launch_native(problem: Problem, dtype: str, device: str, x: Any, k: Any) -> Any:
@@ -126,27 +162,3 @@ def _launch_graph(problem: Problem, dtype: str, device: str, x: Any, k: Any) -> 
     from . import models
 
     return models.run(problem, dtype, device, x, k)
-
-
-def _compact(array: np.ndarray) -> np.ndarray:
-    """Return the array as the kernels read it: contiguous, aligned, native byte order; a copy only if it is not."""
-    flags = array.flags
-    if flags.c_contiguous and flags.aligned and array.dtype.isnative:
-        return array
-    return np.array(array, dtype=array.dtype.newbyteorder("="), order="C")
-
-
-def _to_buffer(array: np.ndarray, dtype: str) -> Any:
-    """View a compact array as a host Buffer. By way of an integer type: bfloat16 is foreign to NumPy."""
-    from max.driver import Buffer
-    from max.dtype import DType
-
-    return Buffer.from_numpy(array.view(f"u{array.itemsize}")).view(DType[dtype])
-
-
-def _to_numpy(buffer: Any, dtype: np.dtype) -> np.ndarray:
-    """View a host Buffer as an array of `dtype`."""
-    from max.dtype import DType
-
-    carrier: np.ndarray = buffer.view(DType[f"uint{8 * dtype.itemsize}"]).to_numpy()
-    return carrier.view(dtype)

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
     from .._problem import Problem
 
+#: The extensions, and the seconds that two cores take to build them.
+KINDS = {"cpu": 15, "gpu": 15, "gpu_fft": 60}
+
 #: The oldest NVIDIA family served. Builds for sm_75, sm_80 and sm_90a of today's kernels differ in nothing but name.
 GPU_BASELINE = "sm_75"
 
@@ -108,9 +111,29 @@ def run_on_gpu(problem: Problem, dtype: str, context: int, y: int, x: int, k: in
     kernel(context, (y, x, k), (*sizes, problem.rows, problem.tap_rows, *_border(problem)))
 
 
+def gpu_fft_plan_length(nfft: int, tap_rows: int) -> int:
+    """Count the elements of a plan for `tap_rows` filters: float64 for float64 arrays, else float32."""
+    length: int = _extension("gpu_fft").plan_length(nfft, tap_rows)
+    return length
+
+
+def prepare_fft_on_gpu(dtype: str, context: int, arrays: tuple[int, ...], sizes: tuple[int, ...]) -> None:
+    """Enqueue the computation of a plan; `arrays` are (plan, workspace, k), `sizes` (K, tap_rows, flip, nfft)."""
+    getattr(_extension("gpu_fft"), f"prepare_{dtype}")(context, arrays, sizes)
+
+
+def overlap_save_on_gpu(
+    problem: Problem, dtype: str, context: int, arrays: tuple[int, ...], nfft: int, matrices: int
+) -> None:
+    """Enqueue overlap-save; `arrays` are (y, x, plan, workspace), the last of `matrices` matrices."""
+    sizes = problem.samples, problem.taps, problem.outputs, problem.pad_left, problem.rows, problem.tap_rows
+    kernel = getattr(_extension("gpu_fft"), f"overlap_save_{dtype}")
+    kernel(context, arrays, (*sizes, nfft, matrices), _border(problem))
+
+
 def build(kind: str, target: Path, *, cpu_level: str | None = None, gpu: str = GPU_BASELINE) -> None:
-    """Compile the extension `kind` ("cpu" or "gpu") to the file `target`."""
-    accelerator = ["--target-accelerator", gpu] if kind == "gpu" else []
+    """Compile the extension `kind`, one of `KINDS`, to the file `target`."""
+    accelerator = ["--target-accelerator", gpu] if kind != "cpu" else []
     toolchain.run_mojo(
         "build",
         "--emit",
@@ -128,7 +151,7 @@ def build(kind: str, target: Path, *, cpu_level: str | None = None, gpu: str = G
 
 def entry_name(kind: str) -> str:
     """Name the cache entry of an extension by everything its content depends on."""
-    target = toolchain.cpu_level() + (f"-{GPU_BASELINE}" if kind == "gpu" else "")
+    target = toolchain.cpu_level() + (f"-{GPU_BASELINE}" if kind != "cpu" else "")
     python = f"{sys.implementation.cache_tag}-{sysconfig.get_platform()}"
     mojo = toolchain.versions()["mojo"]
     return f"native-{kind}-{target}-{python}-mojo{mojo}-{_ops_path.source_hash()}.so"
@@ -146,7 +169,7 @@ def _load(kind: str) -> ModuleType:
     path = disk.entry(
         entry_name(kind),
         lambda target: build(kind, target),
-        f"building the native {kind} kernels for {toolchain.cpu_level()}, once, about 15 s",
+        f"building the native {kind} kernels for {toolchain.cpu_level()}, once, about {KINDS[kind]} s",
     )
     # The entry may have been built by another environment, whose libraries its run path names: those of this one
     # are loaded first, and the loader takes what is already there.

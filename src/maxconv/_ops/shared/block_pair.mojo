@@ -119,15 +119,15 @@ def store_pair[
     # Stepping pointers, because sixteen addresses each would not fit the registers where `spacing` is a variable.
     var block = y.unsafe_offset(begin + Int(first))
     var next_block = block.unsafe_offset(Int(hop))
-    var left = hop - first  # of this thread's outputs, in elements
+    # How far this thread's outputs reach in either block; one branch for whole and for cut blocks spares registers.
     var end = Int32(min(outputs - begin - Int(first), 2 * Int(hop)))
+    var limit = min(hop - first, end)
+    var next_limit = min(hop - first, end - hop)
     comptime for e in range(count):
-        var at = Int32(spacing * e)
-        if at < left:
-            if at < end:
-                block[unsafe_offset=0] = re[e].cast[dtype]()
-            if at + hop < end:
-                next_block[unsafe_offset=0] = im[e].cast[dtype]()
+        if Int32(spacing * e) < limit:
+            block[unsafe_offset=0] = re[e].cast[dtype]()
+        if Int32(spacing * e) < next_limit:
+            next_block[unsafe_offset=0] = im[e].cast[dtype]()
         block = block.unsafe_offset(spacing)
         next_block = next_block.unsafe_offset(spacing)
 
