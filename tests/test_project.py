@@ -59,7 +59,7 @@ LAYERS = {
     "_recording": {"_errors"},
     "_p15": {"kernels_path"},
     "_composed": set(),
-    "_methods": {"_engine", "_plan", "_problem"},
+    "_methods": {"_engine", "_errors", "_plan", "_problem"},
     "_polyphase": set(),
     "_plan": {"_problem"},
     "_problem": {"_errors"},

@@ -31,7 +31,7 @@ def apply(function: str, problem: Problem, x: Any, k: Any, method: str, device: 
         "cpu", "gpu:<id>", or "auto" for host arrays.
     """
     if device == "auto":
-        device = "cpu" if method == "fft" else _cheapest(problem, x.dtype, method)
+        device = _cheapest(problem, x.dtype, method)
     if method != "direct":
         if device == "cpu":
             y = _by_fft_here(function, problem, x, k, method)
@@ -44,8 +44,9 @@ def apply(function: str, problem: Problem, x: Any, k: Any, method: str, device: 
 
 def _cheapest(problem: Problem, dtype: np.dtype, method: str) -> str:
     """Choose the device for host arrays; MAX is not even loaded for work that no GPU would do faster."""
-    methods = "direct" if dtype.kind in "iu" else method
-    wanted = _plan.prefers_gpu(problem, dtype.itemsize, methods)
+    if method == "auto" and dtype.kind in "iu":
+        method = "direct"
+    wanted = _plan.prefers_gpu(problem, dtype.itemsize, method)
     return "gpu:0" if wanted and devices.accelerator_count() > 0 else "cpu"
 
 

@@ -17,12 +17,10 @@ if TYPE_CHECKING:
 # benchmarks/run.py cpu, 2026-11-22.
 _CPU_BYTES_OF_MULTIPLY_ADDS_PER_SECOND = 4 * 97e9
 _CPU_BYTES_PER_SECOND = 18e9
-# H200: host transfers of 256 MB from and to pageable NumPy memory, launch with synchronisation, and the rate of
-# float32 multiply-adds outside tensor cores. 2026-11-22.
+# H200: host transfers of 256 MB from and to pageable NumPy memory, launch with synchronisation. 2026-11-22.
 _GPU_UPLOAD_BYTES_PER_SECOND = 7.3e9
 _GPU_DOWNLOAD_BYTES_PER_SECOND = 1.4e9
 _GPU_CALL_SECONDS = 60e-6
-_GPU_BYTES_OF_MULTIPLY_ADDS_PER_SECOND = 4 * 25e12
 
 
 # Nanoseconds on one core of an AMD EPYC with AVX-512, 2026-11-22. Direct: per multiply-add. FFT: per element of a block
@@ -149,32 +147,36 @@ def _gpu_fft_ns(problem: Problem, itemsize: int, nfft: int) -> float:
 def cpu_seconds(problem: Problem, itemsize: int, method: str) -> float:
     """Model the time of a call on the CPU: arithmetic or memory traffic, whichever takes longer."""
     arithmetic = problem.multiply_adds * itemsize / _CPU_BYTES_OF_MULTIPLY_ADDS_PER_SECOND
-    if method == "auto" and itemsize in _DIRECT_NS:
-        arithmetic = min(arithmetic, choose(problem, itemsize).fft_seconds)
+    if method != "direct" and itemsize in _DIRECT_NS:
+        fft = choose(problem, itemsize).fft_seconds
+        arithmetic = fft if method == "fft" else min(arithmetic, fft)
     traffic = (problem.samples + problem.outputs) * itemsize / _CPU_BYTES_PER_SECOND
     return max(arithmetic, traffic)
 
 
-def gpu_seconds(problem: Problem, itemsize: int) -> float:
-    """Model the time of a call on a GPU for arrays in host memory: transfers one after the other, then arithmetic."""
+def gpu_seconds(problem: Problem, itemsize: int, method: str) -> float:
+    """Model the time of a call on a GPU for arrays in host memory: transfers one after the other, and arithmetic."""
     upload = (problem.samples + problem.taps) * itemsize / _GPU_UPLOAD_BYTES_PER_SECOND
     download = problem.outputs * itemsize / _GPU_DOWNLOAD_BYTES_PER_SECOND
-    arithmetic = problem.multiply_adds * itemsize / _GPU_BYTES_OF_MULTIPLY_ADDS_PER_SECOND
-    return _GPU_CALL_SECONDS + upload + download + arithmetic
+    choice = choose_on_gpu(problem, max(2, itemsize))
+    arithmetic = {
+        "direct": choice.direct_seconds,
+        "fft": choice.fft_seconds,
+        "auto": min(choice.direct_seconds, choice.fft_seconds),
+    }
+    return _GPU_CALL_SECONDS + upload + download + arithmetic[method]
 
 
-def prefers_gpu(problem: Problem, itemsize: int, method: str = "direct") -> bool:
+def prefers_gpu(problem: Problem, itemsize: int, method: str) -> bool:
     """Tell whether moving host arrays to a GPU and back is expected to be faster than the CPU.
-
-    The GPU sums directly; the CPU may take the FFT if `method` is "auto".
 
     Examples
     --------
     >>> from maxconv._plan import prefers_gpu
     >>> from maxconv._problem import part_of_full
-    >>> prefers_gpu(part_of_full(1000, 16, "full", flip=True), itemsize=4)
+    >>> prefers_gpu(part_of_full(1000, 16, "full", flip=True), itemsize=4, method="auto")
     False
     >>> prefers_gpu(part_of_full(10**7, 4096, "full", flip=True), itemsize=4, method="direct")
     True
     """
-    return gpu_seconds(problem, itemsize) < cpu_seconds(problem, itemsize, method)
+    return gpu_seconds(problem, itemsize, method) < cpu_seconds(problem, itemsize, method)

@@ -149,8 +149,8 @@ def _apply_here(
     return result
 
 
-def choose_method(n: int, k: int, mode: str = "full", dtype: Any = np.float32) -> _plan.Choice:
-    """Tell which method ``method="auto"`` takes on the CPU for vectors of these lengths, and why.
+def choose_method(n: int, k: int, mode: str = "full", dtype: Any = np.float32, *, device: str = "cpu") -> _plan.Choice:
+    """Tell which method ``method="auto"`` takes for vectors of these lengths, and why.
 
     Parameters
     ----------
@@ -160,6 +160,8 @@ def choose_method(n: int, k: int, mode: str = "full", dtype: Any = np.float32) -
         As for `convolve`.
     dtype : dtype_like
         Element type of the operands: float32 or float64; float16 counts as float32.
+    device : {"cpu", "gpu"}
+        Where the vectors are; asking about a GPU needs none.
 
     Returns
     -------
@@ -176,7 +178,8 @@ def choose_method(n: int, k: int, mode: str = "full", dtype: Any = np.float32) -
     Notes
     -----
     In the place of `scipy.signal.choose_conv_method`. The model: time per multiply-add, and per element of a
-    transformed block by its length, measured on 2 cores of an AMD EPYC with AVX-512; threads by the work.
+    transformed block by its length, measured on 2 cores of an AMD EPYC with AVX-512 (threads by the work) and on an
+    NVIDIA H200.
 
     Examples
     --------
@@ -185,8 +188,11 @@ def choose_method(n: int, k: int, mode: str = "full", dtype: Any = np.float32) -
     'direct'
     >>> maxconv.choose_method(10**6, 4096).method
     'fft'
+    >>> maxconv.choose_method(10**8, 16, device="gpu").method
+    'direct'
     """
     _problem.check_choice("choose_method", "mode", mode, _problem.MODES)
+    _problem.check_choice("choose_method", "device", device, ("cpu", "gpu"))
     for name, length in (("n", n), ("k", k)):
         if not isinstance(length, int) or length < 1:
             message = f"choose_method: {name} must be an integer >= 1, got {length!r}"
@@ -198,6 +204,8 @@ def choose_method(n: int, k: int, mode: str = "full", dtype: Any = np.float32) -
     problem = _problem.part_of_full(n, k, mode, flip=True)
     if k > n:
         problem = _problem.swapped(problem)
+    if device == "gpu":
+        return _plan.choose_on_gpu(problem, kind.itemsize)
     choice = _plan.choose(problem, 8 if kind.itemsize == 8 else 4)  # noqa: PLR2004  # bytes of float64
     return choice if problem.taps >= _plan.FEWEST_FFT_TAPS else choice._replace(method="direct")
 
