@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import arrays
 import numpy as np
 import pytest
@@ -144,6 +146,21 @@ def test_blocks_hold_the_taps_and_fit_the_signal():
             assert nfft.bit_count() == 1 if hasattr(nfft, "bit_count") else True
             assert nfft >= problem.taps
             assert nfft <= max(1024, 4 * (problem.outputs + problem.taps))
+
+
+def test_the_model_shares_work_as_the_kernels_do():
+    """The numbers of work per thread in the cost model are those in the kernels' sources."""
+    sources = (maxconv.kernels_path() / "kernels").glob("*_cpu.mojo")
+    text = "\n".join(path.read_text() for path in sources)
+    said = dict(re.findall(r"^comptime (\w+) = (1 << \d+)$", text, re.MULTILINE))
+    for name in ("MULTIPLY_ADDS_PER_WORKER", "SAMPLES_PER_WORKER", "SHARED_BLOCK"):
+        assert said[name] == f"1 << {getattr(_plan, name).bit_length() - 1}"
+
+
+def test_the_costs_say_where_they_come_from():
+    """The measured costs name device, versions and date."""
+    assert {"cpu", "date", "max", "mojo", "numpy"} <= set(_plan.costs("cpu"))
+    assert {"accelerators", "date"} <= set(_plan.costs("gpu"))
 
 
 def test_choose_method_refuses_nonsense():
