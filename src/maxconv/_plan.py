@@ -27,6 +27,7 @@ _GPU_BYTES_OF_MULTIPLY_ADDS_PER_SECOND = 4 * 25e12
 # Nanoseconds on one core of an AMD EPYC with AVX-512, 2026-11-22. Direct: per multiply-add. FFT: per element of a block
 # by log2 of its length, from 2^9 on (headers of direct_cpu.mojo and overlap_save_cpu.mojo).
 _DIRECT_NS = {4: 0.0186, 8: 0.0377}
+_POLYPHASE_NS_PER_BYTE = 0.045  # of a multiply-add's elements, at up = 3, down = 2 (header of polyphase_cpu.mojo)
 _FFT_NS = {
     4: (0.75, 0.72, 0.78, 0.82, 0.9, 1.1, 1.0, 1.0, 1.25, 1.2, 1.25, 1.4, 1.5),
     8: (1.3, 1.3, 1.5, 1.6, 2.0, 1.9, 1.9, 2.1, 2.3, 2.4, 2.8, 3.0, 3.2),
@@ -129,3 +130,11 @@ def prefers_gpu(problem: Problem, itemsize: int, method: str = "direct") -> bool
     True
     """
     return gpu_seconds(problem, itemsize) < cpu_seconds(problem, itemsize, method)
+
+
+def resampling_prefers_gpu(samples: int, outputs: int, multiply_adds: int, itemsize: int) -> bool:
+    """Tell whether resampling host arrays on a GPU, both transfers included, is expected to be faster than the CPU."""
+    upload = samples * itemsize / _GPU_UPLOAD_BYTES_PER_SECOND
+    download = outputs * itemsize / _GPU_DOWNLOAD_BYTES_PER_SECOND
+    cpu = multiply_adds * itemsize * _POLYPHASE_NS_PER_BYTE
+    return _GPU_CALL_SECONDS + upload + download < cpu / _workers(cpu, _DIRECT_WORKER_NS) * 1e-9

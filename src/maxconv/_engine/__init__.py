@@ -6,11 +6,12 @@ on a CPU or an NVIDIA GPU; *graph* (`models.py`, MAX models) serves every other 
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .._errors import DtypeError
+from .._errors import DeviceError, DtypeError
 from .._problem import kernel_dtype
 from . import devices, native
 from .report import report as report
@@ -71,22 +72,87 @@ def run_fft(problem: Problem, x: np.ndarray, k: np.ndarray, nfft: int) -> np.nda
     return y.reshape(problem.shape)
 
 
-def resample(x: np.ndarray, h: np.ndarray, up: int, down: int, part: tuple[int, int]) -> np.ndarray:
-    """Compute the outputs (start, count) of upsampling, filtering and downsampling rows on the CPU.
+def resample(
+    x: Any,
+    h: np.ndarray,
+    rates: tuple[int, int],
+    part: tuple[int, int],
+    beyond: tuple[int, float] = (0, 0.0),
+    device: str = "cpu",
+) -> Any:
+    """Compute the outputs (start, count) of upsampling, filtering and downsampling rows.
 
     Parameters
     ----------
-    x, h
-        Signals (rows, N) and taps (K), both float32 or both float64, in any memory layout.
-    up, down
-        Rates, at least 1.
+    x
+        Signals (rows, N), float32 or float64 like `h`: a NumPy array in any memory layout; or a contiguous
+        `max.driver.Buffer` of any rank and type on `device`.
+    h
+        Taps (K) in host memory.
+    rates
+        (up, down), at least 1.
     part
         Index of the first output on the output grid, and how many.
+    beyond
+        How signals go on beyond their ends, (mode, value) of `_ops/shared/extension.mojo`; nothing by default.
+    device
+        "cpu" or "gpu:<id>".
+
+    Returns
+    -------
+    numpy.ndarray or max.driver.Buffer
+        y, like x, but of the dtype of `h`.
     """
     start, outputs = part
+    if device != "cpu":
+        return _resample_on_accelerator(x, h, (*rates, start, outputs), beyond, device)
     y = np.empty((len(x), outputs), x.dtype)
-    native.resample_on_cpu(y, _compact(x), _compact(h), up, down, start)
+    native.resample_on_cpu(y, _compact(x), _compact(h), rates, start, beyond)
     return y
+
+
+def _resample_on_accelerator(
+    x: Any, h: np.ndarray, sizes: tuple[int, int, int, int], beyond: tuple[int, float], device: str
+) -> Any:
+    from max.driver import CPU, Buffer  # MAX loads when it is needed
+    from max.dtype import DType
+
+    handle = devices.handle(device)
+    if handle.api != "cuda":
+        message = f"resampling is served by the CPU and by NVIDIA GPUs so far; {device} is a {handle.api} device"
+        raise DeviceError(message)
+    dtype, outputs = h.dtype.name, sizes[-1]
+    shape = tuple(x.shape)
+    rows = math.prod(shape[:-1])
+    context = handle._device_context_ptr()  # noqa: SLF001  # MAX has no public name for addresses
+    try:
+        taps = upload(h, device)
+        signal = upload(x, device) if isinstance(x, np.ndarray) else x
+        if signal.dtype.name != dtype:
+            signal = Buffer(DType[dtype], shape, device=handle)
+            addresses = signal._data_ptr(), x._data_ptr()  # noqa: SLF001
+            native.cast_on_gpu(x.dtype.name, dtype, context, addresses, math.prod(shape))
+        y = Buffer(DType[dtype], (*shape[:-1], outputs), device=handle)
+    except ValueError as error:
+        if "cannot satisfy allocation" not in str(error):
+            raise
+        elements = rows * (shape[-1] + outputs) + len(h)
+        message = f"{device} has not enough free memory for {elements:,} elements of {dtype}"
+        raise MemoryError(message) from None
+    pointers = y._data_ptr(), signal._data_ptr(), taps._data_ptr()  # noqa: SLF001
+    native.resample_on_gpu(dtype, context, pointers, (shape[-1], len(h), *sizes, rows), beyond)
+    handle.synchronize()  # the kernel reads taps that nobody holds after this
+    return _to_numpy(y.to(CPU()), h.dtype) if isinstance(x, np.ndarray) else y
+
+
+def download(buffer: Any) -> np.ndarray:
+    """Copy an accelerator's array to host memory; bfloat16, foreign to NumPy, becomes float32."""
+    from max.driver import CPU
+
+    here = buffer.to(CPU())
+    if buffer.dtype.name == "bfloat16":
+        return (_to_numpy(here, np.dtype(np.uint16)).astype(np.uint32) << 16).view(np.float32)
+    return _to_numpy(here, np.dtype(buffer.dtype.name))
 
 
 def upload(array: np.ndarray, device: str) -> Any:
