@@ -26,7 +26,7 @@ EXTENSIONS = {
 }
 
 #: What `resample_poly` may take off a signal before it is filtered, and put back afterwards.
-STATISTICS = {"mean": np.mean, "median": np.median, "maximum": np.amax, "minimum": np.amin}
+STATISTICS: dict[str, Any] = {"mean": np.mean, "median": np.median, "maximum": np.amax, "minimum": np.amin}
 
 
 def upfirdn(
@@ -284,9 +284,7 @@ def _constant(function: str, cval: Any, dtype: np.dtype) -> complex:
     return value
 
 
-def _cheapest(
-    shape: tuple[int, ...], taps: int, rates: tuple[int, int], part: tuple[int, int], dtype: np.dtype
-) -> str:
+def _cheapest(shape: tuple[int, ...], taps: int, rates: tuple[int, int], part: tuple[int, int], dtype: np.dtype) -> str:
     """Choose the device for host arrays; MAX is not even loaded for work that no GPU would do faster."""
     rows, samples = shape
     outputs = rows * part[1]
@@ -323,9 +321,8 @@ def _place(function: str, operand: arrays.Operand, device: str | None) -> str:
 
 def _numpy_dtype(data: Any) -> np.dtype:
     """Return the type of an array's elements; an accelerator's bfloat16, foreign to NumPy, counts as float32."""
-    if isinstance(data, np.ndarray):
-        return data.dtype
-    return np.dtype("float32" if data.dtype.name == "bfloat16" else data.dtype.name)
+    name = data.dtype.name
+    return np.dtype("float32" if name == "bfloat16" else name)
 
 
 def _rate(function: str, argument: str, value: object) -> int:

@@ -116,9 +116,10 @@ def run_on_gpu(problem: Problem, dtype: str, context: int, y: int, x: int, k: in
 def resample_on_gpu(
     dtype: str, context: int, addresses: tuple[int, int, int], sizes: tuple[int, ...], beyond: tuple[int, float]
 ) -> None:
-    """Enqueue the resampling of rows; `addresses` are those of y, x and h, `sizes` (N, K, up, down, start, L_out, rows).
+    """Enqueue the resampling of rows.
 
-    `dtype` is float32 or float64, `beyond` as for `resample_on_cpu`.
+    `addresses` are those of y, x and h, `sizes` are (N, K, up, down, start, L_out, rows); `dtype` is float32 or
+    float64, `beyond` as for `resample_on_cpu`.
     """
     getattr(_extension("gpu"), f"polyphase_{dtype}")(context, addresses, sizes, beyond)
 
