@@ -51,7 +51,7 @@ LAYERS = {
     "__init__": {"_engine", "_errors", "_ops_path", "graph", "multirate", "ndimage", "signal", "streaming"},
     "signal": {"_composed", "_engine", "_errors", "_methods", "_plan", "_problem"},
     "ndimage": {"_composed", "_engine", "_errors", "_methods", "_problem"},
-    "multirate": {"_engine", "_errors", "_polyphase", "_problem"},
+    "multirate": {"_engine", "_errors", "_plan", "_polyphase", "_problem"},
     "streaming": {"_engine", "_errors", "_problem"},
     "graph": {"_errors", "_problem"},
     "cli": {"_engine", "_errors", "_filtering", "_recording"},

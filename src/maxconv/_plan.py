@@ -18,6 +18,9 @@ COSTS = Path(__file__).with_name("_costs.json")
 """What was measured, in nanoseconds and bytes per second, with device, versions and date; `poe bench calibrate` writes
 it. Read at the first choice, not at import: loading `json` takes 2 ms."""
 
+_POLYPHASE_NS_PER_BYTE = 0.045
+"""Of a multiply-add's elements, at up = 3, down = 2 (header of polyphase_cpu.mojo)."""
+
 FEWEST_FFT_TAPS = 32
 """Below, no block length beats the direct kernel at any length."""
 
@@ -172,3 +175,12 @@ def prefers_gpu(problem: Problem, itemsize: int, method: str) -> bool:
     True
     """
     return gpu_seconds(problem, itemsize, method) < cpu_seconds(problem, itemsize, method)
+
+
+def resampling_prefers_gpu(samples: int, outputs: int, multiply_adds: int, itemsize: int) -> bool:
+    """Tell whether resampling host arrays on a GPU, both transfers included, is expected to be faster than the CPU."""
+    there = costs("gpu")
+    upload = samples * itemsize / there["upload_bytes_per_second"]
+    download = outputs * itemsize / there["download_bytes_per_second"]
+    here = _shared(multiply_adds * itemsize * _POLYPHASE_NS_PER_BYTE, multiply_adds // MULTIPLY_ADDS_PER_WORKER)
+    return float(1e-9 * there["host_call"] + upload + download) < 1e-9 * here

@@ -6,6 +6,7 @@ on a CPU or an NVIDIA GPU; *graph* (`models.py`, MAX models) serves every other 
 
 from __future__ import annotations
 
+import math
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from .._errors import DeviceError, DtypeError
 from .._problem import kernel_dtype
 from . import devices, native
 from .buffers import compact, host_buffer, to_numpy, upload
+from .buffers import download as download
 from .report import report as report
 
 if TYPE_CHECKING:
@@ -89,10 +91,10 @@ def run_fft(function: str, problem: Problem, x: Any, k: Any, nfft: int, device: 
     from . import spectra  # loads MAX
 
     dtype = kernel_dtype(x.dtype)
-    with _blame_memory(problem, dtype, device):
+    with _blame_memory(_elements(problem), dtype, device):
         there = upload(x, device) if isinstance(x, np.ndarray) else x
         taps = spectra.of_taps(problem, dtype, device, compact(k) if isinstance(k, np.ndarray) else k, nfft)
-        return _like(x, spectra.convolve(problem, dtype, device, there, taps, nfft))
+        return _like(x, spectra.convolve(problem, dtype, device, there, taps, nfft), x.dtype)
 
 
 def serves_fft(device: str) -> bool:
@@ -100,52 +102,104 @@ def serves_fft(device: str) -> bool:
     return device == "cpu" or devices.handle(device).api == "cuda"
 
 
-def resample(x: np.ndarray, h: np.ndarray, up: int, down: int, part: tuple[int, int]) -> np.ndarray:
-    """Compute the outputs (start, count) of upsampling, filtering and downsampling rows on the CPU.
+def resample(
+    x: Any,
+    h: np.ndarray,
+    rates: tuple[int, int],
+    part: tuple[int, int],
+    beyond: tuple[int, float] = (0, 0.0),
+    device: str = "cpu",
+) -> Any:
+    """Compute the outputs (start, count) of upsampling, filtering and downsampling rows.
 
     Parameters
     ----------
-    x, h
-        Signals (rows, N) and taps (K), both float32 or both float64, in any memory layout.
-    up, down
-        Rates, at least 1.
+    x
+        Signals (rows, N), float32 or float64 like `h`: a NumPy array in any memory layout; or a contiguous
+        `max.driver.Buffer` of any rank and type on `device`.
+    h
+        Taps (K) in host memory.
+    rates
+        (up, down), at least 1.
     part
         Index of the first output on the output grid, and how many.
+    beyond
+        How signals go on beyond their ends, (mode, value) of `_ops/shared/extension.mojo`; nothing by default.
+    device
+        "cpu" or "gpu:<id>".
+
+    Returns
+    -------
+    numpy.ndarray or max.driver.Buffer
+        y, like x, but of the dtype of `h`.
     """
     start, outputs = part
+    if device != "cpu":
+        return _resample_on_accelerator(x, h, (*rates, start, outputs), beyond, device)
     y = np.empty((len(x), outputs), x.dtype)
-    native.resample_on_cpu(y, compact(x), compact(h), up, down, start)
+    native.resample_on_cpu(y, compact(x), compact(h), rates, start, beyond)
     return y
+
+
+def _resample_on_accelerator(
+    x: Any, h: np.ndarray, sizes: tuple[int, int, int, int], beyond: tuple[int, float], device: str
+) -> Any:
+    from max.driver import Buffer  # MAX loads when it is needed
+    from max.dtype import DType
+
+    handle = devices.handle(device)
+    if handle.api != "cuda":
+        message = f"resampling is served by the CPU and by NVIDIA GPUs so far; {device} is a {handle.api} device"
+        raise DeviceError(message)
+    dtype, outputs = h.dtype.name, sizes[-1]
+    shape = tuple(x.shape)
+    rows = math.prod(shape[:-1])
+    context = handle._device_context_ptr()  # noqa: SLF001  # MAX has no public name for addresses
+    with _blame_memory(rows * (shape[-1] + outputs) + len(h), dtype, device):
+        taps = upload(h, device)
+        signal = upload(x, device) if isinstance(x, np.ndarray) else x
+        if signal.dtype.name != dtype:
+            signal = Buffer(DType[dtype], shape, device=handle)
+            addresses = signal._data_ptr(), x._data_ptr()  # noqa: SLF001
+            native.cast_on_gpu(x.dtype.name, dtype, context, addresses, math.prod(shape))
+        y = Buffer(DType[dtype], (*shape[:-1], outputs), device=handle)
+        pointers = y._data_ptr(), signal._data_ptr(), taps._data_ptr()  # noqa: SLF001
+        native.resample_on_gpu(dtype, context, pointers, (shape[-1], len(h), *sizes, rows), beyond)
+        return _like(x, y, h.dtype)
 
 
 def _run_on_accelerator(problem: Problem, dtype: str, x: Any, k: Any, device: str, way: str | None) -> Any:
     is_native = way == "native" or (way is None and devices.handle(device).api == "cuda")
     launch = _launch_native if is_native else _launch_graph
-    with _blame_memory(problem, dtype, device):
+    with _blame_memory(_elements(problem), dtype, device):
         there = (upload(array, device) if isinstance(array, np.ndarray) else array for array in (x, k))
-        return _like(x, launch(problem, dtype, device, *there))
+        return _like(x, launch(problem, dtype, device, *there), x.dtype)
 
 
 @contextmanager
-def _blame_memory(problem: Problem, dtype: str, device: str) -> Iterator[None]:
+def _blame_memory(elements: int, dtype: str, device: str) -> Iterator[None]:
     """Say in Python's words that an accelerator's memory is full."""
     try:
         yield
     except ValueError as error:
         if "cannot satisfy allocation" not in str(error):
             raise
-        elements = problem.rows * (problem.samples + problem.outputs) + problem.tap_rows * problem.taps
         message = f"{device} has not enough free memory for {elements:,} elements of {dtype}"
         raise MemoryError(message) from None
 
 
-def _like(x: Any, y: Any) -> Any:
+def _elements(problem: Problem) -> int:
+    """Count the elements of all arrays of a problem."""
+    return problem.rows * (problem.samples + problem.outputs) + problem.tap_rows * problem.taps
+
+
+def _like(x: Any, y: Any, dtype: np.dtype) -> Any:
     """Copy a result to host memory if the signal came from there."""
     if not isinstance(x, np.ndarray):
         return y
     from max.driver import CPU
 
-    return to_numpy(y.to(CPU()), x.dtype)
+    return to_numpy(y.to(CPU()), dtype)
 
 
 def _launch_native(problem: Problem, dtype: str, device: str, x: Any, k: Any) -> Any:

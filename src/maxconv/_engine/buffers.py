@@ -36,3 +36,13 @@ def to_numpy(buffer: Any, dtype: np.dtype) -> np.ndarray:
 def upload(array: np.ndarray, device: str) -> Any:
     """Copy an array to an accelerator."""
     return host_buffer(compact(array), array.dtype.name).to(devices.handle(device))
+
+
+def download(buffer: Any) -> np.ndarray:
+    """Copy an accelerator's array to host memory; bfloat16, foreign to NumPy, becomes float32."""
+    from max.driver import CPU
+
+    here = buffer.to(CPU())
+    if buffer.dtype.name == "bfloat16":
+        return (to_numpy(here, np.dtype(np.uint16)).astype(np.uint32) << 16).view(np.float32)
+    return to_numpy(here, np.dtype(buffer.dtype.name))

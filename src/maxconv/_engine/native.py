@@ -87,11 +87,16 @@ def _plan(content: bytes, shape: tuple[int, ...], dtype: str, flip: bool, nfft: 
     return plan
 
 
-def resample_on_cpu(y: np.ndarray, x: np.ndarray, h: np.ndarray, up: int, down: int, start: int) -> None:
-    """Fill `y` (rows, outputs) from `x` (rows, N) and taps `h` (K), contiguous and of one type, float32 or float64."""
+def resample_on_cpu(
+    y: np.ndarray, x: np.ndarray, h: np.ndarray, rates: tuple[int, int], start: int, beyond: tuple[int, float]
+) -> None:
+    """Fill `y` (rows, outputs) from `x` (rows, N) and taps `h` (K), contiguous and of one type, float32 or float64.
+
+    `rates` are (up, down), `beyond` is (mode, value) of `_ops/shared/extension.mojo`.
+    """
     if not _cpu_functions:
         _cpu_functions.update(_find_cpu_functions())
-    _cpu_functions[f"polyphase_{x.dtype.name}"](y, x, h, (up, down), start, _max_workers())
+    _cpu_functions[f"polyphase_{x.dtype.name}"](y, x, h, rates, start, beyond, _max_workers())
 
 
 def _border(problem: Problem) -> tuple[int, float]:
@@ -129,6 +134,22 @@ def overlap_save_on_gpu(
     sizes = problem.samples, problem.taps, problem.outputs, problem.pad_left, problem.rows, problem.tap_rows
     kernel = getattr(_extension("gpu_fft"), f"overlap_save_{dtype}")
     kernel(context, arrays, (*sizes, nfft, matrices), _border(problem))
+
+
+def resample_on_gpu(
+    dtype: str, context: int, addresses: tuple[int, int, int], sizes: tuple[int, ...], beyond: tuple[int, float]
+) -> None:
+    """Enqueue the resampling of rows.
+
+    `addresses` are those of y, x and h, `sizes` are (N, K, up, down, start, L_out, rows); `dtype` is float32 or
+    float64, `beyond` as for `resample_on_cpu`.
+    """
+    getattr(_extension("gpu"), f"polyphase_{dtype}")(context, addresses, sizes, beyond)
+
+
+def cast_on_gpu(source: str, target: str, context: int, addresses: tuple[int, int], count: int) -> None:
+    """Enqueue the conversion of `count` elements; `addresses` are those of y and x, `target` float32 or float64."""
+    getattr(_extension("gpu"), f"cast_{target}")(context, addresses, count, source)
 
 
 def build(kind: str, target: Path, *, cpu_level: str | None = None, gpu: str = GPU_BASELINE) -> None:

@@ -13,6 +13,7 @@ from _ops.kernels.direct_cpu import direct_cpu
 from _ops.kernels.overlap_save_cpu import overlap_save_cpu, plan_length, prepare_plan
 from _ops.kernels.polyphase_cpu import polyphase_cpu
 from _ops.shared.accumulate import accum_dtype
+from _ops.shared.extension import Extension
 from _ops.shared.geometry import Geometry
 from _ops.shared.polyphase_geometry import PolyphaseGeometry
 from numpy_array import data_of, length_of, rows_of
@@ -271,6 +272,7 @@ def polyphase_into[
     h: PythonObject,
     rates: PythonObject,
     start: PythonObject,
+    extension: PythonObject,
     max_workers: PythonObject,
 ) raises -> PythonObject:
     """Fills y by upsampling, filtering and downsampling x.
@@ -284,13 +286,14 @@ def polyphase_into[
         h: Taps, likewise (K).
         rates: (up, down).
         start: Index of the first output on the output grid.
+        extension: (mode, value) as in `Extension`.
         max_workers: Upper bound of threads; 0 for one per core.
 
     Returns:
         None.
 
     Raises:
-        If one of the last three arguments does not hold integers.
+        If one of the last four arguments does not hold numbers.
     """
     var geometry = PolyphaseGeometry(
         samples=length_of(x),
@@ -306,7 +309,8 @@ def polyphase_into[
     var output = data_of[dtype](y)
     var signal = data_of[dtype](x)
     var taps = data_of[dtype](h)
+    var beyond = Extension[dtype](Int(py=extension[0]), Scalar[dtype](Float64(py=extension[1])))
     var workers = Int(py=max_workers)
     with GILReleased(Python()):
-        polyphase_cpu(output, signal, taps, geometry, workers)
+        polyphase_cpu(output, signal, taps, geometry, workers, beyond)
     return PythonObject(None)

@@ -9,8 +9,12 @@ from std.python import PythonObject
 from std.python.bindings import PythonModuleBuilder
 from max.gpu.host import DeviceContext
 
+from _ops.kernels.cast_gpu import cast_gpu
 from _ops.kernels.direct_gpu import direct_gpu
+from _ops.kernels.polyphase_gpu import polyphase_gpu
+from _ops.shared.extension import Extension
 from _ops.shared.geometry import Geometry
+from _ops.shared.polyphase_geometry import PolyphaseGeometry
 from python_border import border_of
 
 
@@ -31,6 +35,10 @@ def PyInit_gpu() abi("C") -> PythonObject:
         module.def_function[direct_into[DType.int16]]("direct_int16")
         module.def_function[direct_into[DType.int32]]("direct_int32")
         module.def_function[direct_into[DType.int64]]("direct_int64")
+        module.def_function[polyphase_into[DType.float32]]("polyphase_float32")
+        module.def_function[polyphase_into[DType.float64]]("polyphase_float64")
+        module.def_function[cast_into[DType.float32]]("cast_float32")
+        module.def_function[cast_into[DType.float64]]("cast_float64")
         return module.finalize()
     except e:
         abort(String("maxconv: the native GPU extension could not be initialised: ", e))
@@ -73,6 +81,92 @@ def direct_into[dtype: DType](context: PythonObject, arrays: PythonObject, sizes
         border_of[dtype](sizes[7], sizes[8]),
     )
     return PythonObject(None)
+
+
+def polyphase_into[
+    dtype: DType
+](context: PythonObject, arrays: PythonObject, sizes: PythonObject, extension: PythonObject) raises -> PythonObject:
+    """Enqueues upsampling, filtering and downsampling of x into y; returns before it is computed.
+
+    Parameters:
+        dtype: Element type of all three arrays.
+
+    Args:
+        context: As for `direct_into`.
+        arrays: Device addresses (y, x, h).
+        sizes: (N, K, up, down, start, L_out, rows) as in `PolyphaseGeometry`; the rows are contiguous.
+        extension: (mode, value) as in `Extension`.
+
+    Returns:
+        None.
+
+    Raises:
+        If the launch is refused.
+    """
+    var geometry = PolyphaseGeometry(
+        samples=Int(py=sizes[0]),
+        taps=Int(py=sizes[1]),
+        up=Int(py=sizes[2]),
+        down=Int(py=sizes[3]),
+        start=Int(py=sizes[4]),
+        outputs=Int(py=sizes[5]),
+        rows=Int(py=sizes[6]),
+        x_stride=Int(py=sizes[0]),
+        y_stride=Int(py=sizes[5]),
+    )
+    var device = DeviceContext(Pointer[NoneType, MutUntrackedOrigin](unsafe_from_address=Int(py=context)))
+    polyphase_gpu(
+        device_pointer[dtype](arrays[0]),
+        device_pointer[dtype](arrays[1]),
+        device_pointer[dtype](arrays[2]),
+        geometry,
+        Extension[dtype](Int(py=extension[0]), Float64(py=extension[1]).cast[dtype]()),
+        device,
+    )
+    return PythonObject(None)
+
+
+def cast_into[
+    dtype: DType
+](context: PythonObject, arrays: PythonObject, count: PythonObject, source: PythonObject) raises -> PythonObject:
+    """Enqueues the conversion of x into y; returns before it is done.
+
+    Parameters:
+        dtype: Element type of y.
+
+    Args:
+        context: As for `direct_into`.
+        arrays: Device addresses (y, x).
+        count: How many elements.
+        source: Name of the element type of x.
+
+    Returns:
+        None.
+
+    Raises:
+        If there is no such type, or the launch is refused.
+    """
+    var device = DeviceContext(Pointer[NoneType, MutUntrackedOrigin](unsafe_from_address=Int(py=context)))
+    var name = String(py=source)
+    comptime for given in [
+        DType.bool,
+        DType.float16,
+        DType.bfloat16,
+        DType.float32,
+        DType.float64,
+        DType.int8,
+        DType.int16,
+        DType.int32,
+        DType.int64,
+        DType.uint8,
+        DType.uint16,
+        DType.uint32,
+        DType.uint64,
+    ]:
+        if name == String(given):
+            cast_gpu(device_pointer[dtype](arrays[0]), device_pointer[given](arrays[1]), Int(py=count), device)
+            return PythonObject(None)
+    raise Error("cast_into: no element type ", name)
 
 
 def device_pointer[dtype: DType](address: PythonObject) raises -> Pointer[Scalar[dtype], MutAnyOrigin]:
