@@ -178,11 +178,7 @@ def choose_method(n: int, k: int, mode: str = "full", dtype: Any = np.float32, *
     Notes
     -----
     In the place of `scipy.signal.choose_conv_method`. The model: time per multiply-add, and per element of a
-    <<<<<<< HEAD
     transformed block by its length, as measured on the machines that `_costs.json` names; threads by the work.
-    =======
-    transformed block by its length, as measured on the machine that `_costs.json` names; threads by the work.
-    >>>>>>> 41f092cea05cb27dd815de43ad6435ebff8c052a
 
     Examples
     --------

@@ -15,8 +15,9 @@ import numpy as np
 from .._errors import DeviceError, DtypeError
 from .._problem import kernel_dtype
 from . import devices, native
-from .buffers import compact, host_buffer, to_numpy, upload
+from .buffers import compact, host_buffer, to_numpy
 from .buffers import download as download
+from .buffers import upload as upload
 from .report import report as report
 
 if TYPE_CHECKING:
