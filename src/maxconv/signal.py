@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from . import _composed, _plan, _problem
-from ._engine import arrays, devices, run, run_fft
+from ._engine import arrays, devices, has_columns, run, run_columns, run_fft
 from ._errors import ArgumentError, DeviceError, DtypeError, ShapeError
 
 METHODS = ("auto", "direct", "fft")
@@ -276,11 +276,58 @@ def _apply_along_axis(
     last_x = np.moveaxis(x, axis, -1)
     last_k = np.moveaxis(k, axis, -1) if k.ndim == x.ndim else k
     _problem.batch_shape(function, last_x.shape, last_k.shape)
+    if last_k.size == last_k.shape[-1]:
+        y = _apply_down_columns(function, x, last_k.reshape(-1), mode, method, axis, device, flip)
+        if y is not None:
+            return y
     return np.moveaxis(_apply_here(function, last_x, last_k, mode, method, device, flip), -1, axis)
 
 
+def _apply_down_columns(
+    function: str, x: np.ndarray, k: np.ndarray, mode: str, method: str, axis: int, device: str, flip: bool
+) -> np.ndarray | None:
+    """Convolve along an axis that is not the last in memory, where x lies; None if the moved axis serves better.
+
+    The result has the memory order of x. An FFT, or signal and taps that change places, need rows.
+    """
+    order = sorted(range(x.ndim), key=lambda each: -x.strides[each])  # from the slowest axis in memory to the fastest
+    if x.flags.c_contiguous:
+        order.sort()
+    ordered, place = x.transpose(order), order.index(axis)
+    inner = ordered.shape[place + 1 :]
+    if math.prod(inner) == 1 or not ordered.flags.c_contiguous:
+        return None
+    problem = _problem.part_of_full(x.shape[axis], len(k), mode, flip)._replace(batch=ordered.shape[:place])
+    common = _common_dtype(function, x.dtype, k.dtype)
+    if (flip and problem.taps > problem.samples) or not _is_summed(problem, math.prod(inner), common, method):
+        return None
+    if device == "auto":
+        device = _cheapest(problem._replace(batch=(*problem.batch, *inner)), common, "direct")
+    if not has_columns(device):
+        return None
+
+    def down(x: np.ndarray, k: np.ndarray) -> np.ndarray:
+        if x.dtype.kind in "cb":
+            return _composed.apply(x, k, flip, down)
+        batch = x.shape[: x.ndim - 1 - len(inner)]  # complex numbers come as a batch of two parts
+        result: np.ndarray = run_columns(function, problem._replace(batch=batch), x, k, device, inner=inner)
+        return result
+
+    y = down(ordered.astype(common, copy=False), k.astype(common, copy=False))
+    back: np.ndarray = y.transpose(np.argsort(order))
+    return back
+
+
+def _is_summed(problem: _problem.Problem, columns: int, dtype: np.dtype, method: str) -> bool:
+    """Tell whether a method sums directly on the CPU, for each of some columns and each row of a batch."""
+    if method != "auto" or problem.taps < _plan.FEWEST_FFT_TAPS or dtype.kind in "iub":
+        return method != "fft"
+    wide = 8 if dtype.name in {"float64", "complex128"} else 4
+    return _plan.choose(problem._replace(batch=(*problem.batch, columns)), wide).method == "direct"
+
+
 def _apply_there(function: str, x: Any, k: Any, mode: str, method: str, axis: int, device: str, flip: bool) -> Any:
-    """Convolve arrays on an accelerator, along their last axis, where they lie."""
+    """Convolve arrays on an accelerator where they lie; along another axis than the last with one filter."""
     if method == "fft":
         message = f'{function}: method="fft" is served by the CPU only so far, but in1 and in2 are on {device}'
         raise ArgumentError(message)
@@ -290,12 +337,12 @@ def _apply_there(function: str, x: Any, k: Any, mode: str, method: str, axis: in
             f"{function}: in1 has rank {rank}, but in2 has rank {len(k.shape)}; expected the same rank, or 1 for in2"
         )
         raise ShapeError(message)
-    if _problem.normalized_axis(function, axis, rank) != rank - 1:
-        message = f"{function}: axis={axis} of arrays on {device}; expected the last axis, in contiguous memory"
-        raise ArgumentError(message)
+    along = _problem.normalized_axis(function, axis, rank)
     if (name := x.dtype.name) in _problem.COMPOSED_DTYPES:
         message = f"{function}: elements of type {name} are served in host memory only; in1 is on {device}"
         raise DtypeError(message)
+    if along != rank - 1:
+        return _apply_down_columns_there(function, x, k, mode, along, device, flip)
     batch = tuple(x.shape[:-1])
     tap_rows = math.prod(k.shape[:-1])
     if tap_rows != 1 and tuple(k.shape[:-1]) != batch:
@@ -306,6 +353,20 @@ def _apply_there(function: str, x: Any, k: Any, mode: str, method: str, axis: in
     if flip and not batch and problem.taps > problem.samples:
         x, k, problem = k, x, _problem.swapped(problem)
     return run(function, problem, x, k, device)
+
+
+def _apply_down_columns_there(function: str, x: Any, k: Any, mode: str, axis: int, device: str, flip: bool) -> Any:
+    """Convolve arrays on an accelerator along an axis that is not the last."""
+    if not has_columns(device):
+        message = f"{function}: axis={axis} of arrays on {device}; expected the last axis, in contiguous memory"
+        raise ArgumentError(message)
+    taps = math.prod(k.shape)
+    if len(k.shape) > 1 and taps != k.shape[axis]:
+        message = f"{function}: in1 and in2 have shapes {tuple(x.shape)} and {tuple(k.shape)}; on {device} in2 must be "
+        message += f"one filter along axis {axis}"
+        raise ShapeError(message)
+    problem = _problem.part_of_full(x.shape[axis], taps, mode, flip)._replace(batch=tuple(x.shape[:axis]))
+    return run_columns(function, problem, x, k, device, inner=tuple(x.shape[axis + 1 :]))
 
 
 def _cheapest(problem: _problem.Problem, dtype: np.dtype, method: str) -> str:

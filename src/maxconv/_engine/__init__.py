@@ -6,6 +6,7 @@ on a CPU or an NVIDIA GPU; *graph* (`models.py`, MAX models) serves every other 
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +17,12 @@ from . import devices, native
 from .report import report as report
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .._problem import Problem
+
+OMIT = 0
+"""Nothing lies beyond the ends of a signal: the first constant of `_ops/shared/border.mojo`."""
 
 
 def run(function: str, problem: Problem, x: Any, k: Any, device: str, *, way: str | None = None) -> Any:
@@ -41,12 +47,10 @@ def run(function: str, problem: Problem, x: Any, k: Any, device: str, *, way: st
     numpy.ndarray or max.driver.Buffer
         y, like x, of shape `problem.shape`. A Buffer is complete once its device's default queue has come to it.
     """
-    if x.dtype != k.dtype:
-        message = f"{function}: in1 is {x.dtype.name}, but in2 is {k.dtype.name}; on {device} both must have one dtype"
-        raise DtypeError(message)
-    dtype = kernel_dtype(x.dtype)
+    dtype = _common_kernel_dtype(function, x, k, device)
     if device != "cpu":
-        return _run_on_accelerator(problem, dtype, x, k, device, way)
+        is_native = way == "native" or (way is None and _is_native(device))
+        return _run_on_accelerator(problem, dtype, x, k, device, _launch_native if is_native else _launch_graph)
     x, k = _compact(x), _compact(k)
     if way == "graph":
         from . import models  # loads MAX
@@ -59,6 +63,66 @@ def run(function: str, problem: Problem, x: Any, k: Any, device: str, *, way: st
     y = np.empty((problem.rows, problem.outputs), x.dtype)
     native.run_on_cpu(problem, dtype, y, x, k)
     return y.reshape(problem.shape)
+
+
+def run_columns(
+    function: str,
+    problem: Problem,
+    x: Any,
+    k: Any,
+    device: str,
+    *,
+    inner: tuple[int, ...],
+    border: int = OMIT,
+    cval: float = 0,
+) -> Any:
+    """Compute the output of a problem along an axis that is not the last, by sums, without a transposed copy.
+
+    Parameters
+    ----------
+    function
+        The public function, for messages.
+    problem
+        What to compute; its batch is the shape before the axis.
+    x, k
+        Signals (batch, N, inner) and taps (K), or (K, inner) with a filter for each column; as in `run`.
+    device
+        "cpu", or a "gpu:<id>" that `has_columns`.
+    inner
+        The shape behind the axis.
+    border, cval
+        What lies beyond the ends of a column, a constant of `_ops/shared/border.mojo`; and the value of a constant one.
+
+    Returns
+    -------
+    numpy.ndarray or max.driver.Buffer
+        y, like x, of shape (batch, L_out, inner).
+    """
+    dtype = _common_kernel_dtype(function, x, k, device)
+    columns, shape = math.prod(inner), (*problem.shape, *inner)
+    # Unsigned integers share the signed kernels, which take the same bits.
+    beyond = border, float(cval) if "float" in dtype else (int(cval) + 2**63) % 2**64 - 2**63
+    if device == "cpu":
+        x, k = _compact(x), _compact(k)
+        y = np.empty(shape, x.dtype)
+        native.columns_on_cpu(problem, dtype, y, x, k, columns, beyond)
+        return y
+
+    def launch(problem: Problem, dtype: str, device: str, x: Any, k: Any) -> Any:
+        from max.driver import Buffer
+
+        handle = devices.handle(device)
+        y = Buffer(x.dtype, shape, device=handle)
+        context = handle._device_context_ptr()  # noqa: SLF001  # MAX has no public name for addresses
+        native.columns_on_gpu(problem, dtype, context, (y, x, k), columns, beyond)
+        return y
+
+    return _run_on_accelerator(problem, dtype, x, k, device, launch)
+
+
+def has_columns(device: str) -> bool:
+    """Tell whether `run_columns` serves a device: the native way does, the graph way does not."""
+    return device == "cpu" or _is_native(device)
 
 
 def run_fft(problem: Problem, x: np.ndarray, k: np.ndarray, nfft: int) -> np.ndarray:
@@ -89,9 +153,23 @@ def resample(x: np.ndarray, h: np.ndarray, up: int, down: int, part: tuple[int, 
     return y
 
 
-def _run_on_accelerator(problem: Problem, dtype: str, x: Any, k: Any, device: str, way: str | None) -> Any:
+def _common_kernel_dtype(function: str, x: Any, k: Any, device: str) -> str:
+    """Name the kernels that serve both operands; refuse operands of two types."""
+    if x.dtype != k.dtype:
+        message = f"{function}: in1 is {x.dtype.name}, but in2 is {k.dtype.name}; on {device} both must have one dtype"
+        raise DtypeError(message)
+    return kernel_dtype(x.dtype)
+
+
+def _is_native(device: str) -> bool:
+    """Tell whether the native way serves an accelerator."""
+    return bool(devices.handle(device).api == "cuda")
+
+
+def _run_on_accelerator(
+    problem: Problem, dtype: str, x: Any, k: Any, device: str, launch: Callable[[Problem, str, str, Any, Any], Any]
+) -> Any:
     handle = devices.handle(device)
-    launch = _launch_graph if way == "graph" or (way is None and handle.api != "cuda") else _launch_native
     try:
         if not isinstance(x, np.ndarray):
             return launch(problem, dtype, device, x, k)

@@ -252,10 +252,11 @@ def compute_block[
     var begin = columns.first_step(first, BLOCK_ROWS)
     var end = columns.end_step(first)
     var paired = taps - taps % (2 * PAIR)
-    for block in range(begin, min(paired, end), 2 * PAIR):
-        add_taps[vectors=vectors, distance=PAIR](sums, columns, first, column, block, block + PAIR)
-    if end > paired:
-        add_taps[vectors=vectors, distance=0](sums, columns, first, column, max(begin, paired), taps)
+    for block in range(begin, end, 2 * PAIR):
+        var distance = PAIR if block < paired else 0
+        add_taps[vectors=vectors](
+            sums, columns, first, column, block, block + PAIR if block < paired else taps, distance
+        )
 
     comptime for row in range(BLOCK_ROWS):
         if first + row < columns.geometry.outputs:
@@ -270,7 +271,7 @@ def compute_block[
 
 @always_inline
 def add_taps[
-    dtype: DType, per_column: Bool, acc: DType, width: SIMDLength, count: Int, //, vectors: Int, distance: Int
+    dtype: DType, per_column: Bool, acc: DType, width: SIMDLength, count: Int, //, vectors: Int
 ](
     mut sums: Array[SIMD[acc, width], count],
     columns: Columns[dtype, per_column],
@@ -278,6 +279,7 @@ def add_taps[
     column: Int,
     begin: Int,
     end: Int,
+    distance: Int,
 ):
     """Adds the taps [begin, end) to a block, each followed by the one `distance` behind it.
 
@@ -291,7 +293,6 @@ def add_taps[
         width: Lanes of a vector.
         count: BLOCK_ROWS * vectors.
         vectors: Vectors of a row.
-        distance: Between two taps that are added in turn; 0 to add each tap alone.
 
     Args:
         sums: The block's sums, row by row.
@@ -300,14 +301,14 @@ def add_taps[
         column: First column.
         begin: First tap.
         end: One past the last.
+        distance: Between two taps that are added in turn; 0 to add each tap alone.
     """
     comptime LEAD = BLOCK_ROWS - 1
 
     @always_inline
     def step[from_row: Int, to_row: Int](tap: Int) {mut sums, imm}:
-        add_row[vectors=vectors, from_row=from_row, to_row=to_row](sums, columns, first, column, tap)
-        comptime if distance > 0:
-            add_row[vectors=vectors, from_row=from_row, to_row=to_row](sums, columns, first, column, tap + distance)
+        for each in range(tap, tap + distance + 1, max(1, distance)):  # a loop, because it halves the code
+            add_row[vectors=vectors, from_row=from_row, to_row=to_row](sums, columns, first, column, each)
 
     if end - begin < LEAD:
         comptime for row in range(BLOCK_ROWS):
