@@ -129,13 +129,17 @@ def test_mojo_tests_pass(test):
 
 @pytest.mark.parametrize("target", ["sm_90a"])
 def test_gpu_kernels_compile_without_a_gpu(tmp_path, target):
-    """Each type's kernel compiles for Hopper, with vector reads and no local memory."""
+    """Each type's kernels compile for Hopper, with vector reads and no local memory."""
     arguments = ["--target-accelerator", target, "-I", str(PACKAGE), str(PACKAGE / "_native/gpu.mojo")]
     toolchain.run_mojo("build", "--emit", "asm", *arguments, "-o", str(tmp_path / "gpu.s"))
-    kernels = [path.read_text() for path in tmp_path.glob("*.ptx")]
-    assert len(kernels) == 8
-    for kernel in kernels:
+    kernels = {path.name: path.read_text() for path in tmp_path.glob("*.ptx")}
+    for kernel in kernels.values():
         assert f".target {target}" in kernel
         assert "__local_depot" not in kernel
-        assert "ld.global.nc.v" in kernel
-        assert "bar.sync" in kernel
+    direct = [kernel for name, kernel in kernels.items() if "direct_gpu" in name]
+    assert len(direct) == 8
+    assert all("ld.global.nc.v" in kernel and "bar.sync" in kernel for kernel in direct)
+    # One filter or one per column, in vectors or element by element.
+    columns = [kernel for name, kernel in kernels.items() if "columns_gpu" in name]
+    assert len(columns) == 4 * 8
+    assert sum("ld.global.nc.v" in kernel and "st.global.v" in kernel for kernel in columns) == 2 * 8

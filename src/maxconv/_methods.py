@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import _plan
-from ._engine import devices, run, run_fft, serves_fft
+from ._engine import devices, is_native, run, run_columns, run_fft
 from ._errors import ArgumentError, DtypeError
 
 if TYPE_CHECKING:
@@ -43,6 +43,68 @@ def apply(function: str, problem: Problem, x: Any, k: Any, method: str, device: 
     return run(function, problem, x, k, device)
 
 
+def along_axis(
+    function: str, problem: Problem, x: np.ndarray, k: np.ndarray, axis: int, method: str, device: str
+) -> np.ndarray:
+    """Compute a problem for every line of a host array along an axis, with one filter.
+
+    Lines whose samples are not neighbours in memory are summed where they lie; for an FFT they are copied into rows.
+
+    Parameters
+    ----------
+    function, method, device
+        As for `apply`.
+    problem
+        What to compute for one line.
+    x, k
+        Signals of any rank, taps (K).
+    axis
+        Counted from the end, hence negative.
+    """
+    y = None if x.ndim == 1 else _down_columns(function, problem, x, k, axis, method, device)
+    if y is not None:
+        return y
+    rows = np.moveaxis(x, axis, -1)
+    batch = rows.shape[:-1]
+    if batch:
+        rows, k = rows.reshape(-1, problem.samples), k[None]
+    y = apply(function, problem._replace(batch=batch), rows, k, method, device)
+    return np.moveaxis(y, -1, axis)
+
+
+def _down_columns(
+    function: str, problem: Problem, x: np.ndarray, k: np.ndarray, axis: int, method: str, device: str
+) -> np.ndarray | None:
+    """Sum along an axis that is not the last in memory, where x lies; None if rows serve better.
+
+    The result has the memory order of x.
+    """
+    order = sorted(range(x.ndim), key=lambda each: -x.strides[each])  # from the slowest axis in memory to the fastest
+    if x.flags.c_contiguous:
+        order.sort()
+    ordered, place = x.transpose(order), order.index(x.ndim + axis)
+    inner = ordered.shape[place + 1 :]
+    if math.prod(inner) == 1 or not ordered.flags.c_contiguous:
+        return None
+    lines = problem._replace(batch=(*ordered.shape[:place], *inner))
+    if device == "auto":
+        device = _cheapest(lines, x.dtype, method)
+    if not is_native(device) or not _is_summed(lines, x.dtype, method, device):
+        return None
+    y = run_columns(function, problem._replace(batch=ordered.shape[:place]), ordered, k, inner, device)
+    back: np.ndarray = y.transpose(np.argsort(order))
+    return back
+
+
+def _is_summed(problem: Problem, dtype: np.dtype, method: str, device: str) -> bool:
+    """Tell whether a method sums directly."""
+    if method != "auto" or dtype.kind in "iu" or (device == "cpu" and problem.taps < _plan.FEWEST_FFT_TAPS):
+        return method != "fft"
+    if device == "cpu":
+        return _plan.choose(problem, max(4, dtype.itemsize)).method == "direct"
+    return _plan.choose_on_gpu(problem, dtype.itemsize).method == "direct"
+
+
 def _cheapest(problem: Problem, dtype: np.dtype, method: str) -> str:
     """Choose the device for host arrays; MAX is not even loaded for work that no GPU would do faster."""
     if method == "auto" and dtype.kind in "iu":
@@ -74,7 +136,7 @@ def _by_fft_here(function: str, problem: Problem, x: np.ndarray, k: np.ndarray, 
 def _by_fft_there(function: str, problem: Problem, x: Any, k: Any, method: str, device: str) -> Any:
     """Convolve on an accelerator by overlap-save if that was asked for or promises to be faster; None if not."""
     name = x.dtype.name
-    if method == "auto" and (name not in _FLOAT_BYTES or not serves_fft(device)):
+    if method == "auto" and (name not in _FLOAT_BYTES or not is_native(device)):
         return None
     if name not in _FLOAT_BYTES:
         if not isinstance(x, np.ndarray):

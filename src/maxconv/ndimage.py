@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from . import _composed, _methods, _problem
-from ._engine import arrays, devices
+from ._engine import arrays, devices, is_native, run_columns
 from ._errors import ArgumentError, DeviceError, DtypeError, ShapeError
 
 #: SciPy's name of a mode -> the border of a `Problem`.
@@ -194,12 +194,12 @@ def _apply(
     if output is not None:
         message = f"{function}: output is for inputs in host memory, but input is on {place}; expected None"
         raise ArgumentError(message)
-    if axis != rank - 1:
+    if axis != rank - 1 and not is_native(place):
         message = f"{function}: axis={axis} of an input on {place}; expected the last axis, in contiguous memory"
         raise ArgumentError(message)
     if place_of_k == "cpu":
         k = _like_input(function, x, k, place, is_weak)
-    y = _apply_there(function, problem, x, k, number, place)
+    y = _apply_there(function, problem, x, k, axis, number, place)
     return y if restore is None else restore(y)
 
 
@@ -230,10 +230,7 @@ def _apply_here(
         common = np.dtype(np.float64)  # as SciPy, for whom every sum is one
     if x.size:
         x, k = x.astype(common, copy=False), k.astype(common, copy=False)
-        if axis == x.ndim - 1:
-            y = _filter(function, problem, x, k, cval, device)
-        else:
-            y = np.moveaxis(_filter(function, problem, np.moveaxis(x, axis, -1), k, cval, device), -1, axis)
+        y = _filter(function, problem, x, k, axis - x.ndim, cval, device)
     else:
         y = np.empty(x.shape, dtype)
     if not isinstance(output, np.ndarray):
@@ -243,33 +240,31 @@ def _apply_here(
 
 
 def _filter(
-    function: str, problem: _problem.Problem, x: np.ndarray, k: np.ndarray, cval: complex, device: str
+    function: str, problem: _problem.Problem, x: np.ndarray, k: np.ndarray, axis: int, cval: complex, device: str
 ) -> np.ndarray:
-    """Filter a host array along its last axis; x and k are of one type."""
+    """Filter a host array along an axis counted from the end; x and k are of one type."""
     if x.dtype.kind == "b":
         count = int(bool(cval))
-        return _composed.apply(x, k, problem.flip, lambda a, b: _filter(function, problem, a, b, count, device))
+        return _composed.apply(x, k, problem.flip, lambda a, b: _filter(function, problem, a, b, axis, count, device))
     if x.dtype.kind == "c":
 
         def filter_parts(parts: np.ndarray, taps: np.ndarray) -> np.ndarray:
             if problem.border != "constant" or cval.real == cval.imag:
-                return _filter(function, problem, parts, taps, cval.real, device)
+                return _filter(function, problem, parts, taps, axis, cval.real, device)
             values = (cval.real, cval.imag)
             pairs = zip(parts, values, strict=True)
-            return np.stack([_filter(function, problem, part, taps, value, device) for part, value in pairs])
+            return np.stack([_filter(function, problem, part, taps, axis, value, device) for part, value in pairs])
 
         return _composed.apply(x, k, problem.flip, filter_parts)
     if problem.border == "constant":
         problem = problem._replace(cval=_as_element(cval, x.dtype))
-    if x.ndim > 1:
-        problem = problem._replace(batch=x.shape[:-1])
-        x, k = x.reshape(-1, problem.samples), k[None]
-    result: np.ndarray = _methods.apply(function, problem, x, k, "auto", device)
-    return result
+    return _methods.along_axis(function, problem, x, k, axis, "auto", device)
 
 
-def _apply_there(function: str, problem: _problem.Problem, x: Any, k: Any, cval: complex, device: str) -> Any:
-    """Filter an array on an accelerator along its last axis, where it lies."""
+def _apply_there(
+    function: str, problem: _problem.Problem, x: Any, k: Any, axis: int, cval: complex, device: str
+) -> Any:
+    """Filter an array on an accelerator, where it lies."""
     _problem.check_array(function, "input", x)
     if (name := x.dtype.name) in _problem.COMPOSED_DTYPES:
         message = f"{function}: elements of type {name} are served in host memory only; input is on {device}"
@@ -281,7 +276,10 @@ def _apply_there(function: str, problem: _problem.Problem, x: Any, k: Any, cval:
         # bfloat16, foreign to NumPy, is rounded by the kernel's caller.
         value = cval.real if name == "bfloat16" else _as_element(cval, np.dtype(name))
         problem = problem._replace(cval=value)
-    return _methods.apply(function, problem._replace(batch=tuple(x.shape[:-1])), x, k, "auto", device)
+    problem, inner = problem._replace(batch=tuple(x.shape[:axis])), tuple(x.shape[axis + 1 :])
+    if inner:
+        return run_columns(function, problem, x, k, inner, device)
+    return _methods.apply(function, problem, x, k, "auto", device)
 
 
 def _like_input(function: str, x: Any, k: np.ndarray, device: str, is_weak: bool) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from . import _composed, _methods, _plan, _problem
-from ._engine import arrays, devices
+from ._engine import arrays, devices, is_native, run_columns
 from ._errors import ArgumentError, DeviceError, DtypeError, ShapeError
 
 
@@ -244,6 +244,17 @@ def _apply_along_axis(
     last_x = np.moveaxis(x, axis, -1)
     last_k = np.moveaxis(k, axis, -1) if k.ndim == x.ndim else k
     _problem.batch_shape(function, last_x.shape, last_k.shape)
+    taps = last_k.shape[-1]
+    if last_k.size == taps and not (flip and taps > x.shape[axis]):  # else they change places
+        common = _common_dtype(function, x.dtype, k.dtype)
+        problem = _problem.part_of_full(x.shape[axis], taps, mode, flip)
+
+        def convolve_lines(x: np.ndarray, k: np.ndarray) -> np.ndarray:
+            return _methods.along_axis(function, problem, x, k, from_end, method, device)
+
+        from_end = axis - x.ndim  # complex numbers come with one more axis in front
+        x, k = x.astype(common, copy=False), last_k.reshape(-1).astype(common, copy=False)
+        return _composed.apply(x, k, flip, convolve_lines) if common.kind in "cb" else convolve_lines(x, k)
     return np.moveaxis(_apply_here(function, last_x, last_k, mode, method, device, flip), -1, axis)
 
 
@@ -255,12 +266,15 @@ def _apply_there(function: str, x: Any, k: Any, mode: str, method: str, axis: in
             f"{function}: in1 has rank {rank}, but in2 has rank {len(k.shape)}; expected the same rank, or 1 for in2"
         )
         raise ShapeError(message)
-    if _problem.normalized_axis(function, axis, rank) != rank - 1:
-        message = f"{function}: axis={axis} of arrays on {device}; expected the last axis, in contiguous memory"
-        raise ArgumentError(message)
+    along = _problem.normalized_axis(function, axis, rank)
     if (name := x.dtype.name) in _problem.COMPOSED_DTYPES:
         message = f"{function}: elements of type {name} are served in host memory only; in1 is on {device}"
         raise DtypeError(message)
+    if along != rank - 1:
+        if method == "fft":
+            message = f'{function}: method="fft" serves the last axis of arrays on {device}, got axis={axis}'
+            raise ArgumentError(message)
+        return _apply_down_columns_there(function, x, k, mode, along, device, flip)
     batch = tuple(x.shape[:-1])
     tap_rows = math.prod(k.shape[:-1])
     if tap_rows != 1 and tuple(k.shape[:-1]) != batch:
@@ -271,3 +285,17 @@ def _apply_there(function: str, x: Any, k: Any, mode: str, method: str, axis: in
     if flip and not batch and problem.taps > problem.samples:
         x, k, problem = k, x, _problem.swapped(problem)
     return _methods.apply(function, problem, x, k, method, device)
+
+
+def _apply_down_columns_there(function: str, x: Any, k: Any, mode: str, axis: int, device: str, flip: bool) -> Any:
+    """Convolve arrays on an accelerator along an axis that is not the last."""
+    if not is_native(device):
+        message = f"{function}: axis={axis} of arrays on {device}; expected the last axis, in contiguous memory"
+        raise ArgumentError(message)
+    taps = math.prod(k.shape)
+    if len(k.shape) > 1 and taps != k.shape[axis]:
+        message = f"{function}: in1 and in2 have shapes {tuple(x.shape)} and {tuple(k.shape)}; on {device} in2 must be "
+        message += f"one filter along axis {axis}"
+        raise ShapeError(message)
+    problem = _problem.part_of_full(x.shape[axis], taps, mode, flip)._replace(batch=tuple(x.shape[:axis]))
+    return run_columns(function, problem, x, k, tuple(x.shape[axis + 1 :]), device)

@@ -21,9 +21,12 @@ from .buffers import upload as upload
 from .report import report as report
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from .._problem import Problem
+
+OMIT = 0
+"""Nothing lies beyond the ends of a signal: the first constant of `_ops/shared/border.mojo`."""
 
 
 def run(function: str, problem: Problem, x: Any, k: Any, device: str, *, way: str | None = None) -> Any:
@@ -48,12 +51,10 @@ def run(function: str, problem: Problem, x: Any, k: Any, device: str, *, way: st
     numpy.ndarray or max.driver.Buffer
         y, like x, of shape `problem.shape`. A Buffer is complete once its device's default queue has come to it.
     """
-    if x.dtype != k.dtype and x.dtype.name != k.dtype.name:  # MAX's types and NumPy's compare unequal
-        message = f"{function}: in1 is {x.dtype.name}, but in2 is {k.dtype.name}; on {device} both must have one dtype"
-        raise DtypeError(message)
-    dtype = kernel_dtype(x.dtype)
+    dtype = _common_kernel_dtype(function, x, k, device)
     if device != "cpu":
-        return _run_on_accelerator(problem, dtype, x, k, device, way)
+        launch = _launch_native if way == "native" or (way is None and is_native(device)) else _launch_graph
+        return _run_on_accelerator(problem, dtype, x, k, device, launch)
     x, k = compact(x), compact(k)
     if way == "graph":
         from . import models  # loads MAX
@@ -66,6 +67,46 @@ def run(function: str, problem: Problem, x: Any, k: Any, device: str, *, way: st
     y = np.empty((problem.rows, problem.outputs), x.dtype)
     native.run_on_cpu(problem, dtype, y, x, k)
     return y.reshape(problem.shape)
+
+
+def run_columns(function: str, problem: Problem, x: Any, k: Any, inner: tuple[int, ...], device: str) -> Any:
+    """Compute the output of a problem along an axis that is not the last, by sums, without a transposed copy.
+
+    Parameters
+    ----------
+    function
+        The public function, for messages.
+    problem
+        What to compute; its batch is the shape before the axis.
+    x, k
+        Signals (batch, N, inner) and taps (K), or (K, inner) with a filter for each column; otherwise as for `run`.
+    inner
+        The shape behind the axis.
+    device
+        "cpu", or a "gpu:<id>" that `is_native`.
+
+    Returns
+    -------
+    numpy.ndarray or max.driver.Buffer
+        y, like x, of shape (batch, L_out, inner).
+    """
+    dtype = _common_kernel_dtype(function, x, k, device)
+    columns, shape = math.prod(inner), (*problem.shape, *inner)
+    if device == "cpu":
+        y = np.empty(shape, x.dtype)
+        native.columns_on_cpu(problem, dtype, y, compact(x), compact(k), columns)
+        return y
+
+    def launch(problem: Problem, dtype: str, device: str, x: Any, k: Any) -> Any:
+        from max.driver import Buffer
+
+        handle = devices.handle(device)
+        y = Buffer(x.dtype, shape, device=handle)
+        context = handle._device_context_ptr()  # noqa: SLF001  # MAX has no public name for addresses
+        native.columns_on_gpu(problem, dtype, context, (y, x, k), columns)
+        return y
+
+    return _run_on_accelerator(problem, dtype, x, k, device, launch)
 
 
 def run_fft(function: str, problem: Problem, x: Any, k: Any, nfft: int, device: str = "cpu") -> Any:
@@ -86,7 +127,7 @@ def run_fft(function: str, problem: Problem, x: Any, k: Any, nfft: int, device: 
         y = np.empty((problem.rows, problem.outputs) if problem.batch else problem.outputs, x.dtype)
         native.overlap_save_on_cpu(problem, y, compact(x), compact(k), nfft)
         return y.reshape(problem.shape)
-    if not serves_fft(device):
+    if not is_native(device):
         message = f'{function}: method="fft" is served by CPUs and NVIDIA GPUs, but {device} is neither'
         raise DeviceError(message)
     from . import spectra  # loads MAX
@@ -98,9 +139,9 @@ def run_fft(function: str, problem: Problem, x: Any, k: Any, nfft: int, device: 
         return _like(x, spectra.convolve(problem, dtype, device, there, taps, nfft), x.dtype)
 
 
-def serves_fft(device: str) -> bool:
-    """Tell whether `run_fft` serves a device."""
-    return device == "cpu" or devices.handle(device).api == "cuda"
+def is_native(device: str) -> bool:
+    """Tell whether the native way serves a device: `run_fft`, `run_columns` and `resample` have no other."""
+    return device == "cpu" or bool(devices.handle(device).api == "cuda")
 
 
 def resample(
@@ -169,9 +210,17 @@ def _resample_on_accelerator(
         return _like(x, y, h.dtype)
 
 
-def _run_on_accelerator(problem: Problem, dtype: str, x: Any, k: Any, device: str, way: str | None) -> Any:
-    is_native = way == "native" or (way is None and devices.handle(device).api == "cuda")
-    launch = _launch_native if is_native else _launch_graph
+def _common_kernel_dtype(function: str, x: Any, k: Any, device: str) -> str:
+    """Name the kernels that serve both operands; refuse operands of two types."""
+    if x.dtype != k.dtype and x.dtype.name != k.dtype.name:  # MAX's types and NumPy's compare unequal
+        message = f"{function}: in1 is {x.dtype.name}, but in2 is {k.dtype.name}; on {device} both must have one dtype"
+        raise DtypeError(message)
+    return kernel_dtype(x.dtype)
+
+
+def _run_on_accelerator(
+    problem: Problem, dtype: str, x: Any, k: Any, device: str, launch: Callable[[Problem, str, str, Any, Any], Any]
+) -> Any:
     with _blame_memory(_elements(problem), dtype, device):
         there = (upload(array, device) if isinstance(array, np.ndarray) else array for array in (x, k))
         return _like(x, launch(problem, dtype, device, *there), x.dtype)

@@ -9,6 +9,7 @@ from std.python import Python, PythonObject
 from std.python._cpython import GILReleased
 from std.python.bindings import PythonModuleBuilder
 
+from _ops.kernels.columns_cpu import columns_cpu
 from _ops.kernels.direct_cpu import direct_cpu
 from _ops.kernels.overlap_save_cpu import overlap_save_cpu, plan_length, prepare_plan
 from _ops.kernels.polyphase_cpu import polyphase_cpu
@@ -38,6 +39,14 @@ def PyInit_cpu() abi("C") -> PythonObject:
         module.def_function[direct_into[DType.int16]]("direct_int16")
         module.def_function[direct_into[DType.int32]]("direct_int32")
         module.def_function[direct_into[DType.int64]]("direct_int64")
+        module.def_function[columns_into[DType.float16]]("columns_float16")
+        module.def_function[columns_into[DType.bfloat16]]("columns_bfloat16")
+        module.def_function[columns_into[DType.float32]]("columns_float32")
+        module.def_function[columns_into[DType.float64]]("columns_float64")
+        module.def_function[columns_into[DType.int8]]("columns_int8")
+        module.def_function[columns_into[DType.int16]]("columns_int16")
+        module.def_function[columns_into[DType.int32]]("columns_int32")
+        module.def_function[columns_into[DType.int64]]("columns_int64")
         module.def_function[direct_with_border_into[DType.float16]]("direct_with_border_float16")
         module.def_function[direct_with_border_into[DType.bfloat16]]("direct_with_border_bfloat16")
         module.def_function[direct_with_border_into[DType.float32]]("direct_with_border_float32")
@@ -118,6 +127,59 @@ def direct_into[
     var workers = Int(py=max_workers)
     with GILReleased(Python()):
         direct_cpu(output, signal, taps, geometry, workers)
+    return PythonObject(None)
+
+
+def columns_into[
+    dtype: DType
+](
+    y: PythonObject,
+    x: PythonObject,
+    k: PythonObject,
+    sizes: PythonObject,
+    border: PythonObject,
+    max_workers: PythonObject,
+) raises -> PythonObject:
+    """Fills y by direct convolution or correlation of the columns of x.
+
+    Parameters:
+        dtype: Element type of all three arrays.
+
+    Args:
+        y: Outputs (outer, L_out, inner), a contiguous NumPy array of any rank.
+        x: Signals (outer, N, inner), likewise.
+        k: Taps (K), or (K, inner) with a filter per column, likewise.
+        sizes: (N, K, L_out, pad_left, flip, outer, inner, per_column); the flags are 1 or 0.
+        border: (mode, value), see `border_of`.
+        max_workers: Upper bound of threads; 0 for one per core.
+
+    Returns:
+        None.
+
+    Raises:
+        If one of the last three arguments does not hold numbers.
+    """
+    var geometry = Geometry(
+        samples=Int(py=sizes[0]),
+        taps=Int(py=sizes[1]),
+        outputs=Int(py=sizes[2]),
+        pad_left=Int(py=sizes[3]),
+        flip=Int(py=sizes[4]) != 0,
+        rows=Int(py=sizes[5]),
+        tap_rows=1,
+    )
+    var inner = Int(py=sizes[6])
+    var is_per_column = Int(py=sizes[7]) != 0
+    var beyond = border_of[dtype](border[0], border[1])
+    var output = data_of[dtype](y)
+    var signal = data_of[dtype](x)
+    var taps = data_of[dtype](k)
+    var workers = Int(py=max_workers)
+    with GILReleased(Python()):
+        if is_per_column:
+            columns_cpu[dtype, True](output, signal, taps, geometry, inner, beyond, workers)
+        else:
+            columns_cpu[dtype, False](output, signal, taps, geometry, inner, beyond, workers)
     return PythonObject(None)
 
 

@@ -7,14 +7,15 @@ Built by `maxconv._engine.native` with `mojo build --emit shared-lib --target-ac
 from std.os import abort
 from std.python import PythonObject
 from std.python.bindings import PythonModuleBuilder
-from max.gpu.host import DeviceContext
 
 from _ops.kernels.cast_gpu import cast_gpu
+from _ops.kernels.columns_gpu import columns_gpu
 from _ops.kernels.direct_gpu import direct_gpu
 from _ops.kernels.polyphase_gpu import polyphase_gpu
 from _ops.shared.extension import Extension
 from _ops.shared.geometry import Geometry
 from _ops.shared.polyphase_geometry import PolyphaseGeometry
+from device import device_context, device_pointer
 from python_border import border_of
 
 
@@ -35,6 +36,14 @@ def PyInit_gpu() abi("C") -> PythonObject:
         module.def_function[direct_into[DType.int16]]("direct_int16")
         module.def_function[direct_into[DType.int32]]("direct_int32")
         module.def_function[direct_into[DType.int64]]("direct_int64")
+        module.def_function[columns_into[DType.float16]]("columns_float16")
+        module.def_function[columns_into[DType.bfloat16]]("columns_bfloat16")
+        module.def_function[columns_into[DType.float32]]("columns_float32")
+        module.def_function[columns_into[DType.float64]]("columns_float64")
+        module.def_function[columns_into[DType.int8]]("columns_int8")
+        module.def_function[columns_into[DType.int16]]("columns_int16")
+        module.def_function[columns_into[DType.int32]]("columns_int32")
+        module.def_function[columns_into[DType.int64]]("columns_int64")
         module.def_function[polyphase_into[DType.float32]]("polyphase_float32")
         module.def_function[polyphase_into[DType.float64]]("polyphase_float64")
         module.def_function[cast_into[DType.float32]]("cast_float32")
@@ -71,7 +80,7 @@ def direct_into[dtype: DType](context: PythonObject, arrays: PythonObject, sizes
         rows=Int(py=sizes[5]),
         tap_rows=Int(py=sizes[6]),
     )
-    var device = DeviceContext(Pointer[NoneType, MutUntrackedOrigin](unsafe_from_address=Int(py=context)))
+    var device = device_context(context)
     direct_gpu(
         device_pointer[dtype](arrays[0]),
         device_pointer[dtype](arrays[1]),
@@ -80,6 +89,48 @@ def direct_into[dtype: DType](context: PythonObject, arrays: PythonObject, sizes
         device,
         border_of[dtype](sizes[7], sizes[8]),
     )
+    return PythonObject(None)
+
+
+def columns_into[
+    dtype: DType
+](context: PythonObject, arrays: PythonObject, sizes: PythonObject, border: PythonObject) raises -> PythonObject:
+    """Enqueues a direct convolution or correlation of the columns of x into y; returns before it is computed.
+
+    Parameters:
+        dtype: Element type of all three arrays.
+
+    Args:
+        context: As for `direct_into`.
+        arrays: Device addresses (y, x, k).
+        sizes: (N, K, L_out, pad_left, flip, outer, inner, per_column); the flags are 1 or 0.
+        border: (mode, value), see `border_of`.
+
+    Returns:
+        None.
+
+    Raises:
+        If the launch is refused.
+    """
+    var geometry = Geometry(
+        samples=Int(py=sizes[0]),
+        taps=Int(py=sizes[1]),
+        outputs=Int(py=sizes[2]),
+        pad_left=Int(py=sizes[3]),
+        flip=Int(py=sizes[4]) != 0,
+        rows=Int(py=sizes[5]),
+        tap_rows=1,
+    )
+    var inner = Int(py=sizes[6])
+    var beyond = border_of[dtype](border[0], border[1])
+    var device = device_context(context)
+    var y = device_pointer[dtype](arrays[0])
+    var x = device_pointer[dtype](arrays[1])
+    var k = device_pointer[dtype](arrays[2])
+    if Int(py=sizes[7]) != 0:
+        columns_gpu[dtype, True](y, x, k, geometry, inner, beyond, device)
+    else:
+        columns_gpu[dtype, False](y, x, k, geometry, inner, beyond, device)
     return PythonObject(None)
 
 
@@ -114,7 +165,7 @@ def polyphase_into[
         x_stride=Int(py=sizes[0]),
         y_stride=Int(py=sizes[5]),
     )
-    var device = DeviceContext(Pointer[NoneType, MutUntrackedOrigin](unsafe_from_address=Int(py=context)))
+    var device = device_context(context)
     polyphase_gpu(
         device_pointer[dtype](arrays[0]),
         device_pointer[dtype](arrays[1]),
@@ -146,7 +197,7 @@ def cast_into[
     Raises:
         If there is no such type, or the launch is refused.
     """
-    var device = DeviceContext(Pointer[NoneType, MutUntrackedOrigin](unsafe_from_address=Int(py=context)))
+    var device = device_context(context)
     var name = String(py=source)
     comptime for given in [
         DType.bool,
@@ -167,21 +218,3 @@ def cast_into[
             cast_gpu(device_pointer[dtype](arrays[0]), device_pointer[given](arrays[1]), Int(py=count), device)
             return PythonObject(None)
     raise Error("cast_into: no element type ", name)
-
-
-def device_pointer[dtype: DType](address: PythonObject) raises -> Pointer[Scalar[dtype], MutAnyOrigin]:
-    """Makes a pointer of an address.
-
-    Parameters:
-        dtype: Element type.
-
-    Args:
-        address: A device address as a Python integer.
-
-    Returns:
-        The pointer.
-
-    Raises:
-        If `address` is not an integer.
-    """
-    return Pointer[Scalar[dtype], MutAnyOrigin](unsafe_from_address=Int(py=address))

@@ -17,9 +17,9 @@ from _ops.kernels.overlap_save_long_gpu import (
     prepare_plan_long_gpu,
 )
 from _ops.shared.accumulate import accum_dtype
-from _ops.shared.border import Border
 from _ops.shared.geometry import Geometry
 from device import device_context, device_pointer
+from python_border import border_of
 
 
 @export
@@ -134,7 +134,7 @@ def overlap_save_into[
         tap_rows=Int(py=sizes[5]),
     )
     var nfft = Int(py=sizes[6])
-    var beyond = Border[dtype](Int(py=border[0]), Float64(py=border[1]).cast[dtype]())
+    var beyond = border_of[dtype](border[0], border[1])
     var ctx = device_context(context)
     var output = device_pointer[dtype](arrays[0])
     var signal = device_pointer[dtype](arrays[1])
