@@ -202,9 +202,7 @@ def columns_cpu[
     sync_parallelize(compute_share, workers)
 
 
-def compute_rows[
-    dtype: DType, per_column: Bool
-](columns: Columns[dtype, per_column], first: Int, begin: Int, end: Int):
+def compute_rows[dtype: DType, per_column: Bool](columns: Columns[dtype, per_column], first: Int, begin: Int, end: Int):
     """Computes BLOCK_ROWS output rows of some columns on the calling thread.
 
     Parameters:
@@ -334,13 +332,7 @@ def add_row[
     vectors: Int,
     from_row: Int,
     to_row: Int,
-](
-    mut sums: Array[SIMD[acc, width], count],
-    columns: Columns[dtype, per_column],
-    first: Int,
-    column: Int,
-    tap: Int,
-):
+](mut sums: Array[SIMD[acc, width], count], columns: Columns[dtype, per_column], first: Int, column: Int, tap: Int,):
     """Adds one row of samples to the sums of some output rows, if there is such a row.
 
     Parameters:
@@ -389,9 +381,7 @@ def add_row[
 
 
 @always_inline
-def load_columns[
-    dtype: DType, //, width: Int
-](row: Elements[dtype], column: Int, inner: Int) -> SIMD[dtype, width]:
+def load_columns[dtype: DType, //, width: Int](row: Elements[dtype], column: Int, inner: Int) -> SIMD[dtype, width]:
     """Reads neighbouring elements of a row.
 
     Parameters:
