@@ -23,8 +23,8 @@ SHAPES = [(40, 2), (33, 130), (2, 37, 3), (70, 5, 16), (3, 9, 2, 40)]
 AXES = [(shape, axis) for shape in SHAPES for axis in range(len(shape))]
 REAL = [*arrays.FLOATS, *arrays.INTEGERS]
 
-#: `Border.mode` of the modes of `numpy.pad` that extend a signal in the same way.
-BORDERS = {1: "constant", 2: "edge", 3: "symmetric", 4: "reflect", 5: "wrap"}
+#: The modes of `numpy.pad` that extend a signal in the same way.
+BORDERS = {"constant": "constant", "nearest": "edge", "reflect": "symmetric", "mirror": "reflect", "wrap": "wrap"}
 
 
 def random(rng: np.random.Generator, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
@@ -176,10 +176,10 @@ def test_borders_are_those_of_numpy_pad(device, rng, mode, per_column, inner, dt
     samples, taps = int(rng.integers(2, 30)), int(rng.integers(1, 20))
     x = rng.integers(0, 100, (2, samples, *inner)).astype(dtype)
     k = rng.integers(0, 100, (taps, *inner) if per_column else (taps,)).astype(dtype)
-    problem = part_of_full(samples, taps, "same", flip=False)._replace(batch=(2,))
-    y = run_columns("test", problem, x, k, device, inner=inner, border=mode, cval=200)
+    problem = part_of_full(samples, taps, "same", flip=False)._replace(batch=(2,), border=mode, cval=100)
+    y = run_columns("test", problem, x, k, inner, device)
     ends = [(0, 0), (problem.pad_left, problem.pad_right), *((0, 0) for _ in inner)]
-    wide = np.pad(x.astype(object), ends, BORDERS[mode], **({"constant_values": 200} if mode == 1 else {}))
+    wide = np.pad(x.astype(object), ends, BORDERS[mode], **({"constant_values": 100} if mode == "constant" else {}))
     terms = (wide[:, j : j + samples] * k[j].astype(object) for j in range(taps))
     exact = sum(terms, np.zeros(y.shape, object))
     np.testing.assert_array_equal(
