@@ -52,7 +52,7 @@ LAYERS = {
     "signal": {"_composed", "_engine", "_errors", "_methods", "_plan", "_problem"},
     "ndimage": {"_composed", "_engine", "_errors", "_methods", "_problem"},
     "multirate": {"_engine", "_errors", "_plan", "_polyphase", "_problem"},
-    "streaming": {"_engine", "_errors", "_problem"},
+    "streaming": {"_composed", "_engine", "_errors", "_methods", "_problem"},
     "graph": {"_errors", "_problem"},
     "cli": {"_engine", "_errors", "_filtering", "_recording"},
     "_filtering": {"_engine", "_errors", "_plan", "_problem", "_recording", "maxconv"},

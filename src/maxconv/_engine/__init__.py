@@ -17,6 +17,8 @@ from .._problem import kernel_dtype
 from . import devices, native
 from .buffers import compact, host_buffer, to_numpy
 from .buffers import download as download
+from .buffers import joined as joined
+from .buffers import tail as tail
 from .buffers import upload as upload
 from .report import report as report
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
-from . import devices
+from . import devices, native
 
 
 def compact(array: np.ndarray) -> np.ndarray:
@@ -46,3 +47,33 @@ def download(buffer: Any) -> np.ndarray:
     if buffer.dtype.name == "bfloat16":
         return (to_numpy(here, np.dtype(np.uint16)).astype(np.uint32) << 16).view(np.float32)
     return to_numpy(here, np.dtype(buffer.dtype.name))
+
+
+def joined(first: Any, second: Any, device: str) -> Any:
+    """Put two arrays on an accelerator side by side, along their last axis."""
+    from max.driver import Buffer
+
+    before, behind = first.shape[-1], second.shape[-1]
+    whole = Buffer(second.dtype, (*second.shape[:-1], before + behind), device=devices.handle(device))
+    _copy_columns(whole, first, 0, 0, before, device)
+    _copy_columns(whole, second, before, 0, behind, device)
+    return whole
+
+
+def tail(whole: Any, count: int, device: str) -> Any:
+    """Copy the last `count` columns of an array on an accelerator."""
+    from max.driver import Buffer
+
+    part = Buffer(whole.dtype, (*whole.shape[:-1], count), device=devices.handle(device))
+    _copy_columns(part, whole, 0, whole.shape[-1] - count, count, device)
+    return part
+
+
+def _copy_columns(y: Any, x: Any, y_begin: int, x_begin: int, count: int, device: str) -> None:
+    if not count:
+        return
+    size = y.dtype.size_in_bytes
+    context = devices.handle(device)._device_context_ptr()  # noqa: SLF001  # MAX has no public name for addresses
+    addresses = y._data_ptr() + size * y_begin, x._data_ptr() + size * x_begin  # noqa: SLF001
+    sizes = math.prod(y.shape[:-1]), count, y.shape[-1], x.shape[-1]
+    native.copy_columns_on_gpu(size, context, addresses, sizes)

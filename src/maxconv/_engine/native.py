@@ -130,6 +130,11 @@ def run_on_gpu(problem: Problem, dtype: str, context: int, y: int, x: int, k: in
     kernel(context, (y, x, k), (*sizes, problem.rows, problem.tap_rows, *_border(problem)))
 
 
+def copy_columns_on_gpu(itemsize: int, context: int, addresses: tuple[int, int], sizes: tuple[int, ...]) -> None:
+    """Enqueue a copy; `addresses` are (y, x), `sizes` (rows, count, row stride of y, row stride of x) in elements."""
+    getattr(_extension("gpu"), f"copy_columns_{itemsize}")(context, addresses, sizes)
+
+
 def gpu_fft_plan_length(nfft: int, tap_rows: int) -> int:
     """Count the elements of a plan for `tap_rows` filters: float64 for float64 arrays, else float32."""
     length: int = _extension("gpu_fft").plan_length(nfft, tap_rows)

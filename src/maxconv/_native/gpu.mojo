@@ -10,6 +10,7 @@ from std.python.bindings import PythonModuleBuilder
 
 from _ops.kernels.cast_gpu import cast_gpu
 from _ops.kernels.columns_gpu import columns_gpu
+from _ops.kernels.copy_columns_gpu import copy_columns_gpu
 from _ops.kernels.direct_gpu import direct_gpu
 from _ops.kernels.polyphase_gpu import polyphase_gpu
 from _ops.shared.extension import Extension
@@ -48,6 +49,10 @@ def PyInit_gpu() abi("C") -> PythonObject:
         module.def_function[polyphase_into[DType.float64]]("polyphase_float64")
         module.def_function[cast_into[DType.float32]]("cast_float32")
         module.def_function[cast_into[DType.float64]]("cast_float64")
+        module.def_function[copy_columns_into[DType.uint8]]("copy_columns_1")
+        module.def_function[copy_columns_into[DType.uint16]]("copy_columns_2")
+        module.def_function[copy_columns_into[DType.uint32]]("copy_columns_4")
+        module.def_function[copy_columns_into[DType.uint64]]("copy_columns_8")
         return module.finalize()
     except e:
         abort(String("maxconv: the native GPU extension could not be initialised: ", e))
@@ -218,3 +223,34 @@ def cast_into[
             cast_gpu(device_pointer[dtype](arrays[0]), device_pointer[given](arrays[1]), Int(py=count), device)
             return PythonObject(None)
     raise Error("cast_into: no element type ", name)
+
+
+def copy_columns_into[
+    dtype: DType
+](context: PythonObject, arrays: PythonObject, sizes: PythonObject) raises -> PythonObject:
+    """Enqueues the copy of some columns of x into y; returns before it is done.
+
+    Parameters:
+        dtype: Any type of the elements' size.
+
+    Args:
+        context: As for `direct_into`.
+        arrays: Device addresses (y, x) of the first elements to write and to read.
+        sizes: (rows, count, row stride of y, row stride of x), in elements.
+
+    Returns:
+        None.
+
+    Raises:
+        If the launch is refused.
+    """
+    copy_columns_gpu(
+        device_pointer[dtype](arrays[0]),
+        device_pointer[dtype](arrays[1]),
+        Int(py=sizes[0]),
+        Int(py=sizes[1]),
+        Int(py=sizes[2]),
+        Int(py=sizes[3]),
+        device_context(context),
+    )
+    return PythonObject(None)
