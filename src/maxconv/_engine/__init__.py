@@ -108,7 +108,7 @@ def run_columns(
         native.columns_on_cpu(problem, dtype, y, x, k, columns, beyond)
         return y
 
-    def launch(problem: Problem, dtype: str, device: str, x: Any, k: Any) -> Any:
+    def launch(_: Problem, dtype: str, device: str, x: Any, k: Any) -> Any:
         from max.driver import Buffer
 
         handle = devices.handle(device)
@@ -117,7 +117,7 @@ def run_columns(
         native.columns_on_gpu(problem, dtype, context, (y, x, k), columns, beyond)
         return y
 
-    return _run_on_accelerator(problem, dtype, x, k, device, launch)
+    return _run_on_accelerator(problem._replace(batch=(*problem.batch, *inner)), dtype, x, k, device, launch)
 
 
 def has_columns(device: str) -> bool:
