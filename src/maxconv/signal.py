@@ -28,6 +28,9 @@ def convolve(
     method : {"auto", "direct", "fft"}
         How to compute it: by sums, by overlap-save with FFTs, or by whichever `choose_method` expects to be faster.
         Integers are summed unless "fft" is asked for.
+    axis : int
+        Axis of arrays of higher rank to work along. Where it is not the last in memory, direct sums take no transposed
+        copy, and the result has the memory order of `in1`.
     device : str, optional
         Where host arrays are computed: ``"cpu"``, ``"gpu"``, ``"gpu:<id>"``, ``"auto"``; by default as
         `set_default_device` says. Arrays on an accelerator are computed there.
@@ -81,7 +84,7 @@ def correlate(
         First operand, shape (N). NumPy arrays, lists, and arrays of any library that speaks DLPack.
     in2 : array_like
         Second operand, shape (K), on the same device.
-    mode, method, device
+    mode, method, axis, device
         As for `convolve`.
 
     Returns

@@ -99,7 +99,7 @@ def run_columns(function: str, problem: Problem, x: Any, k: Any, inner: tuple[in
         native.columns_on_cpu(problem, dtype, y, compact(x), compact(k), columns)
         return y
 
-    def launch(problem: Problem, dtype: str, device: str, x: Any, k: Any) -> Any:
+    def launch(_: Problem, dtype: str, device: str, x: Any, k: Any) -> Any:
         from max.driver import Buffer
 
         handle = devices.handle(device)
@@ -108,7 +108,7 @@ def run_columns(function: str, problem: Problem, x: Any, k: Any, inner: tuple[in
         native.columns_on_gpu(problem, dtype, context, (y, x, k), columns)
         return y
 
-    return _run_on_accelerator(problem, dtype, x, k, device, launch)
+    return _run_on_accelerator(problem._replace(batch=(*problem.batch, *inner)), dtype, x, k, device, launch)
 
 
 def run_fft(function: str, problem: Problem, x: Any, k: Any, nfft: int, device: str = "cpu") -> Any:
