@@ -73,32 +73,38 @@ def direct_costs(dtype: str) -> dict[str, float]:
     # Relative errors count: each equation is divided by what it should give.
     slope, base = np.linalg.lstsq(np.stack([taps / edge, 1 / edge], 1), np.ones(len(taps)), rcond=None)[0]
 
-    def beyond_kernel(n: int) -> float:
-        x, k = vectors(dtype, n, FEW_TAPS)
-        kernel = direct_kernel(dtype, n, len(k), "full", 0)
-        call_ns, kernel_ns = least_ns(partial(maxconv.convolve, x, k, "full", "direct"), kernel)
-        return max(0.0, call_ns - kernel_ns)
+    multiply_add = float(np.median(inside / (taps * (SAMPLES - taps + 1))))
+    rest = _plan.PAIR_BYTES // np.dtype(dtype).itemsize
+    pairs_ns, longer_ns = least_ns(*(direct_kernel(dtype, SAMPLES, m, "valid", 1) for m in (FEW_TAPS, FEW_TAPS + rest)))
 
+    def output(n: int) -> float:
+        x, k = vectors(dtype, n, FEW_TAPS)
+        kernel = native._cpu_functions[f"direct_{dtype}"]
+        (fresh_ns,) = least_ns(lambda: kernel(np.empty(n - FEW_TAPS + 1, dtype), x, k, 0, 1, 1))
+        return max(0.0, fresh_ns / n - FEW_TAPS * multiply_add)
+
+    x, k = vectors(dtype, 64, FEW_TAPS)
+    call = partial(maxconv.convolve, x, k, "full", "direct")
+    call_ns, kernel_ns = least_ns(call, direct_kernel(dtype, len(x), len(k), "full", 1))
     return {
-        "call": beyond_kernel(64),
-        "multiply_add": float(np.median(inside / (taps * (SAMPLES - taps + 1)))),
+        "call": max(0.0, call_ns - kernel_ns),
+        "multiply_add": multiply_add,
+        "rest_multiply_add": max(multiply_add, (longer_ns - pairs_ns) / (rest * SAMPLES)),
         "edge_output": max(0.0, float(base)),
         "edge_multiply_add": max(0.0, float(slope)),
-        "near_output": beyond_kernel(SAMPLES) / SAMPLES,
-        "far_output": beyond_kernel(FAR_SAMPLES) / FAR_SAMPLES,
+        "near_output": output(SAMPLES),
+        "far_output": output(FAR_SAMPLES),
     }
 
 
-def overlap_save_kernel(
-    dtype: str, outputs: int, nfft: int, workers: int
-) -> tuple[Callable[[], Any], Callable[[], Any]]:
+def overlap_save_kernel(dtype: str, outputs: int, nfft: int, workers: int) -> tuple[partial[Any], partial[Any]]:
     """Return calls that transform a few taps, and that compute outputs with them."""
     x, k = vectors(dtype, outputs + FEW_TAPS - 1, FEW_TAPS)
     y = np.empty(outputs, dtype)
     functions = native._cpu_functions
     plan = np.empty(functions[f"plan_length_{dtype}"](nfft), dtype)
     prepare = partial(functions[f"prepare_{dtype}"], plan, k, 1, nfft)
-    return prepare, partial(functions[f"overlap_save_{dtype}"], y, x, plan, (FEW_TAPS, 1, 0, nfft), workers)
+    return prepare, partial(functions[f"overlap_save_{dtype}"], y, x, plan, (FEW_TAPS, 1, 0, nfft, 0, 0.0), workers)
 
 
 def fft_costs(dtype: str) -> dict[str, Any]:
@@ -117,13 +123,13 @@ def fft_costs(dtype: str) -> dict[str, Any]:
     transform = native._cpu_functions[f"prepare_{dtype}"]
     many_ns, few_ns = least_ns(*(partial(transform, plan, k, 1, 1 << 14) for k in (many, few)))
 
-    def beyond_kernel(n: int) -> float:
-        x, k = vectors(dtype, n, FEW_TAPS)
-        problem = part_of_full(n, len(k), "valid", flip=True)
-        prepare, kernel = overlap_save_kernel(dtype, problem.outputs, 1024, 0)
+    def output(n: int) -> float:
+        (x,) = vectors(dtype, n)
+        prepare, kernel = overlap_save_kernel(dtype, n - FEW_TAPS + 1, 1024, 1)
         prepare()
-        call_ns, kernel_ns = least_ns(partial(_engine.run_fft, "calibrate", problem, x, k, 1024), kernel)
-        return max(0.0, call_ns - kernel_ns)
+        _, _, plan, sizes, _ = kernel.args
+        (fresh_ns,) = least_ns(lambda: kernel.func(np.empty(n - FEW_TAPS + 1, dtype), x, plan, sizes, 1))
+        return max(0.0, fresh_ns / n - sample[1] * 1024 / (1024 - FEW_TAPS + 1))
 
     x, k = vectors(dtype, 400, FEW_TAPS)
 
@@ -138,8 +144,8 @@ def fft_costs(dtype: str) -> dict[str, Any]:
         "sample": sample,
         "prepare": prepare,
         "prepare_tap": max(0.0, many_ns - few_ns) / len(many),
-        "near_output": beyond_kernel(SAMPLES) / SAMPLES,
-        "far_output": beyond_kernel(FAR_SAMPLES) / FAR_SAMPLES,
+        "near_output": output(SAMPLES),
+        "far_output": output(FAR_SAMPLES),
     }
 
 

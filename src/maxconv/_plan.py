@@ -24,7 +24,9 @@ _POLYPHASE_NS_PER_BYTE = 0.045
 FEWEST_FFT_TAPS = 32
 """Below, no block length beats the direct kernel at any length."""
 
-# As in direct_cpu.mojo and overlap_save_cpu.mojo: the work that gets one more thread, and the block that many share.
+# As in direct_cpu.mojo and overlap_save_cpu.mojo: the distance of paired taps, the work that gets one more thread, and
+# the block that many share.
+PAIR_BYTES = 64
 MULTIPLY_ADDS_PER_WORKER, SAMPLES_PER_WORKER, SHARED_BLOCK = 1 << 20, 1 << 17, 1 << 16
 _NEAR_BYTES = 2 << 20
 """Outputs that stay in the cache, in memory that the allocator had before."""
@@ -76,12 +78,14 @@ def _direct_ns(problem: Problem, itemsize: int) -> float:
     """Model direct sums: windows within the signal, and windows that reach beyond it, on the kernel's slower path."""
     cost = costs("cpu")["direct"][f"float{8 * itemsize}"]
     meeting = min(problem.taps, problem.samples)
+    rest = meeting % (2 * PAIR_BYTES // itemsize)
     first, last = max(0, problem.pad_left), problem.samples - problem.taps + problem.pad_left + 1
     inside = max(0, min(problem.outputs, last) - first)
     edges = problem.outputs - inside
-    sums = inside * meeting * cost["multiply_add"] + edges * (cost["edge_output"] + meeting * cost["edge_multiply_add"])
-    shared = _shared(problem.rows * sums, problem.multiply_adds // MULTIPLY_ADDS_PER_WORKER)
-    return float(cost["call"] + shared + _output_ns(problem, itemsize, cost))
+    sums = inside * ((meeting - rest) * cost["multiply_add"] + rest * cost["rest_multiply_add"])
+    sums += edges * (cost["edge_output"] + meeting * cost["edge_multiply_add"])
+    work = problem.rows * sums + _output_ns(problem, itemsize, cost)
+    return float(cost["call"] + _shared(work, problem.multiply_adds // MULTIPLY_ADDS_PER_WORKER))
 
 
 def _fft_ns(problem: Problem, itemsize: int, nfft: int) -> float:
@@ -92,13 +96,13 @@ def _fft_ns(problem: Problem, itemsize: int, nfft: int) -> float:
     workers = blocks * nfft // SAMPLES_PER_WORKER
     if nfft < SHARED_BLOCK:
         workers = min(workers, blocks)
-    transforms = _shared(blocks * nfft * cost["sample"][log2 - 9], workers)
+    work = blocks * nfft * cost["sample"][log2 - 9] + _output_ns(problem, itemsize, cost)
     prepare = problem.tap_rows * (nfft * cost["prepare"][log2 - 9] + problem.taps * cost["prepare_tap"])
-    return float(cost["call"] + prepare + transforms + _output_ns(problem, itemsize, cost))
+    return float(cost["call"] + prepare + _shared(work, workers))
 
 
 def _output_ns(problem: Problem, itemsize: int, cost: Any) -> float:
-    """Model what a call adds to its kernel for each output: fresh memory, in or out of the cache."""
+    """Model what writing to fresh memory adds to a kernel, in or out of the cache; reading the signal included."""
     outputs = problem.rows * problem.outputs
     return float(outputs * cost["near_output" if outputs * itemsize < _NEAR_BYTES else "far_output"])
 
