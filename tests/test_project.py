@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -129,13 +130,18 @@ def test_mojo_tests_pass(test):
 
 @pytest.mark.parametrize("target", ["sm_90a"])
 def test_gpu_kernels_compile_without_a_gpu(tmp_path, target):
-    """Each type's kernel compiles for Hopper, with vector reads and no local memory."""
+    """Each type's kernel compiles for Hopper without local memory, the direct ones with vector reads."""
     arguments = ["--target-accelerator", target, "-I", str(PACKAGE), str(PACKAGE / "_native/gpu.mojo")]
     toolchain.run_mojo("build", "--emit", "asm", *arguments, "-o", str(tmp_path / "gpu.s"))
     kernels = [path.read_text() for path in tmp_path.glob("*.ptx")]
-    assert len(kernels) == 8
     for kernel in kernels:
         assert f".target {target}" in kernel
         assert "__local_depot" not in kernel
+    direct = [kernel for kernel in kernels if re.search(r"entry \w*_direct_gpu", kernel)]
+    assert len(direct) == 8  # one of each type
+    for kernel in direct:
         assert "ld.global.nc.v" in kernel
         assert "bar.sync" in kernel
+    panels = [kernel for kernel in kernels if re.search(r"entry \w*_polyphase_gpu", kernel) and "bar.sync" in kernel]
+    assert len(panels) == 4  # of two types, with one and with two periods a thread
+    assert all("ld.shared.v" in kernel for kernel in panels)
