@@ -8,7 +8,7 @@ from std.os import abort
 from std.python import PythonObject
 from std.python.bindings import PythonModuleBuilder
 
-from _ops.kernels.cast_gpu import cast_gpu
+from _ops.kernels.cast_gpu import SOURCES, cast_gpu
 from _ops.kernels.columns_gpu import columns_gpu
 from _ops.kernels.copy_columns_gpu import copy_columns_gpu
 from _ops.kernels.direct_gpu import direct_gpu
@@ -204,23 +204,11 @@ def cast_into[
     """
     var device = device_context(context)
     var name = String(py=source)
-    comptime for given in [
-        DType.bool,
-        DType.float16,
-        DType.bfloat16,
-        DType.float32,
-        DType.float64,
-        DType.int8,
-        DType.int16,
-        DType.int32,
-        DType.int64,
-        DType.uint8,
-        DType.uint16,
-        DType.uint32,
-        DType.uint64,
-    ]:
+    comptime for given in SOURCES:
         if name == String(given):
-            cast_gpu(device_pointer[dtype](arrays[0]), device_pointer[given](arrays[1]), Int(py=count), device)
+            cast_gpu(
+                device_pointer[dtype](arrays[0]), device_pointer[DType.uint8](arrays[1]), given, Int(py=count), device
+            )
             return PythonObject(None)
     raise Error("cast_into: no element type ", name)
 
