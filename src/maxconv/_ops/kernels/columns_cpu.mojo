@@ -226,13 +226,13 @@ def compute_rows[dtype: DType, per_column: Bool](columns: Columns[dtype, per_col
     """
     comptime WIDTH = simd_width_of[accum_dtype[dtype]()]()
     comptime TILE = BLOCK_VECTORS * WIDTH
-    var rows = List[Int]()  # empty where every row is in its place
-    if not columns.geometry.is_interior(first, BLOCK_ROWS):
-        rows.reserve(columns.geometry.taps + BLOCK_ROWS - 1)
-        for tap in range(columns.geometry.taps + BLOCK_ROWS - 1):
+    var is_interior = columns.geometry.is_interior(first, BLOCK_ROWS)
+    var first_tap = columns.first_step(first, BLOCK_ROWS)
+    var rows = List[Int]()
+    if not is_interior:
+        for tap in range(first_tap, columns.end_step(first) + BLOCK_ROWS - 1):
             rows.append(columns.border.index(columns.geometry.input_index(first, tap), columns.geometry.samples))
-    var table = RowTable(unsafe_from_address=Int(rows.unsafe_ptr()))
-    var is_interior = len(rows) == 0
+    var table = RowTable(unsafe_from_address=Int(rows.unsafe_ptr())).unsafe_offset(-first_tap)
     var column = begin
     while column + TILE <= end:
         compute_block[vectors=BLOCK_VECTORS](columns, table, is_interior, first, column)
@@ -256,7 +256,7 @@ def compute_block[
 
     Args:
         columns: What is convolved.
-        table: For the rows of samples in turn, which they are; -1 where there is none.
+        table: For each tap of the first output row, the row of samples that it meets; -1 where there is none.
         is_interior: True: each is in its place, and there is no table.
         first: First output row; rows behind the last are not written.
         column: First column.
@@ -316,7 +316,7 @@ def add_taps[
     Args:
         sums: The block's sums, row by row.
         columns: What is convolved.
-        table: For the rows of samples in turn, which they are; -1 where there is none.
+        table: For each tap of the first output row, the row of samples that it meets; -1 where there is none.
         is_interior: True: each is in its place, and there is no table.
         first: First output row.
         column: First column.
@@ -381,7 +381,7 @@ def add_row[
     Args:
         sums: The block's sums, row by row.
         columns: What is convolved.
-        table: For the rows of samples in turn, which they are; -1 where there is none.
+        table: For each tap of the first output row, the row of samples that it meets; -1 where there is none.
         is_interior: True: each is in its place, and there is no table.
         first: First output row of the block.
         column: First column.
