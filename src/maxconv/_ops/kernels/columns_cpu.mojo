@@ -13,10 +13,11 @@ Accuracy:   sums in accumulate.accum_dtype on EVERY path of this file, taps in t
             direct_cpu.mojo gives each column. With OMIT, terms outside x are skipped, not multiplied by zero.
 Gate:       none: any outer, N, inner, K, L_out >= 0 and any pad_left; a border other than OMIT needs N >= 1.
 Tuning:     BLOCK_ROWS, BLOCK_VECTORS, CACHE_BYTES below; float32, one core of an AMD EPYC with AVX-512, 2026-11-22.
-            256 columns: 90 GFLOP/s at K = 31, 95 at K = 128; 1024 columns, whose rows meet in the same lines of the
-            cache: 80 and 70. 2 columns: 55 at K = 31, 110 at K = 129.
-Tried:      6 by 4 and 4 by 6 blocks: 74 and 72 GFLOP/s in place of 90; 8 by 3: 78; every output row served alone where
-            the block is not whole, to save code: 29. Flat tiles of neighbouring vectors, each tap alone: 12.
+            256 columns: 87 GFLOP/s at K = 31, 108 at K = 128; 1024 columns, whose rows meet in the same lines of the
+            cache: 81 and 80. 2 columns: 55 at K = 31, 110 at K = 129.
+Tried:      `Border.index` called for each row of samples in place of a table: 75 and 84 GFLOP/s; with that, blocks of
+            6 by 4, 4 by 6 or 8 by 3 are 15 to 20 % slower. Every output row served alone where the rows of the block
+            are not all met, to save code: 29. Flat tiles of neighbouring vectors, each tap alone: 12.
 Source:     register blocking as for a matrix product (Goto and van de Geijn, Anatomy of High-Performance Matrix
             Multiplication, 2008), the steps skewed by row as in a systolic array.
 """
@@ -45,6 +46,9 @@ comptime FLAT_VECTORS = 8
 
 comptime CACHE_BYTES = 1 << 18
 """Bytes of x that a column block of K rows may take: a quarter of a core's level-2 cache of 1 MB."""
+
+comptime RowTable = Pointer[Int, MutUntrackedOrigin]
+"""Indices of rows; who allocated them keeps them alive."""
 
 
 @fieldwise_init
@@ -222,19 +226,27 @@ def compute_rows[dtype: DType, per_column: Bool](columns: Columns[dtype, per_col
     """
     comptime WIDTH = simd_width_of[accum_dtype[dtype]()]()
     comptime TILE = BLOCK_VECTORS * WIDTH
+    var is_interior = columns.geometry.is_interior(first, BLOCK_ROWS)
+    var first_tap = columns.first_step(first, BLOCK_ROWS)
+    var rows = List[Int]()
+    if not is_interior:
+        for tap in range(first_tap, columns.end_step(first) + BLOCK_ROWS - 1):
+            rows.append(columns.border.index(columns.geometry.input_index(first, tap), columns.geometry.samples))
+    var table = RowTable(unsafe_from_address=Int(rows.unsafe_ptr())).unsafe_offset(-first_tap)
     var column = begin
     while column + TILE <= end:
-        compute_block[vectors=BLOCK_VECTORS](columns, first, column)
+        compute_block[vectors=BLOCK_VECTORS](columns, table, is_interior, first, column)
         column += TILE
     while column < end:
-        compute_block[vectors=1](columns, first, column)
+        compute_block[vectors=1](columns, table, is_interior, first, column)
         column += WIDTH
+    _ = rows^
 
 
 @no_inline
 def compute_block[
     dtype: DType, per_column: Bool, //, vectors: Int
-](columns: Columns[dtype, per_column], first: Int, column: Int):
+](columns: Columns[dtype, per_column], table: RowTable, is_interior: Bool, first: Int, column: Int):
     """Computes BLOCK_ROWS rows by some vectors of outputs.
 
     Parameters:
@@ -244,6 +256,8 @@ def compute_block[
 
     Args:
         columns: What is convolved.
+        table: For each tap of the first output row, the row of samples that it meets; -1 where there is none.
+        is_interior: True: each is in its place, and there is no table.
         first: First output row; rows behind the last are not written.
         column: First column.
     """
@@ -258,7 +272,7 @@ def compute_block[
     for block in range(begin, end, 2 * PAIR):
         var distance = PAIR if block < paired else 0
         add_taps[vectors=vectors](
-            sums, columns, first, column, block, block + PAIR if block < paired else taps, distance
+            sums, columns, table, is_interior, first, column, block, block + PAIR if block < paired else taps, distance
         )
 
     comptime for row in range(BLOCK_ROWS):
@@ -278,6 +292,8 @@ def add_taps[
 ](
     mut sums: Array[SIMD[acc, width], count],
     columns: Columns[dtype, per_column],
+    table: RowTable,
+    is_interior: Bool,
     first: Int,
     column: Int,
     begin: Int,
@@ -300,6 +316,8 @@ def add_taps[
     Args:
         sums: The block's sums, row by row.
         columns: What is convolved.
+        table: For each tap of the first output row, the row of samples that it meets; -1 where there is none.
+        is_interior: True: each is in its place, and there is no table.
         first: First output row.
         column: First column.
         begin: First tap.
@@ -311,7 +329,9 @@ def add_taps[
     @always_inline
     def step[from_row: Int, to_row: Int](tap: Int) {mut sums, imm}:
         for each in range(tap, tap + distance + 1, max(1, distance)):  # a loop, because it halves the code
-            add_row[vectors=vectors, from_row=from_row, to_row=to_row](sums, columns, first, column, each)
+            add_row[vectors=vectors, from_row=from_row, to_row=to_row](
+                sums, columns, table, is_interior, first, column, each
+            )
 
     if end - begin < LEAD:
         comptime for row in range(BLOCK_ROWS):
@@ -337,7 +357,15 @@ def add_row[
     vectors: Int,
     from_row: Int,
     to_row: Int,
-](mut sums: Array[SIMD[acc, width], count], columns: Columns[dtype, per_column], first: Int, column: Int, tap: Int,):
+](
+    mut sums: Array[SIMD[acc, width], count],
+    columns: Columns[dtype, per_column],
+    table: RowTable,
+    is_interior: Bool,
+    first: Int,
+    column: Int,
+    tap: Int,
+):
     """Adds one row of samples to the sums of some output rows, if there is such a row.
 
     Parameters:
@@ -353,17 +381,17 @@ def add_row[
     Args:
         sums: The block's sums, row by row.
         columns: What is convolved.
+        table: For each tap of the first output row, the row of samples that it meets; -1 where there is none.
+        is_interior: True: each is in its place, and there is no table.
         first: First output row of the block.
         column: First column.
         tap: The tap that the block's first output row has, or would have, for this row.
     """
     comptime WIDTH = Int(width)
-    var position = columns.geometry.input_index(first, tap)
+    var position = columns.geometry.input_index(first, tap) if is_interior else table[unsafe_offset=tap]
     var samples = Array[SIMD[acc, width], vectors](uninitialized=True)
-    if not (0 <= position and position < columns.geometry.samples):
-        position = index_beyond(columns.border, position, columns.geometry.samples)
-        if position < 0 and columns.border.omits():
-            return
+    if position < 0 and columns.border.omits():
+        return
     if position < 0:
         comptime for vector in range(vectors):
             samples[vector] = columns.border.value.cast[acc]()
@@ -405,24 +433,6 @@ def load_columns[dtype: DType, //, width: Int](row: Elements[dtype], column: Int
         return row.unsafe_load[width=width](column)
     var inside = iota[DType.int, width]().lt(inner - column)
     return masked_load[width](row.unsafe_offset(column), inside, SIMD[dtype, width](0))
-
-
-@no_inline
-def index_beyond[dtype: DType](border: Border[dtype], position: Int, samples: Int) -> Int:
-    """Calls `Border.index` out of the way of the rows that exist.
-
-    Parameters:
-        dtype: Element type.
-
-    Args:
-        border: The border.
-        position: Any row.
-        samples: N.
-
-    Returns:
-        As `Border.index`.
-    """
-    return border.index(position, samples)
 
 
 def compute_flat_tile[dtype: DType, per_column: Bool](columns: Columns[dtype, per_column], first: Int):
