@@ -363,10 +363,11 @@ def compute_edge_output[
     var end = min(length, samples - start) if extension.omits() else length
     for j in range(begin // LANES * LANES, end, LANES):
         var exists = lanes.ge(begin - j) & lanes.lt(end - j)
-        var values = masked_load[LANES](x.unsafe_offset(start + j), exists, SIMD[dtype, LANES](0))
-        if not extension.omits():
-            exists = lanes.lt(length - j)
-            for lane in range(min(LANES, length - j)):
+        var values = SIMD[dtype, LANES](0)
+        if extension.omits():
+            values = masked_load[LANES](x.unsafe_offset(start + j), exists, values)
+        else:
+            for lane in range(min(LANES, end - j)):
                 values[lane] = extension.sample(x, start + j + lane, samples)
         var taps = exists.select(slot_taps.unsafe_load[width=LANES](j), 0)
         sums = multiply_add(values.cast[ACC](), taps, sums)

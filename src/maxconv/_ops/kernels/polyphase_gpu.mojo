@@ -9,10 +9,13 @@ Algorithm:  outputs whole periods apart (`period` = up times some number) share 
             shifted against each other by whole samples; zeros stand where an output has no tap. Samples are staged
             with neighbouring periods side by side, outputs are turned back to their order in shared memory.
             Calls that this does not fit take a thread an output, or a warp where the taps are many.
-Cost:       2*L_out*ceil(K/up) flop a row, of which 1 in 0.7 to 0.85 is done (zero taps), and N + L_out elements of
-            device memory. Two periods a thread, 20 taps a phase, per useful multiply-add: 1.5 to 1.8 instructions and
-            0.3 to 0.35 passes through shared memory, 0.15 more to stage (by calculation): 0.7 to 0.9 of the time
-            of a device copy of the same bytes on an H200 where both overlap.
+Cost:       2*L_out*ceil(K/up) flop a row, and (N + L_out)*size bytes of device memory. With 20*max(up, down) + 1 taps
+            per output of float32, by calculation (up/down: bytes; multiply-adds, with those by zero taps):
+            2/1: 6; 20.5, 25   1/2: 12; 41, 55   3/2: 6.7; 20.3, 26   160/147: 7.7; 20, 28   147/160: 8.4; 21.8, 30.
+            For each of the latter 1.25 instructions and 0.25 passes through shared memory, 3 to 6 passes an output to
+            stage samples and outputs: 70 to 95 % of the time of a copy of those bytes on an H200 (4.2 TB/s, 29.6e12
+            lanes/s) by either, if both overlap. Signals that go on beyond their ends: ceil(K/down) outputs at each end
+            twice.
 Layout:     x (rows, N), y (rows, L_out), rows `x_stride`, `y_stride` apart; h (K) in its natural order.
 Tile:       32 or 64 periods of 32 or 64 neighbouring outputs; at most 48 KB of shared memory. Taps that do not fit
             are taken in chunks.
@@ -71,7 +74,7 @@ comptime SHARED_BYTES = 48 << 10
 """Shared memory that every device grants without being asked."""
 
 comptime SMALLEST_CHUNK = 16
-"""Fewest positions worth staging at a time, unless they are all; four times as many for `MAX_PERIODS`."""
+"""Fewest positions worth staging at a time, unless they are all; for each period of a thread."""
 
 comptime MAX_BLOCKS = 1 << 13
 """Blocks over which tiles are dealt: some 8 times as many as an H200 holds, so that the last ones matter little."""
@@ -153,7 +156,8 @@ def choose_tiling[dtype: DType](geometry: PolyphaseGeometry, periods: Int) -> Ti
     tiling.chunk = 0
     var none = tiling.shared_bytes[dtype](periods)
     var chunk = (SHARED_BYTES - none) // (one - none) // UNROLL * UNROLL
-    tiling.chunk = max(0, chunk)
+    if chunk > 0:
+        tiling.chunk = ceildiv(tiling.positions, ceildiv(tiling.positions, chunk))  # as few as possible, of one size
     return tiling
 
 
@@ -236,7 +240,7 @@ def launches_panels[
         # Fewer periods a thread where not all taps fit beside more, or where rows end before most lanes have one.
         comptime periods = MAX_PERIODS - fallback
         var tiling = choose_tiling[dtype](geometry, periods)
-        comptime fewest_positions = SMALLEST_CHUNK if periods == 1 else 4 * SMALLEST_CHUNK
+        comptime fewest_positions = SMALLEST_CHUNK * periods
         var fits = tiling.chunk >= min(fewest_positions, tiling.positions)
         var fewest_periods = WARP // 4 if periods == 1 else periods * WARP
         if fits and geometry.outputs >= tiling.period * fewest_periods:
