@@ -165,7 +165,7 @@ def _by_fft(function: str, problem: _problem.Problem, x: np.ndarray, k: np.ndarr
 
     Integers go through float64 and are rounded, as SciPy does; half-precision floats through float32.
     """
-    if method == "auto" and problem.taps < _plan.FEWEST_FFT_TAPS:
+    if method == "auto" and not _plan.is_worth_a_choice(problem):
         return None
     wide = np.dtype(np.float64 if x.dtype.kind in "iu" or x.dtype.itemsize == 8 else np.float32)  # noqa: PLR2004
     choice = _plan.choose(problem, wide.itemsize)
