@@ -57,7 +57,12 @@ def vectors(dtype: str, *lengths: int) -> list[np.ndarray]:
     return [rng.standard_normal(length).astype(dtype) for length in lengths]
 
 
-def direct_kernel(dtype: str, n: int, m: int, mode: str, workers: int) -> Callable[[], Any]:
+def into_fresh_memory(kernel: partial[Any]) -> None:
+    """Call a kernel with a new array in the place of its output."""
+    kernel.func(np.empty_like(kernel.args[0]), *kernel.args[1:])
+
+
+def direct_kernel(dtype: str, n: int, m: int, mode: str, workers: int) -> partial[Any]:
     """Return a call of the direct kernel alone, into memory that is there."""
     x, k = vectors(dtype, n, m)
     problem = part_of_full(n, m, mode, flip=True)
@@ -78,9 +83,7 @@ def direct_costs(dtype: str) -> dict[str, float]:
     pairs_ns, longer_ns = least_ns(*(direct_kernel(dtype, SAMPLES, m, "valid", 1) for m in (FEW_TAPS, FEW_TAPS + rest)))
 
     def output(n: int) -> float:
-        x, k = vectors(dtype, n, FEW_TAPS)
-        kernel = native._cpu_functions[f"direct_{dtype}"]
-        (fresh_ns,) = least_ns(lambda: kernel(np.empty(n - FEW_TAPS + 1, dtype), x, k, 0, 1, 1))
+        (fresh_ns,) = least_ns(partial(into_fresh_memory, direct_kernel(dtype, n, FEW_TAPS, "valid", 1)))
         return max(0.0, fresh_ns / n - FEW_TAPS * multiply_add)
 
     x, k = vectors(dtype, 64, FEW_TAPS)
@@ -109,27 +112,24 @@ def overlap_save_kernel(dtype: str, outputs: int, nfft: int, workers: int) -> tu
 
 def fft_costs(dtype: str) -> dict[str, Any]:
     """Fit the model of overlap-save: by block length, the taps, and what a call adds to its kernels."""
-    sample, prepare = [], []
+    sample, far_sample, prepare = [], [], []
     for log2 in BLOCK_LOG2:
         nfft = 1 << log2
-        blocks = max(2, min(16, (1 << 20) // nfft))
-        prepare_ns, blocks_ns = least_ns(*overlap_save_kernel(dtype, blocks * (nfft - FEW_TAPS + 1), nfft, 1))
+        hop = nfft - FEW_TAPS + 1
+        blocks, far_blocks = max(2, min(16, (1 << 20) // nfft)), max(2, FAR_SAMPLES // nfft)
+        prepare_ns, near_ns = least_ns(*overlap_save_kernel(dtype, blocks * hop, nfft, 1))
+        prepare_far, far = overlap_save_kernel(dtype, far_blocks * hop, nfft, 1)
+        prepare_far()
+        (far_ns,) = least_ns(partial(into_fresh_memory, far))
         prepare.append(prepare_ns / nfft)
-        sample.append(blocks_ns / (blocks * nfft))
+        sample.append(near_ns / (blocks * nfft))
+        far_sample.append(far_ns / (far_blocks * nfft))
 
     (many,) = vectors(dtype, 1 << 13)
     few = many[:FEW_TAPS].copy()
     plan = np.empty(native._cpu_functions[f"plan_length_{dtype}"](1 << 14), dtype)
     transform = native._cpu_functions[f"prepare_{dtype}"]
     many_ns, few_ns = least_ns(*(partial(transform, plan, k, 1, 1 << 14) for k in (many, few)))
-
-    def output(n: int) -> float:
-        (x,) = vectors(dtype, n)
-        prepare, kernel = overlap_save_kernel(dtype, n - FEW_TAPS + 1, 1024, 1)
-        prepare()
-        _, _, plan, sizes, _ = kernel.args
-        (fresh_ns,) = least_ns(lambda: kernel.func(np.empty(n - FEW_TAPS + 1, dtype), x, plan, sizes, 1))
-        return max(0.0, fresh_ns / n - sample[1] * 1024 / (1024 - FEW_TAPS + 1))
 
     x, k = vectors(dtype, 400, FEW_TAPS)
 
@@ -142,19 +142,21 @@ def fft_costs(dtype: str) -> dict[str, Any]:
     return {
         "call": max(0.0, call_ns - prepare_ns - blocks_ns),
         "sample": sample,
+        "far_sample": far_sample,
         "prepare": prepare,
         "prepare_tap": max(0.0, many_ns - few_ns) / len(many),
-        "near_output": output(SAMPLES),
-        "far_output": output(FAR_SAMPLES),
     }
 
 
 def thread_costs() -> dict[str, float]:
     """Measure what each thread after the first brings, and what it costs to start and join threads."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    one, every = least_ns(*(direct_kernel("float32", 10**6, 256, "valid", workers) for workers in (1, 0)))
+    # Longer than the rest: a quiet moment of all cores is needed.
+    kernels = (direct_kernel("float32", 10**6, 256, "valid", workers) for workers in (1, 0))
+    one, every = least_ns(*kernels, seconds=2)
     efficiency = max(0.01, one / every - 1) / max(1, cores - 1)
-    one, two = least_ns(*(direct_kernel("float32", SAMPLES, FEW_TAPS, "valid", workers) for workers in (1, 2)))
+    kernels = (direct_kernel("float32", SAMPLES, FEW_TAPS, "valid", workers) for workers in (1, 2))
+    one, two = least_ns(*kernels, seconds=2)
     return {"efficiency": efficiency, "region": max(0.0, two - one / (1 + efficiency))}
 
 
@@ -162,7 +164,7 @@ def cpu_costs() -> dict[str, Any]:
     """Measure the CPU."""
     maxconv.convolve([1.0], [1.0])  # loads the kernels
     (x,) = vectors("float32", 10**7)
-    copy_ns, sums_ns = least_ns(x.copy, direct_kernel("float32", 10**6, 256, "valid", 0))
+    copy_ns, sums_ns = least_ns(x.copy, direct_kernel("float32", 10**6, 256, "valid", 0), seconds=2)
     return {
         "direct": {dtype: direct_costs(dtype) for dtype in FLOATS},
         "fft": {dtype: fft_costs(dtype) for dtype in FLOATS},

@@ -12,6 +12,8 @@ import pytest
 import reference
 import scipy.signal
 import tolerances
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import maxconv
 
@@ -99,6 +101,24 @@ def test_shapes_and_values_in_every_mode_type_and_method(rng, function, mode, me
         assert y.shape == shapes[MODES.index(mode)]
         for row in vectors(in1, in2, y, axis):
             assert_right(function, *row, mode, method)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    function=st.sampled_from(FUNCTIONS),
+    mode=st.sampled_from(MODES),
+    method=st.sampled_from(["direct", "fft"]),
+    dtype=st.sampled_from([*arrays.FLOATS, *COMPLEX, BOOL]),
+    lengths=st.tuples(st.integers(1, 700), st.integers(1, 700)),
+    seed=st.integers(0, 2**32),
+)
+def test_any_two_lengths_are_right(function, mode, method, dtype, lengths, seed):
+    """No two lengths, mode, type or method are special."""
+    rng = np.random.default_rng(seed)
+    in1, in2 = (draw(rng, (length,), dtype) for length in lengths)
+    y = getattr(maxconv, function)(in1, in2, mode, method)
+    assert y.dtype == dtype
+    assert_right(function, in1, in2, y, mode, method)
 
 
 @pytest.mark.parametrize(("shape1", "shape2", "axis", "full", "same", "valid"), SHAPES)

@@ -98,7 +98,7 @@ def _down_columns(
 
 def _is_summed(problem: Problem, dtype: np.dtype, method: str, device: str) -> bool:
     """Tell whether a method sums directly."""
-    if method != "auto" or dtype.kind in "iu" or (device == "cpu" and problem.taps < _plan.FEWEST_FFT_TAPS):
+    if method != "auto" or dtype.kind in "iu" or (device == "cpu" and not _plan.is_worth_a_choice(problem)):
         return method != "fft"
     if device == "cpu":
         return _plan.choose(problem, max(4, dtype.itemsize)).method == "direct"
@@ -118,7 +118,7 @@ def _by_fft_here(function: str, problem: Problem, x: np.ndarray, k: np.ndarray, 
 
     Integers go through float64 and are rounded, as SciPy does; half-precision floats through float32.
     """
-    if method == "auto" and (problem.taps < _plan.FEWEST_FFT_TAPS or x.dtype.kind in "iu"):
+    if method == "auto" and (x.dtype.kind in "iu" or not _plan.is_worth_a_choice(problem)):
         return None
     wide = np.dtype(np.float64 if x.dtype.kind in "iu" or x.dtype.itemsize == 8 else np.float32)  # noqa: PLR2004
     choice = _plan.choose(problem, wide.itemsize)

@@ -23,13 +23,14 @@ _POLYPHASE_NS_PER_BYTE = 0.045
 
 FEWEST_FFT_TAPS = 32
 """Below, no block length beats the direct kernel at any length."""
+_FEWEST_FFT_PRODUCTS = 1 << 14
+"""Below, the sums take less than the 11 us that a call with FFTs adds to its transforms; a choice takes 1 us."""
 
 # As in direct_cpu.mojo and overlap_save_cpu.mojo: the distance of paired taps, the work that gets one more thread, and
 # the block that many share.
 PAIR_BYTES = 64
 MULTIPLY_ADDS_PER_WORKER, SAMPLES_PER_WORKER, SHARED_BLOCK = 1 << 20, 1 << 17, 1 << 16
 _NEAR_BYTES = 2 << 20
-"""Outputs that stay in the cache, in memory that the allocator had before."""
 
 
 LONGEST_GPU_FFT = 1 << 22
@@ -54,6 +55,11 @@ class Choice(NamedTuple):
             f"{self.method}: {1e6 * self.direct_seconds:.3g} us expected of direct sums, "
             f"{1e6 * self.fft_seconds:.3g} us of FFTs in blocks of {self.nfft}; a factor of {slower / faster:.2g}"
         )
+
+
+def is_worth_a_choice(problem: Problem) -> bool:
+    """Tell whether FFTs may be faster at all: cheaper to ask than `choose`."""
+    return problem.taps >= FEWEST_FFT_TAPS and problem.multiply_adds >= _FEWEST_FFT_PRODUCTS
 
 
 @cache
@@ -84,7 +90,8 @@ def _direct_ns(problem: Problem, itemsize: int) -> float:
     edges = problem.outputs - inside
     sums = inside * ((meeting - rest) * cost["multiply_add"] + rest * cost["rest_multiply_add"])
     sums += edges * (cost["edge_output"] + meeting * cost["edge_multiply_add"])
-    work = problem.rows * sums + _output_ns(problem, itemsize, cost)
+    outputs = problem.outputs * cost["near_output" if _is_near(problem, itemsize) else "far_output"]
+    work = problem.rows * (sums + outputs)
     return float(cost["call"] + _shared(work, problem.multiply_adds // MULTIPLY_ADDS_PER_WORKER))
 
 
@@ -96,15 +103,14 @@ def _fft_ns(problem: Problem, itemsize: int, nfft: int) -> float:
     workers = blocks * nfft // SAMPLES_PER_WORKER
     if nfft < SHARED_BLOCK:
         workers = min(workers, blocks)
-    work = blocks * nfft * cost["sample"][log2 - 9] + _output_ns(problem, itemsize, cost)
+    work = blocks * nfft * cost["sample" if _is_near(problem, itemsize) else "far_sample"][log2 - 9]
     prepare = problem.tap_rows * (nfft * cost["prepare"][log2 - 9] + problem.taps * cost["prepare_tap"])
     return float(cost["call"] + prepare + _shared(work, workers))
 
 
-def _output_ns(problem: Problem, itemsize: int, cost: Any) -> float:
-    """Model what writing to fresh memory adds to a kernel, in or out of the cache; reading the signal included."""
-    outputs = problem.rows * problem.outputs
-    return float(outputs * cost["near_output" if outputs * itemsize < _NEAR_BYTES else "far_output"])
+def _is_near(problem: Problem, itemsize: int) -> bool:
+    """Tell whether the output stays in the cache, in memory that the allocator had before."""
+    return problem.rows * problem.outputs * itemsize < _NEAR_BYTES
 
 
 def _shared(nanoseconds: float, wanted: int) -> float:
