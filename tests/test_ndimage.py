@@ -366,8 +366,9 @@ def test_arrays_on_the_gpu_are_filtered_where_they_lie(rng, dtype):
         result = maxconv.convolve1d(there, weights, mode=mode, cval=-4)
         expected = maxconv.convolve1d(x, weights, mode=mode, cval=-4, device="gpu")
         np.testing.assert_array_equal(result.to(CPU()).to_numpy(), expected)
-    with pytest.raises(ArgumentError, match="expected the last axis"):
-        maxconv.convolve1d(there, weights, axis=0)
+        result = maxconv.convolve1d(there, weights, axis=0, mode=mode, cval=-4)
+        expected = maxconv.convolve1d(x, weights, axis=0, mode=mode, cval=-4, device="gpu")
+        np.testing.assert_array_equal(result.to(CPU()).to_numpy(), expected)
     with pytest.raises(ArgumentError, match="output is for inputs in host memory"):
         maxconv.convolve1d(there, weights, output=np.float64)
     with pytest.raises(DeviceError, match="input is on cpu, but weights is on gpu:0"):

@@ -81,7 +81,8 @@ def run_columns(function: str, problem: Problem, x: Any, k: Any, inner: tuple[in
     problem
         What to compute; its batch is the shape before the axis.
     x, k
-        Signals (batch, N, inner) and taps (K), or (K, inner) with a filter for each column; otherwise as for `run`.
+        Signals (batch, N, inner) and taps (K), or, of floating-point types, (K, inner) with a filter for each column;
+        otherwise as for `run`.
     inner
         The shape behind the axis.
     device
@@ -94,6 +95,9 @@ def run_columns(function: str, problem: Problem, x: Any, k: Any, inner: tuple[in
     """
     dtype = _common_kernel_dtype(function, x, k, device)
     columns, shape = math.prod(inner), (*problem.shape, *inner)
+    if "int" in dtype and math.prod(k.shape) != problem.taps:
+        message = f"{function}: a filter for each column serves floating-point types, got {x.dtype.name}"
+        raise DtypeError(message)
     if device == "cpu":
         y = np.empty(shape, x.dtype)
         native.columns_on_cpu(problem, dtype, y, compact(x), compact(k), columns)

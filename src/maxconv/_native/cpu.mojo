@@ -148,7 +148,7 @@ def columns_into[
     Args:
         y: Outputs (outer, L_out, inner), a contiguous NumPy array of any rank.
         x: Signals (outer, N, inner), likewise.
-        k: Taps (K), or (K, inner) with a filter per column, likewise.
+        k: Taps (K), or of floating-point types (K, inner) with a filter per column, likewise.
         sizes: (N, K, L_out, pad_left, flip, outer, inner, per_column); the flags are 1 or 0.
         border: (mode, value), see `border_of`.
         max_workers: Upper bound of threads; 0 for one per core.
@@ -176,10 +176,11 @@ def columns_into[
     var taps = data_of[dtype](k)
     var workers = Int(py=max_workers)
     with GILReleased(Python()):
-        if is_per_column:
-            columns_cpu[dtype, True](output, signal, taps, geometry, inner, beyond, workers)
-        else:
+        if not is_per_column:
             columns_cpu[dtype, False](output, signal, taps, geometry, inner, beyond, workers)
+        comptime if dtype.is_floating_point():  # what networks have: integers would double the time to build
+            if is_per_column:
+                columns_cpu[dtype, True](output, signal, taps, geometry, inner, beyond, workers)
     return PythonObject(None)
 
 

@@ -132,10 +132,11 @@ def columns_into[
     var y = device_pointer[dtype](arrays[0])
     var x = device_pointer[dtype](arrays[1])
     var k = device_pointer[dtype](arrays[2])
-    if Int(py=sizes[7]) != 0:
-        columns_gpu[dtype, True](y, x, k, geometry, inner, beyond, device)
-    else:
+    if Int(py=sizes[7]) == 0:
         columns_gpu[dtype, False](y, x, k, geometry, inner, beyond, device)
+    else:
+        comptime if dtype.is_floating_point():  # what networks have: integers would double the time to build
+            columns_gpu[dtype, True](y, x, k, geometry, inner, beyond, device)
     return PythonObject(None)
 
 
