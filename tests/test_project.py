@@ -61,6 +61,7 @@ LAYERS = {
     "_polyphase": set(),
     "_plan": {"_problem"},
     "_problem": {"_errors"},
+    "_layer": {"_errors"},
     "_ops_path": set(),
     "_errors": set(),
     "_engine": {"_errors", "_ops_path", "_problem", "graph"},
