@@ -48,9 +48,10 @@ def test_importing_maxconv_loads_nothing_heavy():
 
 #: module -> what it may import of the package, by first name; a door is a module without an underscore.
 LAYERS = {
-    "__init__": {"_engine", "_errors", "_ops_path", "graph", "multirate", "signal", "streaming"},
+    "__init__": {"_engine", "_errors", "_ops_path", "graph", "multirate", "neural", "signal", "streaming"},
     "signal": {"_composed", "_engine", "_errors", "_plan", "_problem"},
     "multirate": {"_engine", "_errors", "_polyphase", "_problem"},
+    "neural": {"_engine", "_errors", "_layer", "_plan", "_problem"},
     "streaming": {"_engine", "_errors", "_problem"},
     "graph": {"_errors", "_problem"},
     "cli": {"_engine", "_errors", "_filtering", "_recording"},
@@ -64,7 +65,7 @@ LAYERS = {
     "_layer": {"_errors"},
     "_ops_path": set(),
     "_errors": set(),
-    "_engine": {"_errors", "_ops_path", "_problem", "graph"},
+    "_engine": {"_errors", "_layer", "_ops_path", "_problem", "graph"},
 }
 
 
@@ -106,7 +107,7 @@ def test_public_names_are_sorted_and_documented():
     for name in maxconv.__all__:
         assert getattr(maxconv, name).__doc__, name
     public = {name for name in vars(maxconv) if not name.startswith("_")}
-    assert public - {"annotations", "Any", "TYPE_CHECKING", "multirate", "signal", "streaming", "cli"} == set(
+    assert public - {"annotations", "Any", "TYPE_CHECKING", "multirate", "neural", "signal", "streaming", "cli"} == set(
         maxconv.__all__
     )
     with pytest.raises(AttributeError, match="has no attribute 'conv2d'"):

@@ -15,6 +15,10 @@ from ._errors import ShapeError as ShapeError
 from ._ops_path import kernels_path as kernels_path
 from .multirate import resample_poly as resample_poly
 from .multirate import upfirdn as upfirdn
+from .neural import causal_conv1d as causal_conv1d
+from .neural import causal_conv1d_update as causal_conv1d_update
+from .neural import conv1d as conv1d
+from .neural import conv_transpose1d as conv_transpose1d
 from .signal import choose_method as choose_method
 from .signal import convolve as convolve
 from .signal import correlate as correlate
@@ -31,7 +35,11 @@ __all__ = [
     "FIRFilter",
     "MaxconvError",
     "ShapeError",
+    "causal_conv1d",
+    "causal_conv1d_update",
     "choose_method",
+    "conv1d",
+    "conv_transpose1d",
     "convolve",
     "correlate",
     "get_default_device",

@@ -147,11 +147,11 @@ def transposed_convolution(
         )
         raise ArgumentError(message)
     length = (outputs - 1) * stride - 2 * padding + dilation * (taps - 1) + output_padding + 1
-    if outputs < 1 or length < 1:
+    if outputs < 1 or length < 0:
         message = (
             f"{function}: the output would have {length} samples (input {tuple(input_shape)}, weight "
             f"{tuple(weight_shape)}, stride={stride}, padding={padding}, output_padding={output_padding}, "
-            f"dilation={dilation}); expected at least 1"
+            f"dilation={dilation}); expected input of at least 1 sample, and output of at least 0"
         )
         raise ShapeError(message)
     sizes = batch, group_out * groups, channels, groups, length, outputs

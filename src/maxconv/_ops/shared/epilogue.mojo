@@ -31,7 +31,7 @@ struct Epilogue[dtype: DType](TrivialRegisterPassable):
         dtype: Element type of the bias.
     """
 
-    var bias: Pointer[Scalar[Self.dtype], MutAnyOrigin]
+    var bias: Pointer[Scalar[Self.dtype], MutUntrackedOrigin]
     """One element per channel of the result; read only if `has_bias`."""
     var has_bias: Bool
     """Whether there is a bias."""
