@@ -1,6 +1,7 @@
 """Time maxconv beside its peers and write `benchmarks/results/<what>.json`.
 
     python benchmarks/run.py cpu        calls on NumPy arrays: NumPy, SciPy and maxconv
+    python benchmarks/run.py layers     layers of neural networks on the CPU: PyTorch and maxconv
     python benchmarks/run.py startup    new processes: from the interpreter to the first result
     python benchmarks/run.py gpu        arrays on an NVIDIA GPU: PyTorch, a plain copy and maxconv
 
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import gpu
+import layers
 import numpy as np
 from timing import row, summarize, time_calls
 
@@ -103,7 +105,7 @@ def bench_startup() -> list[dict[str, Any]]:
 
 def main() -> int:
     """Run the suites that are named and write their results."""
-    suites = {"cpu": bench_cpu, "startup": bench_startup, "gpu": gpu.bench}
+    suites = {"cpu": bench_cpu, "layers": layers.bench, "startup": bench_startup, "gpu": gpu.bench}
     for name in sys.argv[1:] or ["cpu", "startup"]:
         rows = suites[name]()
         about = {key: value for key, value in _engine.report().items() if key not in {"cache", "runs on"}}

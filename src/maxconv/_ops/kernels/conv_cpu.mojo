@@ -63,8 +63,8 @@ def conv_cpu[
         transposed: False: the result is y. True: the result is x.
 
     Args:
-        result: y, or x; every element is written.
-        source: x, or y.
+        result: The array y, or x; every element is written.
+        source: The array x, or y.
         w: Weights, shape (O, C/G, K).
         epilogue: Bias and activation of the result.
         geometry: Sizes and shifts.
