@@ -22,6 +22,7 @@ Source:     register blocking as for a matrix product (Goto and van de Geijn, An
 
 from std.math import ceildiv
 from std.sys.info import simd_width_of, size_of
+from std.utils.numerics import isnan
 from max.algorithm import sync_parallelize
 from max.runtime.asyncrt import parallelism_level
 
@@ -506,7 +507,7 @@ def mend_sums[
     for row in range(rows):
         for at in range(count):
             var sum = sums[unsafe_offset=row * BLOCK + at]
-            if sum == sum:
+            if not isnan(sum):
                 continue
             sum = 0
             for source_channel in range(walk.source_channels):

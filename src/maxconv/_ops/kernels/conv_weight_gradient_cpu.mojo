@@ -18,6 +18,7 @@ Source:     register blocking as in conv_cpu.mojo.
 
 from std.math import ceildiv
 from std.sys.info import simd_width_of, size_of
+from std.utils.numerics import isnan
 from max.algorithm import sync_parallelize
 from max.runtime.asyncrt import parallelism_level
 
@@ -195,7 +196,7 @@ def compute_weights[
             var o = group * rows + row
             var c = begin_channel + column // geometry.taps
             var sum = sums[row * columns + column]
-            if sum != sum:
+            if isnan(sum):
                 sum = sum_plainly(x, y, geometry, o, c, column % geometry.taps)
             w[unsafe_offset=geometry.weight_offset(o, c, column % geometry.taps)] = sum.cast[dtype]()
 
@@ -334,6 +335,6 @@ def sum_plainly[
             if place >= 0 and place < geometry.length:
                 var sample = x[unsafe_offset=geometry.input_offset(n, channel, place)].cast[ACC]()
                 sum = multiply_add(sample, y[unsafe_offset=geometry.output_offset(n, o, i)].cast[ACC](), sum)
-                if sum != sum:
+                if isnan(sum):
                     return sum
     return sum

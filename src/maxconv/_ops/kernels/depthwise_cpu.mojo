@@ -18,6 +18,7 @@ Source:     the meaning of state and numbers is that of Dao-AILab/causal-conv1d.
 
 from std.math import ceildiv
 from std.sys.info import simd_width_of
+from std.utils.numerics import isnan
 from max.algorithm import sync_parallelize
 from max.runtime.asyncrt import parallelism_level
 
@@ -360,10 +361,10 @@ def mend_sums[
         history: Whether there is a state.
         state: The K - 1 samples before the signal.
     """
-    if not sums.ne(sums).reduce_or():
+    if not isnan(sums).reduce_or():
         return
     comptime for lane in range(Int(width)):
-        if sums[lane] != sums[lane] and first + lane < geometry.outputs:
+        if isnan(sums[lane]) and first + lane < geometry.outputs:
             var sum = Scalar[acc](0)
             var begin = 0 if history.has_state else geometry.first_tap(first + lane)
             for j in range(begin, geometry.end_tap(first + lane)):
