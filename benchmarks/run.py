@@ -4,6 +4,12 @@
     python benchmarks/run.py layers     layers of neural networks on the CPU: PyTorch and maxconv
     python benchmarks/run.py startup    new processes: from the interpreter to the first result
     python benchmarks/run.py gpu        arrays on an NVIDIA GPU: PyTorch, a plain copy and maxconv
+    python benchmarks/run.py accuracy   errors of every path beside NumPy's and SciPy's; also writes docs/accuracy.md
+    python benchmarks/run.py memory     a new process: peak memory of a long convolution
+    python benchmarks/run.py auto       whether `method="auto"` takes the faster method
+    python benchmarks/run.py calibrate  measures what that choice reckons with: src/maxconv/_costs.json
+
+`--device gpu` for accuracy, auto and calibrate on an NVIDIA GPU.
 
 Every figure is a median of one run in which all contenders took turns on the same data; results are compared with
 float64 before they are timed.
@@ -11,6 +17,7 @@ float64 before they are timed.
 
 from __future__ import annotations
 
+import argparse
 import datetime as dt
 import json
 import platform
@@ -18,17 +25,25 @@ import subprocess
 import sys
 import time
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import accuracy
+import auto
+import calibrate
 import gpu
 import layers
+import memory
 import numpy as np
 from timing import row, summarize, time_calls
 
 import maxconv
 from maxconv import _engine
 from maxconv._problem import part_of_full
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -103,17 +118,39 @@ def bench_startup() -> list[dict[str, Any]]:
     return [row("new process", timings, "import max.engine")]
 
 
+def about() -> dict[str, Any]:
+    """Say on what and when the figures were measured."""
+    facts = {key: value for key, value in _engine.report().items() if key not in {"cache", "runs on"}}
+    facts |= {"date": dt.datetime.now(tz=dt.timezone.utc).date().isoformat(), "numpy": np.__version__}
+    return {**facts, "scipy": version("scipy"), "system": platform.system()}
+
+
 def main() -> int:
     """Run the suites that are named and write their results."""
-    suites = {"cpu": bench_cpu, "layers": layers.bench, "startup": bench_startup, "gpu": gpu.bench}
-    for name in sys.argv[1:] or ["cpu", "startup"]:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("suites", nargs="*", default=["cpu", "startup"])
+    parser.add_argument("--device", choices=["cpu", "gpu"], default="cpu")
+    options = parser.parse_args()
+    suites: dict[str, Callable[[], list[dict[str, Any]]]] = {
+        "cpu": bench_cpu,
+        "layers": layers.bench,
+        "startup": bench_startup,
+        "gpu": gpu.bench,
+        "accuracy": partial(accuracy.bench, options.device),
+        "memory": memory.bench,
+        "auto": partial(auto.bench, options.device),
+    }
+    for name in options.suites:
+        if name == "calibrate":
+            calibrate.measure(options.device, about())
+            continue
         rows = suites[name]()
-        about = {key: value for key, value in _engine.report().items() if key not in {"cache", "runs on"}}
-        about |= {"date": dt.datetime.now(tz=dt.timezone.utc).date().isoformat(), "numpy": np.__version__}
-        about |= {"system": platform.system(), "rows": rows}
         RESULTS.mkdir(exist_ok=True)
-        (RESULTS / f"{name}.json").write_text(json.dumps(about, indent=1) + "\n")
-        print(f"written: benchmarks/results/{name}.json")
+        path = RESULTS / (f"{name}.json" if options.device == "cpu" else f"{name}-gpu.json")
+        path.write_text(json.dumps({**about(), "rows": rows}, indent=1) + "\n")
+        print(f"written: benchmarks/results/{path.name}")
+        if name == "accuracy":
+            accuracy.write_page()
     return 0
 
 

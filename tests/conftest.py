@@ -8,13 +8,46 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import raw_ops
+from max.engine import InferenceSession
 
 import maxconv
+from maxconv._engine import native
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 DEVICES = ["cpu", pytest.param("gpu:0", marks=pytest.mark.gpu)]
+
+#: One model for each family of operations, element type and device, whatever the lengths: the run ends as failed if it
+#: compiles as many as this.
+TOO_MANY_MODELS = 40
+compiled: list[str] = []
+
+
+def pytest_configure() -> None:
+    """Note what the run compiles in its own process: MAX models, and native extensions."""
+    compile_module, build = InferenceSession.compile, native.build
+
+    def note_models(session, module, **options):
+        compiled.extend(module.top_level_graph_names())
+        return compile_module(session, module, **options)
+
+    def note_extension(kind, *arguments, **options):
+        compiled.append(kind)
+        return build(kind, *arguments, **options)
+
+    InferenceSession.compile, native.build = note_models, note_extension
+
+
+def pytest_sessionfinish(session) -> None:
+    """Fail a run that compiled too much."""
+    if len(compiled) >= TOO_MANY_MODELS:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    """Say how many models the run compiled."""
+    terminalreporter.write_line(f"{len(compiled)} models compiled, fewer than {TOO_MANY_MODELS} are promised")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,4 +1,4 @@
-"""What is right: sums in float64 or in unbounded integers. Nothing else in the tests defines it."""
+"""What is right: sums in a wider type or in unbounded integers. Nothing else in the tests defines it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ def widen(array: np.ndarray) -> np.ndarray:
     """Return an array in the type that its sums are defined in."""
     if array.dtype == np.float64:
         return array.astype(np.longdouble)  # the rounding of a float64 sum would be as large as what is measured
+    if array.dtype.kind == "c":
+        return array.astype(np.clongdouble if array.dtype == np.complex128 else np.complex128)
     return array.astype(np.float64 if array.dtype.name.startswith(("float", "bfloat")) else object)
 
 
@@ -39,8 +41,8 @@ def part(full: np.ndarray, samples: int, taps: int, mode: str) -> np.ndarray:
 
 
 def correlate(x: np.ndarray, k: np.ndarray, mode: str = "full") -> np.ndarray:
-    """Correlate as SciPy defines it for real numbers."""
-    return convolve(x, k[::-1], mode)
+    """Correlate as SciPy defines it: with the complex conjugate of k."""
+    return convolve(x, k[::-1].conj() if k.dtype.kind == "c" else k[::-1], mode)
 
 
 def seed(x: np.ndarray, k: np.ndarray) -> np.ndarray:

@@ -287,7 +287,8 @@ def test_auto_is_one_device_for_all_blocks(
         devices.append(device)
         return convolve(*arguments, **options)
 
-    def decide(problem, itemsize):
+    def decide(problem, itemsize, method):
+        assert method == "direct"
         problems.append((problem.samples, problem.taps, itemsize))
         return faster
 

@@ -15,7 +15,7 @@ import pytest
 import maxconv
 from maxconv import CompileError, _engine, _ops_path
 from maxconv._engine import cache, models, native, toolchain
-from maxconv._problem import part_of_full
+from maxconv._problem import BORDERS, Problem, part_of_full
 
 
 @pytest.mark.parametrize("dtype", [*arrays.FLOATS, *arrays.INTEGERS], ids=str)
@@ -29,6 +29,18 @@ def test_native_and_graph_give_the_same_bits(device, rng, dtype):
     ]:
         x, k = arrays.random_array(rng, n, dtype), arrays.random_array(rng, m, dtype)
         problem = part_of_full(n, m, mode, flip)
+        native_bytes, graph_bytes = (
+            _engine.run("test", problem, x, k, device, way=way).tobytes() for way in ("native", "graph")
+        )
+        assert native_bytes == graph_bytes
+
+
+@pytest.mark.parametrize("dtype", [*arrays.FLOATS, *arrays.INTEGERS], ids=str)
+def test_borders_give_the_same_bits_natively_and_through_a_graph(device, rng, dtype):
+    """Every border, beside every type, reaches the kernels the same on both ways, its constant included."""
+    for border in BORDERS:
+        x, k = (arrays.random_array(rng, length, dtype) for length in (300, 65))
+        problem = Problem(300, 65, 310, 70, flip=True, border=border, cval=-3)
         native_bytes, graph_bytes = (
             _engine.run("test", problem, x, k, device, way=way).tobytes() for way in ("native", "graph")
         )

@@ -66,13 +66,6 @@ def test_the_result_is_a_new_writeable_contiguous_array(device):
     assert not np.shares_memory(result, x)
 
 
-def test_lists_and_tuples_give_numpy_arrays():
-    """Python sequences are taken as `numpy.asarray` takes them."""
-    result = maxconv.convolve([1, 2, 3], (1.0, 0.5))
-    assert type(result) is np.ndarray
-    np.testing.assert_array_equal([1, 2.5, 4, 1.5], result)
-
-
 class ForeignArray:
     """The least that an array of another library has: the DLPack protocol."""
 

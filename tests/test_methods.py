@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import arrays
 import numpy as np
 import pytest
@@ -15,37 +17,39 @@ from maxconv._engine import native
 from maxconv._problem import part_of_full
 
 LENGTHS = [(1, 1), (10, 33), (100, 100), (1000, 100), (40, 3000), (3000, 3000), (12_345, 777), (100_000, 1000)]
+LENGTHS += [(60_000, 9001)]  # more taps than a transform in a GPU's shared memory holds
 
 
 @pytest.mark.parametrize("dtype", arrays.FLOATS, ids=str)
 @pytest.mark.parametrize("mode", ["full", "same", "valid"])
 @pytest.mark.parametrize("function", ["convolve", "correlate"])
-def test_fft_stays_within_its_error_bound(rng, function, mode, dtype):
+def test_fft_stays_within_its_error_bound(rng, device, function, mode, dtype):
     """By FFT the error is at most 10 * eps * log2(nfft) * ||x|| * ||k||, for every type, mode and length."""
     for n, m in LENGTHS:
         x, k = arrays.random_array(rng, n, dtype), arrays.random_array(rng, m, dtype)
-        actual = getattr(maxconv, function)(x, k, mode, "fft")
+        actual = getattr(maxconv, function)(x, k, mode, "fft", device=device)
         assert actual.dtype == dtype
         exact = getattr(reference, function)(x, k, mode)
         tolerances.assert_within_fft_bound(actual, exact, x, k)
 
 
-def test_integers_by_fft_are_rounded_as_scipy_rounds(rng):
+def test_integers_by_fft_are_rounded_as_scipy_rounds(rng, device):
     """Integers that float64 can hold come out exact, in their own type."""
     x, k = rng.integers(-1000, 1000, 5000), rng.integers(-1000, 1000, 300)
-    actual = maxconv.convolve(x, k, method="fft")
+    actual = maxconv.convolve(x, k, method="fft", device=device)
     assert actual.dtype == np.int64
     np.testing.assert_array_equal(scipy.signal.convolve(x, k, method="fft"), actual)
     np.testing.assert_array_equal(np.convolve(x, k), maxconv.convolve(x, k, method="auto"))
 
 
-def test_batches_and_complex_numbers_by_fft(rng):
+def test_batches_and_complex_numbers_by_fft(rng, device):
     """Rows with one filter or one each, along any axis, real and complex, equal the direct sums."""
     for shape1, shape2, axis in [((5, 3000), (200,), -1), ((5, 3000), (5, 200), -1), ((3000, 2), (200, 1), 0)]:
         for imaginary in (0, 1j):
             in1 = rng.standard_normal(shape1) + imaginary * rng.standard_normal(shape1)
             in2 = rng.standard_normal(shape2) + imaginary * rng.standard_normal(shape2)
-            direct, fft = (maxconv.convolve(in1, in2, method=method, axis=axis) for method in ("direct", "fft"))
+            direct = maxconv.convolve(in1, in2, method="direct", axis=axis)
+            fft = maxconv.convolve(in1, in2, method="fft", axis=axis, device=device)
             np.testing.assert_allclose(direct, fft, rtol=1e-10, atol=1e-10)
 
 
@@ -65,12 +69,35 @@ def test_a_filter_that_comes_again_is_transformed_once(monkeypatch, rng):
     assert len(prepared) == 2
 
 
-def test_the_same_call_gives_the_same_bits_by_fft(rng):
+def test_the_same_call_gives_the_same_bits_by_fft(rng, device):
     """Large work, split over threads, comes out the same every time."""
     x, k = rng.standard_normal(10**6), rng.standard_normal(5000)
-    first = maxconv.convolve(x, k, method="fft")
+    first = maxconv.convolve(x, k, method="fft", device=device)
     for _ in range(4):
-        np.testing.assert_array_equal(first, maxconv.convolve(x, k, method="fft"))
+        np.testing.assert_array_equal(first, maxconv.convolve(x, k, method="fft", device=device))
+
+
+@pytest.mark.gpu
+def test_arrays_on_a_gpu_take_the_fft_where_it_is_faster(rng):
+    """Resident arrays give what host arrays give on that GPU, one filter or one for each row, by either method."""
+    from max.driver import Accelerator, Buffer
+
+    for shape1, shape2 in [((50_000,), (700,)), ((3, 50_000), (3, 700)), ((3, 9000), (8500,)), ((4, 300), (1, 5))]:
+        x, k = (rng.standard_normal(shape).astype(np.float32) for shape in (shape1, shape2))
+        there = [Buffer.from_numpy(array).to(Accelerator()) for array in (x, k)]
+        for method in ("auto", "direct", "fft"):
+            expected = maxconv.convolve(x, k, "same", method, device="gpu")
+            actual = maxconv.convolve(*there, "same", method).to_numpy()
+            np.testing.assert_array_equal(expected, actual)
+
+
+@pytest.mark.gpu
+def test_more_taps_than_the_longest_transform_are_summed(rng):
+    """`auto` serves every number of taps on a GPU; "fft" names its limit."""
+    x, k = (rng.standard_normal(n).astype(np.float32) for n in (100, _plan.LONGEST_GPU_FFT + 1))
+    with pytest.raises(ArgumentError, match="serves at most 4194304 taps"):
+        maxconv.correlate(x, k, "valid", "fft", device="gpu")
+    np.testing.assert_allclose(np.correlate(x, k, "valid"), maxconv.correlate(x, k, "valid", device="gpu"), rtol=1e-3)
 
 
 @pytest.mark.parametrize("shape", [(200_000,), (3, 50_000)])
@@ -101,6 +128,15 @@ def test_auto_takes_what_the_model_expects_to_be_faster(rng):
             np.testing.assert_array_equal(maxconv.convolve(x, k, method=expected), maxconv.convolve(x, k))
 
 
+def test_the_model_of_a_gpu_is_there_without_one():
+    """`choose_method` tells what a GPU would do: sums for few taps, transforms for many, in words."""
+    assert maxconv.choose_method(10**7, 4, device="gpu").method == "direct"
+    choice = maxconv.choose_method(10**7, 10**5, device="gpu")
+    assert choice.method == "fft"
+    assert choice.nfft >= 10**5
+    assert "us of FFTs in blocks of" in str(choice)
+
+
 def test_blocks_hold_the_taps_and_fit_the_signal():
     """The block length is a power of two, not shorter than the taps, and not needlessly longer than one block."""
     for n in (10, 1000, 10**5, 10**7):
@@ -112,11 +148,29 @@ def test_blocks_hold_the_taps_and_fit_the_signal():
             assert nfft <= max(1024, 4 * (problem.outputs + problem.taps))
 
 
+def test_the_model_shares_work_as_the_kernels_do():
+    """The numbers of work per thread in the cost model are those in the kernels' sources."""
+    sources = (maxconv.kernels_path() / "kernels").glob("*_cpu.mojo")
+    text = "\n".join(path.read_text() for path in sources)
+    said = dict(re.findall(r"^comptime (\w+) = (.+)$", text, re.MULTILINE))
+    for name in ("MULTIPLY_ADDS_PER_WORKER", "SAMPLES_PER_WORKER", "SHARED_BLOCK"):
+        assert said[name] == f"1 << {getattr(_plan, name).bit_length() - 1}"
+    assert said["PAIR_BYTES"] == str(_plan.PAIR_BYTES)
+
+
+def test_the_costs_say_where_they_come_from():
+    """The measured costs name device, versions and date."""
+    assert {"cpu", "date", "max", "mojo", "numpy"} <= set(_plan.costs("cpu"))
+    assert {"accelerators", "date"} <= set(_plan.costs("gpu"))
+
+
 def test_choose_method_refuses_nonsense():
     """Lengths below one, unknown modes and integer types raise."""
     with pytest.raises(ArgumentError, match="choose_method: n must be an integer >= 1, got 0"):
         maxconv.choose_method(0, 5)
     with pytest.raises(ArgumentError, match="mode must be one of"):
         maxconv.choose_method(5, 5, "most")
+    with pytest.raises(ArgumentError, match="device must be one of 'cpu', 'gpu', got 'tpu'"):
+        maxconv.choose_method(5, 5, device="tpu")
     with pytest.raises(DtypeError, match="dtype must be a floating-point type, got int32"):
         maxconv.choose_method(5, 5, dtype=np.int32)

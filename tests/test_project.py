@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -48,17 +49,19 @@ def test_importing_maxconv_loads_nothing_heavy():
 
 #: module -> what it may import of the package, by first name; a door is a module without an underscore.
 LAYERS = {
-    "__init__": {"_engine", "_errors", "_ops_path", "graph", "multirate", "neural", "signal", "streaming"},
-    "signal": {"_composed", "_engine", "_errors", "_plan", "_problem"},
-    "multirate": {"_engine", "_errors", "_polyphase", "_problem"},
+    "__init__": {"_engine", "_errors", "_ops_path", "graph", "multirate", "ndimage", "neural", "signal", "streaming"},
+    "signal": {"_composed", "_engine", "_errors", "_methods", "_plan", "_problem"},
+    "ndimage": {"_composed", "_engine", "_errors", "_methods", "_problem"},
+    "multirate": {"_engine", "_errors", "_plan", "_polyphase", "_problem"},
     "neural": {"_engine", "_errors", "_layer", "_plan", "_problem"},
-    "streaming": {"_engine", "_errors", "_problem"},
+    "streaming": {"_composed", "_engine", "_errors", "_methods", "_problem"},
     "graph": {"_errors", "_problem"},
     "cli": {"_engine", "_errors", "_filtering", "_recording"},
     "_filtering": {"_engine", "_errors", "_plan", "_problem", "_recording", "maxconv"},
     "_recording": {"_errors"},
     "_p15": {"kernels_path"},
     "_composed": set(),
+    "_methods": {"_engine", "_errors", "_plan", "_problem"},
     "_polyphase": set(),
     "_plan": {"_problem"},
     "_problem": {"_errors"},
@@ -107,9 +110,8 @@ def test_public_names_are_sorted_and_documented():
     for name in maxconv.__all__:
         assert getattr(maxconv, name).__doc__, name
     public = {name for name in vars(maxconv) if not name.startswith("_")}
-    assert public - {"annotations", "Any", "TYPE_CHECKING", "multirate", "neural", "signal", "streaming", "cli"} == set(
-        maxconv.__all__
-    )
+    doors = {"multirate", "ndimage", "neural", "signal", "streaming", "cli"}
+    assert public - {"annotations", "Any", "TYPE_CHECKING"} - doors == set(maxconv.__all__)
     with pytest.raises(AttributeError, match="has no attribute 'conv2d'"):
         _ = maxconv.conv2d
 
@@ -130,13 +132,21 @@ def test_mojo_tests_pass(test):
 
 @pytest.mark.parametrize("target", ["sm_90a"])
 def test_gpu_kernels_compile_without_a_gpu(tmp_path, target):
-    """Each type's kernel compiles for Hopper, with vector reads and no local memory."""
+    """Each type's kernels compile for Hopper, with vector reads and no local memory."""
     arguments = ["--target-accelerator", target, "-I", str(PACKAGE), str(PACKAGE / "_native/gpu.mojo")]
     toolchain.run_mojo("build", "--emit", "asm", *arguments, "-o", str(tmp_path / "gpu.s"))
     kernels = [path.read_text() for path in tmp_path.glob("*.ptx")]
-    assert len(kernels) == 8
     for kernel in kernels:
         assert f".target {target}" in kernel
         assert "__local_depot" not in kernel
-        assert "ld.global.nc.v" in kernel
-        assert "bar.sync" in kernel
+
+    def of(algorithm: str) -> list[str]:
+        return [kernel for kernel in kernels if re.search(rf"entry \w*_{algorithm}_gpu", kernel)]
+
+    assert len(of("direct")) == 8  # one of each type
+    assert all("ld.global.nc.v" in kernel and "bar.sync" in kernel for kernel in of("direct"))
+    assert len(of("columns")) == 4 * 8  # one filter or one per column, in vectors or element by element
+    assert sum("ld.global.nc.v" in kernel and "st.global.v" in kernel for kernel in of("columns")) == 2 * 8
+    panels = [kernel for kernel in of("polyphase") if "bar.sync" in kernel]
+    assert len(panels) == 4  # of two types, with one and with two periods a thread
+    assert all("ld.shared.v" in kernel for kernel in panels)

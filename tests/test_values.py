@@ -69,22 +69,6 @@ def test_work_for_several_threads_is_right(device, rng, n, m):
     tolerances.assert_within_bound(actual, reference.convolve(x, k), magnitude, min(n, m))
 
 
-def test_mixed_types_are_promoted_as_numpy_promotes(rng):
-    """The result has `numpy.result_type` of the operands and the values of the promoted operands."""
-    for left in ("float32", "int16", "uint8", "float16", "int64"):
-        for right in ("float64", "int8", "float16", "uint32"):
-            x, k = rng.integers(0, 5, 9).astype(left), rng.integers(0, 5, 4).astype(right)
-            actual = maxconv.convolve(x, k)
-            assert actual.dtype == np.result_type(x, k)
-            np.testing.assert_array_equal(np.convolve(x.astype(actual.dtype), k.astype(actual.dtype)), actual)
-
-
-def test_numbers_without_a_dimension_are_multiplied():
-    """Two scalars give their product, as SciPy does."""
-    assert maxconv.convolve(3, 4) == scipy.signal.convolve(3, 4) == 12
-    assert maxconv.correlate(3.5, 2) == 7
-
-
 @pytest.mark.parametrize("dtype", arrays.FLOATS, ids=str)
 def test_nan_and_infinity_stay_local(device, rng, dtype):
     """A NaN or Inf sample reaches exactly the K outputs that it meets, and no other changes."""

@@ -29,8 +29,15 @@ def direct_bound(dtype: np.dtype, taps: int, magnitude: np.ndarray, exact: np.nd
 
 
 def assert_within_bound(actual: np.ndarray, exact: np.ndarray, magnitude: np.ndarray, taps: int) -> None:
-    """Fail unless every element is within the direct bound of the exact result, shape included."""
+    """Fail unless every element is within the direct bound of the exact result, shape included.
+
+    Complex numbers: each part by itself, which is one more addition, as ``|ac| + |bd| <= |a + ib| |c + id|``.
+    """
     assert actual.shape == exact.shape
+    if actual.dtype.kind == "c":
+        for part in ("real", "imag"):
+            assert_within_bound(getattr(actual, part), getattr(exact, part), magnitude, taps + 1)
+        return
     error = np.abs(actual.astype(np.float64) - exact)
     bound = direct_bound(actual.dtype, taps, magnitude, exact)
     worst = int(np.argmax(error - bound)) if len(error) else 0
@@ -41,10 +48,14 @@ def assert_within_fft_bound(actual: np.ndarray, exact: np.ndarray, x: np.ndarray
     """Fail unless every element is within 10 * eps * log2(nfft) * ||x|| * ||k|| of the exact result.
 
     nfft is taken as the shortest power of two that holds the taps and 512, the least that any block has; half types
-    are computed in float32 and rounded once.
+    are computed in float32 and rounded once. Complex numbers: each part by itself.
     """
     assert actual.shape == exact.shape
-    wide_x, wide_k = x.astype(np.float64), k.astype(np.float64)
+    if actual.dtype.kind == "c":
+        for part in ("real", "imag"):
+            assert_within_fft_bound(getattr(actual, part), getattr(exact, part), x, k)
+        return
+    wide_x, wide_k = np.abs(x).astype(np.float64), np.abs(k).astype(np.float64)
     scale = np.linalg.norm(wide_x) * np.linalg.norm(wide_k)
     log2 = max(9, (min(len(x), len(k)) - 1).bit_length())
     bound = 10 * float(np.finfo(ACCUMULATORS[actual.dtype.name]).eps) * log2 * scale

@@ -2,23 +2,24 @@
 
     mojo build --target-accelerator sm_90a -I src/maxconv benchmarks/mojo/bench_overlap_save_gpu.mojo -o bench
 
-Every length of transform is timed for every number of taps that leaves it a hop of at least an eighth; "*" marks the
-one that `best_nfft` chooses.
+Every length of transform is timed for every number of taps that leaves it a hop of at least an eighth. Transforms of
+2^18 points and more are timed with workspaces of several sizes.
 """
 
 from max.gpu.host import DeviceBuffer, DeviceContext
 
-from _ops.kernels.overlap_save_gpu import (
-    REGISTERS,
-    LARGEST_SIZE,
-    SMALLEST_SIZE,
-    best_nfft,
-    hop_length,
-    overlap_save_gpu,
-    plan_length_gpu,
-    prepare_plan_gpu,
+from _ops.kernels.overlap_save_gpu import overlap_save_gpu, plan_length_gpu, prepare_plan_gpu
+from _ops.kernels.overlap_save_long_gpu import (
+    LONGEST,
+    SHORTEST,
+    overlap_save_long_gpu,
+    plan_length_long_gpu,
+    prepare_plan_long_gpu,
 )
 from _ops.shared.accumulate import accum_dtype
+from _ops.shared.block_pair import hop_length
+from _ops.shared.border import OMIT, Border
+from _ops.shared.fft_threads import LARGEST_SIZE, SMALLEST_SIZE
 from _ops.shared.geometry import Geometry
 
 comptime SAMPLES = 1 << 26
@@ -99,6 +100,7 @@ def measure[
     rows: Int,
     pad_left: Int,
     copying: Float64,
+    matrices: Int = 1,
 ) raises:
     """Times one configuration and prints a line.
 
@@ -114,6 +116,7 @@ def measure[
         rows: Into how many signals x is cut.
         pad_left: Where windows start.
         copying: Microseconds of a device copy of x to y.
+        matrices: Pairs of blocks that a long transform has under way.
 
     Raises:
         If the device refuses.
@@ -121,20 +124,31 @@ def measure[
     comptime ACC = accum_dtype[dtype]()
     var samples = SAMPLES // rows
     var k = make_noise[dtype](ctx, taps)
-    var plan = ctx.enqueue_create_buffer[ACC](plan_length_gpu(nfft))
+    var is_long = nfft >= SHORTEST
+    var length = plan_length_long_gpu(nfft, 1) if is_long else plan_length_gpu(nfft, 1)
+    var plan = ctx.enqueue_create_buffer[ACC](length)
+    var workspace = ctx.enqueue_create_buffer[ACC](matrices * 2 * nfft if is_long else 1)
     var geometry = Geometry(
         samples=samples, taps=taps, outputs=samples, pad_left=pad_left, flip=True, rows=rows, tap_rows=1
     )
+    var border = Border[dtype](OMIT, 0)
     var xp = pointer_to(x)
     var yp = pointer_to(y)
     var kp = pointer_to(k)
     var pp = pointer_to(plan)
+    var wp = pointer_to(workspace)
 
     def prepare() raises {imm}:
-        prepare_plan_gpu[dtype](pp, kp, geometry, nfft, ctx)
+        if is_long:
+            prepare_plan_long_gpu[dtype](pp, wp, kp, geometry, nfft, ctx)
+        else:
+            prepare_plan_gpu[dtype](pp, kp, geometry, nfft, ctx)
 
     def launch() raises {imm}:
-        overlap_save_gpu[dtype](yp, xp, pp, geometry, nfft, rows, samples, samples, ctx)
+        if is_long:
+            overlap_save_long_gpu[dtype](yp, xp, pp, wp, matrices, geometry, border, nfft, ctx)
+        else:
+            overlap_save_gpu[dtype](yp, xp, pp, geometry, border, nfft, ctx)
 
     _ = ctx.execution_time(prepare, 3)
     var preparing = Float64(ctx.execution_time(prepare, LAUNCHES)) / 1000 / LAUNCHES
@@ -161,11 +175,12 @@ def measure[
         microseconds / copying,
         "; plan",
         preparing,
-        "us",
-        "*" if nfft == best_nfft(taps) else "",
+        "us; matrices",
+        matrices,
     )
     _ = k^
     _ = plan^
+    _ = workspace^
 
 
 def time_copy[dtype: DType](ctx: DeviceContext, x: DeviceBuffer[dtype], y: DeviceBuffer[dtype]) raises -> Float64:
@@ -206,15 +221,24 @@ def main() raises:
     var x = make_noise[DType.float32](ctx, SAMPLES)
     var y = ctx.enqueue_create_buffer[DType.float32](SAMPLES)
     var copying = time_copy[DType.float32](ctx, x, y)
-    print(ctx.name(), "REGISTERS", REGISTERS, "copy of", SAMPLES, "float32:", copying, "us")
+    print(ctx.name(), "copy of", SAMPLES, "float32:", copying, "us")
     for taps in [16, 64, 256, 1024, 4096]:
         var nfft = SMALLEST_SIZE
         while nfft <= LARGEST_SIZE:
             if taps <= nfft and hop_length(nfft, taps) >= nfft // 8:
                 measure[DType.float32](ctx, x, y, taps, nfft, 1, 0, copying)
             nfft *= 2
-    measure[DType.float32](ctx, x, y, 1024, best_nfft(1024), 1, 511, copying)  # unaligned loads
-    measure[DType.float32](ctx, x, y, 1024, best_nfft(1024), 1024, 511, copying)  # rows of 65536 samples
+    measure[DType.float32](ctx, x, y, 1024, 4096, 1, 511, copying)  # unaligned loads
+    measure[DType.float32](ctx, x, y, 1024, 4096, 1024, 511, copying)  # rows of 65536 samples
+    for taps in [4096, 16384, 100000, 1000000]:
+        var nfft = SHORTEST
+        while nfft <= LONGEST:
+            if taps <= nfft and hop_length(nfft, taps) >= nfft // 4:
+                for megabytes in [16, 64, 1024]:
+                    var matrices = megabytes * (1 << 20) // (8 * nfft)
+                    if matrices > 0:
+                        measure[DType.float32](ctx, x, y, taps, nfft, 1, 0, copying, matrices)
+            nfft *= 2
     _ = x^
     _ = y^
     var x16 = make_noise[DType.bfloat16](ctx, SAMPLES)

@@ -15,6 +15,8 @@ from ._errors import ShapeError as ShapeError
 from ._ops_path import kernels_path as kernels_path
 from .multirate import resample_poly as resample_poly
 from .multirate import upfirdn as upfirdn
+from .ndimage import convolve1d as convolve1d
+from .ndimage import correlate1d as correlate1d
 from .neural import causal_conv1d as causal_conv1d
 from .neural import causal_conv1d_update as causal_conv1d_update
 from .neural import conv1d as conv1d
@@ -41,7 +43,9 @@ __all__ = [
     "conv1d",
     "conv_transpose1d",
     "convolve",
+    "convolve1d",
     "correlate",
+    "correlate1d",
     "get_default_device",
     "graph",
     "kernels_path",

@@ -158,7 +158,7 @@ def _settle_device(device: str | None, layout: Layout, count: int, taps: int) ->
         return device
     # The channels of a block weigh as much as one signal of all their samples.
     samples = min(count, layout.samples) * layout.channels + taps - 1
-    faster = prefers_gpu(part_of_full(samples, taps, "valid", flip=True), layout.dtype.itemsize)
+    faster = prefers_gpu(part_of_full(samples, taps, "valid", flip=True), layout.dtype.itemsize, "direct")
     return "gpu:0" if faster and devices.accelerator_count() > 0 else "cpu"
 
 

@@ -1,49 +1,43 @@
 """How it is done: which algorithm and which device serve a call that leaves the choice to us.
 
-Pure arithmetic on a `Problem`; the constants were measured, each names its source.
+Pure arithmetic on a `Problem`; the constants were measured, and stand in `_costs.json`.
 """
 
 from __future__ import annotations
 
+import math
 import os
-from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from ._problem import Problem
 
-# Direct kernel on 2 cores of an AMD EPYC with AVX-512, float32, K = 256: 194 GFLOP/s; half of it for float64.
-# benchmarks/run.py cpu, 2026-11-22.
-_CPU_BYTES_OF_MULTIPLY_ADDS_PER_SECOND = 4 * 97e9
-_CPU_BYTES_PER_SECOND = 18e9
-# H200: host transfers of 256 MB from and to pageable NumPy memory, launch with synchronisation, and the rate of
-# float32 multiply-adds outside tensor cores. 2026-11-22.
-_GPU_UPLOAD_BYTES_PER_SECOND = 7.3e9
-_GPU_DOWNLOAD_BYTES_PER_SECOND = 1.4e9
-_GPU_CALL_SECONDS = 60e-6
-_GPU_BYTES_OF_MULTIPLY_ADDS_PER_SECOND = 4 * 25e12
+COSTS = Path(__file__).with_name("_costs.json")
+"""What was measured, in nanoseconds and bytes per second, with device, versions and date; `poe bench calibrate` writes
+it. Read at the first choice, not at import: loading `json` takes 2 ms."""
 
+_POLYPHASE_NS_PER_BYTE = 0.045
+"""Of a multiply-add's elements, at up = 3, down = 2 (header of polyphase_cpu.mojo)."""
 
-# Nanoseconds on one core of an AMD EPYC with AVX-512, 2026-11-22. Direct: per multiply-add. FFT: per element of a block
-# by log2 of its length, from 2^9 on (headers of direct_cpu.mojo and overlap_save_cpu.mojo).
-_DIRECT_NS = {4: 0.0186, 8: 0.0377}
-_FFT_NS = {
-    4: (0.75, 0.72, 0.78, 0.82, 0.9, 1.1, 1.0, 1.0, 1.25, 1.2, 1.25, 1.4, 1.5),
-    8: (1.3, 1.3, 1.5, 1.6, 2.0, 1.9, 1.9, 2.1, 2.3, 2.4, 2.8, 3.0, 3.2),
-}
-_PREPARE_NS = {4: 1.4, 8: 2.0}  # per element of the block, to transform the taps
-_PREPARE_CALL_NS = 8e3  # the Python around it included
 FEWEST_FFT_TAPS = 32
 """Below, no block length beats the direct kernel at any length."""
 
-_DIRECT_WORKER_NS, _FFT_WORKER_NS = 25e3, 100e3  # work that is worth one more thread
-_REGION_NS = 25e3  # to start and join threads
-# What no thread shares, per output and 4 bytes: the check for NaN and Inf, and fresh memory, in and out of the cache.
-_SERIAL_NS, _SERIAL_FAR_NS, _NEAR_BYTES = 0.25, 0.6, 2 << 20
+# As in direct_cpu.mojo and overlap_save_cpu.mojo: the distance of paired taps, the work that gets one more thread, and
+# the block that many share.
+PAIR_BYTES = 64
+MULTIPLY_ADDS_PER_WORKER, SAMPLES_PER_WORKER, SHARED_BLOCK = 1 << 20, 1 << 17, 1 << 16
+_NEAR_BYTES = 2 << 20
+"""Outputs that stay in the cache, in memory that the allocator had before."""
+
+
+LONGEST_GPU_FFT = 1 << 22
+"""Taps that transforms on a GPU serve at most."""
 
 
 class Choice(NamedTuple):
-    """Which method a call takes on the CPU, and what the model expects of both."""
+    """Which method a call takes, and what the model expects of both."""
 
     method: str
     """ "direct" or "fft"."""
@@ -62,67 +56,135 @@ class Choice(NamedTuple):
         )
 
 
+@cache
+def costs(device: str) -> Any:
+    """Return the measured costs of "cpu" or "gpu"."""
+    import json
+
+    return json.loads(COSTS.read_text())[device]
+
+
 @lru_cache(maxsize=256)
 def choose(problem: Problem, itemsize: int) -> Choice:
     """Choose between the direct method and overlap-save on the CPU, and the block length of the latter."""
-    # Windows that reach beyond the signal take the masked path of the kernel, at half the rate.
-    edges = min(problem.outputs, 2 * min(problem.taps, problem.samples))
-    meeting = problem.rows * (problem.outputs + edges) * min(problem.taps, problem.samples)
-    direct = meeting * _DIRECT_NS[itemsize]
+    direct = _direct_ns(problem, itemsize)
     shortest = max(9, (problem.taps - 1).bit_length())
     longest = max(shortest, (problem.outputs + problem.taps - 2).bit_length())
     best, nfft = min((_fft_ns(problem, itemsize, 1 << log2), 1 << log2) for log2 in range(shortest, longest + 1))
-    if (workers := _workers(direct, _DIRECT_WORKER_NS)) > 1:
-        direct = direct / workers + _REGION_NS
     return Choice("fft" if best < direct else "direct", nfft, direct * 1e-9, best * 1e-9)
 
 
+def _direct_ns(problem: Problem, itemsize: int) -> float:
+    """Model direct sums: windows within the signal, and windows that reach beyond it, on the kernel's slower path."""
+    cost = costs("cpu")["direct"][f"float{8 * itemsize}"]
+    meeting = min(problem.taps, problem.samples)
+    rest = meeting % (2 * PAIR_BYTES // itemsize)
+    first, last = max(0, problem.pad_left), problem.samples - problem.taps + problem.pad_left + 1
+    inside = max(0, min(problem.outputs, last) - first)
+    edges = problem.outputs - inside
+    sums = inside * ((meeting - rest) * cost["multiply_add"] + rest * cost["rest_multiply_add"])
+    sums += edges * (cost["edge_output"] + meeting * cost["edge_multiply_add"])
+    work = problem.rows * sums + _output_ns(problem, itemsize, cost)
+    return float(cost["call"] + _shared(work, problem.multiply_adds // MULTIPLY_ADDS_PER_WORKER))
+
+
 def _fft_ns(problem: Problem, itemsize: int, nfft: int) -> float:
-    """Model overlap-save with one block length."""
-    table = _FFT_NS[itemsize]
+    """Model overlap-save with one block length, the taps transformed anew."""
+    cost = costs("cpu")["fft"][f"float{8 * itemsize}"]
+    log2 = min(nfft.bit_length() - 1, 8 + len(cost["sample"]))
     blocks = problem.rows * -(-problem.outputs // (nfft - problem.taps + 1))
-    transforms = blocks * nfft * table[min(nfft.bit_length() - 10, len(table) - 1)]
-    size = problem.rows * problem.outputs * itemsize
-    serial = size / 4 * (_SERIAL_NS if size < _NEAR_BYTES else _SERIAL_FAR_NS)
-    prepare = _PREPARE_CALL_NS + problem.tap_rows * nfft * _PREPARE_NS[itemsize]
-    return transforms / _workers(transforms, _FFT_WORKER_NS) + serial + prepare
+    workers = blocks * nfft // SAMPLES_PER_WORKER
+    if nfft < SHARED_BLOCK:
+        workers = min(workers, blocks)
+    work = blocks * nfft * cost["sample"][log2 - 9] + _output_ns(problem, itemsize, cost)
+    prepare = problem.tap_rows * (nfft * cost["prepare"][log2 - 9] + problem.taps * cost["prepare_tap"])
+    return float(cost["call"] + prepare + _shared(work, workers))
 
 
-def _workers(nanoseconds: float, worth: float) -> float:
-    """Model how many cores share some work, of which each takes at least `worth`."""
+def _output_ns(problem: Problem, itemsize: int, cost: Any) -> float:
+    """Model what writing to fresh memory adds to a kernel, in or out of the cache; reading the signal included."""
+    outputs = problem.rows * problem.outputs
+    return float(outputs * cost["near_output" if outputs * itemsize < _NEAR_BYTES else "far_output"])
+
+
+def _shared(nanoseconds: float, wanted: int) -> float:
+    """Model some work on as many threads as it wants and the machine has."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1.0, min(cores, nanoseconds / worth))
+    workers = min(wanted, cores)
+    if workers < 2:  # noqa: PLR2004  # no thread is started
+        return nanoseconds
+    threads = costs("cpu")["threads"]
+    return float(nanoseconds / (1 + (workers - 1) * threads["efficiency"]) + threads["region"])
+
+
+@lru_cache(maxsize=256)
+def choose_on_gpu(problem: Problem, itemsize: int) -> Choice:
+    """Choose between the direct method and overlap-save for arrays on a GPU, and the block length of the latter."""
+    cost = costs("gpu")["direct"][f"float{8 * itemsize}"]
+    meeting = min(problem.taps, problem.samples)
+    lone_tile = meeting * cost["lone_tap"]
+    many_tiles = problem.rows * problem.outputs * (cost["output"] + meeting * cost["multiply_add"])
+    direct = cost["call"] + max(lone_tile, many_tiles)
+    lengths = [int(length) for length in costs("gpu")["fft"][f"float{8 * itemsize}"]["blocks"]]
+    usable = [nfft for nfft in lengths if problem.taps <= nfft]
+    if not usable:
+        return Choice("direct", 0, direct * 1e-9, math.inf)
+    fft, nfft = min((_gpu_fft_ns(problem, itemsize, nfft), nfft) for nfft in usable)
+    return Choice("fft" if fft < direct else "direct", nfft, direct * 1e-9, fft * 1e-9)
+
+
+def _gpu_fft_ns(problem: Problem, itemsize: int, nfft: int) -> float:
+    """Model overlap-save on a GPU with one block length, the taps transformed anew."""
+    cost = costs("gpu")["fft"][f"float{8 * itemsize}"]
+    call, sample = cost["blocks"][str(nfft)]
+    pairs = problem.rows * -(-problem.outputs // (2 * (nfft - problem.taps + 1)))
+    return float(call + (problem.tap_rows - 1) * cost["filter"] + 2 * pairs * nfft * sample)
 
 
 def cpu_seconds(problem: Problem, itemsize: int, method: str) -> float:
     """Model the time of a call on the CPU: arithmetic or memory traffic, whichever takes longer."""
-    arithmetic = problem.multiply_adds * itemsize / _CPU_BYTES_OF_MULTIPLY_ADDS_PER_SECOND
-    if method == "auto" and itemsize in _DIRECT_NS:
-        arithmetic = min(arithmetic, choose(problem, itemsize).fft_seconds)
-    traffic = (problem.samples + problem.outputs) * itemsize / _CPU_BYTES_PER_SECOND
-    return max(arithmetic, traffic)
+    cost = costs("cpu")
+    arithmetic = problem.multiply_adds * itemsize / cost["multiply_add_bytes_per_second"]
+    if method != "direct" and f"float{8 * itemsize}" in cost["fft"]:
+        fft = choose(problem, itemsize).fft_seconds
+        arithmetic = fft if method == "fft" else min(arithmetic, fft)
+    traffic = (problem.samples + problem.outputs) * itemsize / cost["bytes_per_second"]
+    return float(max(arithmetic, traffic))
 
 
-def gpu_seconds(problem: Problem, itemsize: int) -> float:
-    """Model the time of a call on a GPU for arrays in host memory: transfers one after the other, then arithmetic."""
-    upload = (problem.samples + problem.taps) * itemsize / _GPU_UPLOAD_BYTES_PER_SECOND
-    download = problem.outputs * itemsize / _GPU_DOWNLOAD_BYTES_PER_SECOND
-    arithmetic = problem.multiply_adds * itemsize / _GPU_BYTES_OF_MULTIPLY_ADDS_PER_SECOND
-    return _GPU_CALL_SECONDS + upload + download + arithmetic
+def gpu_seconds(problem: Problem, itemsize: int, method: str) -> float:
+    """Model the time of a call on a GPU for arrays in host memory: transfers one after the other, and arithmetic."""
+    cost = costs("gpu")
+    upload = (problem.samples + problem.taps) * itemsize / cost["upload_bytes_per_second"]
+    download = problem.outputs * itemsize / cost["download_bytes_per_second"]
+    choice = choose_on_gpu(problem, max(2, itemsize))
+    arithmetic = {
+        "direct": choice.direct_seconds,
+        "fft": choice.fft_seconds,
+        "auto": min(choice.direct_seconds, choice.fft_seconds),
+    }
+    return float(1e-9 * cost["host_call"] + upload + download + arithmetic[method])
 
 
-def prefers_gpu(problem: Problem, itemsize: int, method: str = "direct") -> bool:
+def prefers_gpu(problem: Problem, itemsize: int, method: str) -> bool:
     """Tell whether moving host arrays to a GPU and back is expected to be faster than the CPU.
-
-    The GPU sums directly; the CPU may take the FFT if `method` is "auto".
 
     Examples
     --------
     >>> from maxconv._plan import prefers_gpu
     >>> from maxconv._problem import part_of_full
-    >>> prefers_gpu(part_of_full(1000, 16, "full", flip=True), itemsize=4)
+    >>> prefers_gpu(part_of_full(1000, 16, "full", flip=True), itemsize=4, method="auto")
     False
     >>> prefers_gpu(part_of_full(10**7, 4096, "full", flip=True), itemsize=4, method="direct")
     True
     """
-    return gpu_seconds(problem, itemsize) < cpu_seconds(problem, itemsize, method)
+    return gpu_seconds(problem, itemsize, method) < cpu_seconds(problem, itemsize, method)
+
+
+def resampling_prefers_gpu(samples: int, outputs: int, multiply_adds: int, itemsize: int) -> bool:
+    """Tell whether resampling host arrays on a GPU, both transfers included, is expected to be faster than the CPU."""
+    there = costs("gpu")
+    upload = samples * itemsize / there["upload_bytes_per_second"]
+    download = outputs * itemsize / there["download_bytes_per_second"]
+    here = _shared(multiply_adds * itemsize * _POLYPHASE_NS_PER_BYTE, multiply_adds // MULTIPLY_ADDS_PER_WORKER)
+    return float(1e-9 * there["host_call"] + upload + download) < 1e-9 * here

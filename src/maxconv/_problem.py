@@ -1,7 +1,7 @@
 """What is asked: one convolution or correlation as sizes and shifts, and every check that needs no device.
 
 Everything below the doors speaks of signal `x` (N samples), taps `k` (K) and output `y` (L_out); with `j` running
-over the taps, `y[i] = sum_j x[i + j - pad_left] * k[K-1-j if flip else j]`, terms outside `x` left out.
+over the taps, `y[i] = sum_j x[i + j - pad_left] * k[K-1-j if flip else j]`; outside `x` its border decides.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ import numpy as np
 from ._errors import ArgumentError, DtypeError, ShapeError
 
 MODES = ("full", "same", "valid")
+
+#: How a signal goes on beyond its ends, by the numbers that the kernels know (`_ops/shared/border.mojo`).
+BORDERS = ("omit", "constant", "nearest", "reflect", "mirror", "wrap")
 
 #: Element type of an array -> name of the kernels that serve it. Unsigned integers share the signed kernels: sums
 #: modulo 2^bits are the same bits.
@@ -57,6 +60,10 @@ class Problem(NamedTuple):
     """The shape before the last axis, that of the output; () for vectors."""
     tap_rows: int = 1
     """1: one filter for all rows of the batch. Else as many as there are rows."""
+    border: str = "omit"
+    """One of `BORDERS`: what stands beyond the ends of a signal; "omit": nothing, those terms are left out."""
+    cval: float = 0
+    """What "constant" puts there: a number that the kernels' type holds."""
 
     @property
     def rows(self) -> int:
@@ -114,9 +121,14 @@ def check_array(function: str, argument: str, array: Any) -> None:
     if 0 in array.shape:
         message = f"{function}: {argument} has shape {tuple(array.shape)}, but at least one element is expected"
         raise ShapeError(message)
-    if array.dtype not in _served and array.dtype.name not in KERNEL_DTYPES and array.dtype.name not in COMPOSED_DTYPES:
+    check_dtype(function, argument, array.dtype)
+
+
+def check_dtype(function: str, argument: str, dtype: Any) -> None:
+    """Refuse an element type that no kernel takes."""
+    if dtype not in _served and dtype.name not in KERNEL_DTYPES and dtype.name not in COMPOSED_DTYPES:
         served = ", ".join((*KERNEL_DTYPES, *COMPOSED_DTYPES))
-        message = f"{function}: {argument} has elements of type {array.dtype.name}; expected one of {served}"
+        message = f"{function}: {argument} has elements of type {dtype.name}; expected one of {served}"
         raise DtypeError(message)
 
 

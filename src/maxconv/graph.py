@@ -14,7 +14,7 @@ from max.dtype import DType
 from max.graph import DeviceRef, StaticDim, TensorType, TensorValue, ops
 
 from ._errors import ArgumentError, DeviceError, DtypeError, ShapeError
-from ._problem import KERNEL_DTYPES
+from ._problem import BORDERS, KERNEL_DTYPES
 
 __all__ = ["conv1d"]
 
@@ -95,7 +95,14 @@ def conv1d(x: TensorValue, weight: TensorValue, padding: int | tuple[int, int] |
     return _direct_vector(x, weight, ends, f"maxconv_outputs_{next(_numbers)}").rebind([outputs])
 
 
-def direct(x: TensorValue, k: TensorValue, padding: TensorValue, flip: TensorValue, outputs: Any) -> TensorValue:
+def direct(
+    x: TensorValue,
+    k: TensorValue,
+    padding: TensorValue,
+    flip: TensorValue,
+    border: tuple[TensorValue, TensorValue],
+    outputs: Any,
+) -> TensorValue:
     """Place op `maxconv_direct`: all numbers are run-time values, so one model serves every length.
 
     Parameters
@@ -106,6 +113,9 @@ def direct(x: TensorValue, k: TensorValue, padding: TensorValue, flip: TensorVal
         int64 (2) on the host: how far windows reach beyond either end of x.
     flip
         int64 scalar on the host: 1 for convolution, 0 for correlation.
+    border
+        How signals go on beyond their ends, scalars on the host: an int64, the place in `BORDERS`, and what
+        "constant" puts there, of x's dtype.
     outputs
         The length of an output row; a new name if only the run-time values determine it.
 
@@ -115,14 +125,16 @@ def direct(x: TensorValue, k: TensorValue, padding: TensorValue, flip: TensorVal
         Shape (rows, outputs).
     """
     kind = TensorType(x.dtype, (x.shape[0], outputs), x.device)
-    return ops.custom("maxconv_direct", x.device, [x, k, padding, flip], [kind])[0].tensor
+    return ops.custom("maxconv_direct", x.device, [x, k, padding, flip, *border], [kind])[0].tensor
 
 
 def _direct_vector(x: TensorValue, k: TensorValue, padding: TensorValue, outputs: Any) -> TensorValue:
     """Correlate one row."""
     correlation = ops.constant(0, DType.int64, DeviceRef.CPU())
+    omit = ops.constant(BORDERS.index("omit"), DType.int64, DeviceRef.CPU())
+    border = omit, ops.constant(0, x.dtype, DeviceRef.CPU())
     row_x, row_k = (ops.reshape(vector, (1, vector.shape[0])) for vector in (x, k))
-    return ops.reshape(direct(row_x, row_k, padding, correlation, outputs), (outputs,))
+    return ops.reshape(direct(row_x, row_k, padding, correlation, border, outputs), (outputs,))
 
 
 def _ends(padding: object) -> tuple[int, int]:

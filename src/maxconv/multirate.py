@@ -8,21 +8,38 @@ from typing import Any
 
 import numpy as np
 
-from . import _polyphase, _problem
-from ._engine import arrays, resample
-from ._errors import ArgumentError, DeviceError, ShapeError
+from . import _plan, _polyphase, _problem
+from ._engine import arrays, devices, download, resample, upload
+from ._errors import ArgumentError, DeviceError, DtypeError, ShapeError
 
-#: What `resample_poly` takes off a signal before it is filtered, and puts back afterwards.
-BACKGROUNDS = {
-    "constant": None,
-    "mean": np.mean,
-    "median": np.median,
-    "maximum": np.amax,
-    "minimum": np.amin,
+#: How a signal may go on beyond its ends -> the number by which `_ops/shared/extension.mojo` knows it.
+EXTENSIONS = {
+    "constant": 1,
+    "edge": 2,
+    "symmetric": 3,
+    "reflect": 4,
+    "wrap": 5,
+    "smooth": 6,
+    "line": 7,
+    "antisymmetric": 8,
+    "antireflect": 9,
 }
 
+#: What `resample_poly` may take off a signal before it is filtered, and put back afterwards.
+STATISTICS: dict[str, Any] = {"mean": np.mean, "median": np.median, "maximum": np.amax, "minimum": np.amin}
 
-def upfirdn(h: Any, x: Any, up: int = 1, down: int = 1, axis: int = -1) -> Any:
+
+def upfirdn(
+    h: Any,
+    x: Any,
+    up: int = 1,
+    down: int = 1,
+    axis: int = -1,
+    mode: str = "constant",
+    cval: Any = 0,
+    *,
+    device: str | None = None,
+) -> Any:
     """Upsample by inserting zeros, filter, and keep every `down`-th sample.
 
     No inserted zero is multiplied and no discarded output computed.
@@ -30,19 +47,29 @@ def upfirdn(h: Any, x: Any, up: int = 1, down: int = 1, axis: int = -1) -> Any:
     Parameters
     ----------
     h : array_like
-        Taps, shape (K).
+        Taps, shape (K), on any device.
     x : array_like
-        Signal of any rank, N samples along `axis`, in host memory.
+        Signal of any rank, N samples along `axis`. NumPy arrays, lists, and arrays of any library that speaks DLPack.
     up, down : int
         Rates, at least 1: after each sample up - 1 zeros are inserted; of the filtered signal every `down`-th
         sample is kept.
     axis : int
-        Axis of `x` to work along.
+        Axis of `x` to work along; on an accelerator the last.
+    mode : str
+        How the signal goes on beyond its ends ``1234``, before the zeros are inserted: "constant" (`cval`), "edge"
+        ``4444``, "symmetric" ``4321``, "reflect" ``321``, "wrap" ``1234``, "antisymmetric" ``-4 -3 -2 -1``,
+        "antireflect" (turned about the last sample) ``5678``; "smooth" and "line" go on as straight lines, with the
+        slope of the last two samples, or from the first to the last.
+    cval : number
+        The value for ``mode="constant"``. At 0 nothing is added: NaN and Inf are not multiplied by it.
+    device : str, optional
+        Where host arrays are computed: ``"cpu"``, ``"gpu"``, ``"gpu:<id>"``, ``"auto"``; by default as
+        `set_default_device` says. Arrays on an accelerator are computed there.
 
     Returns
     -------
     array
-        Of the library of `x`, of ``ceil(((N - 1)*up + K) / down)`` samples along `axis` and of dtype
+        Of the library and on the device of `x`, of ``ceil(((N - 1)*up + K) / down)`` samples along `axis` and of dtype
         ``numpy.result_type(h, x, numpy.float32)``.
 
     Raises
@@ -50,15 +77,17 @@ def upfirdn(h: Any, x: Any, up: int = 1, down: int = 1, axis: int = -1) -> Any:
     ShapeError
         (a ValueError) If `h` is not of rank 1, or an operand is empty.
     ArgumentError
-        (a ValueError) If `up` or `down` is not an integer >= 1, or there is no such axis.
+        (a ValueError) If `up` or `down` is not an integer >= 1, there is no such axis, or `mode`, `cval` or `device` is
+        none of the above.
     DtypeError
-        (a TypeError) If the elements are not numbers.
+        (a TypeError) If the elements are not numbers, or complex on an accelerator.
     DeviceError
-        (a RuntimeError) If an operand is on an accelerator.
+        (a RuntimeError) If the device is not there, or not the one that `x` is on.
 
     Notes
     -----
-    Follows `scipy.signal.upfirdn` with its default border, zeros. Cost: 2*ceil(K/up) flop an output.
+    Follows `scipy.signal.upfirdn`. A signal of one sample goes on as that sample where a slope is needed. Cost:
+    2*ceil(K/up) flop an output.
 
     Examples
     --------
@@ -67,17 +96,20 @@ def upfirdn(h: Any, x: Any, up: int = 1, down: int = 1, axis: int = -1) -> Any:
     array([1., 1., 1., 2., 2., 2., 3., 3., 3.])
     >>> maxconv.upfirdn([1], [1, 2, 3, 4, 5], down=2)
     array([1., 3., 5.])
+    >>> maxconv.upfirdn([0.5, 0.5], [1, 2, 3], mode="edge")
+    array([1. , 1.5, 2.5, 3. ])
     """
-    taps, _ = _operand("upfirdn", "h", h)
-    signal, restore = _operand("upfirdn", "x", x)
-    if taps.ndim != 1:
-        message = f"upfirdn: h has shape {taps.shape}, but rank 1 is expected"
-        raise ShapeError(message)
+    taps = _taps("upfirdn", "h", h)
+    operand = _operand("upfirdn", "x", x)
     up, down = _rate("upfirdn", "up", up), _rate("upfirdn", "down", down)
-    axis = _problem.normalized_axis("upfirdn", axis, signal.ndim)
-    outputs = _polyphase.output_length(signal.shape[axis], len(taps), up, down)
-    y = _resample_axis(signal, taps, up, down, (0, outputs), axis)
-    return y if restore is None else restore(y)
+    mode = mode.lower() if isinstance(mode, str) else mode  # as SciPy does
+    _problem.check_choice("upfirdn", "mode", mode, tuple(EXTENSIONS))
+    shape = operand.data.shape
+    axis = _problem.normalized_axis("upfirdn", axis, len(shape))
+    place = _place("upfirdn", operand, device)
+    part = 0, _polyphase.output_length(shape[axis], len(taps), up, down)
+    y = _resample_axis("upfirdn", operand.data, taps, (up, down), part, axis, (mode, cval), place)
+    return y if operand.restore is None else operand.restore(y)
 
 
 def resample_poly(
@@ -88,30 +120,36 @@ def resample_poly(
     window: Any = ("kaiser", 5.0),
     padtype: str = "constant",
     cval: Any = None,
+    *,
+    device: str | None = None,
 ) -> Any:
     """Change the sample rate by the factor up/down, with a symmetric low-pass filter and no delay.
 
     Parameters
     ----------
     x : array_like
-        Signal of any rank, N samples along `axis`, in host memory.
+        Signal of any rank, N samples along `axis`. NumPy arrays, lists, and arrays of any library that speaks DLPack.
     up, down : int
         Rates, at least 1.
     axis : int
-        Axis of `x` to work along; as in SciPy the first by default.
+        Axis of `x` to work along; as in SciPy the first by default, on an accelerator the last.
     window : array_like, str or tuple
         The filter's taps, shape (K), at the upsampled rate; or a window by which `scipy.signal.firwin` designs
         ``20*max(up, down) + 1`` of them (this needs SciPy).
-    padtype : {"constant", "mean", "median", "minimum", "maximum"}
-        What the signal is taken to be beyond its ends: `cval`, or that statistic of the signal along `axis`.
+    padtype : str
+        What the signal is taken to be beyond its ends: a `mode` of `upfirdn`, or "mean", "median", "minimum" or
+        "maximum", that statistic of the signal along `axis`.
     cval : number, optional
         The value for ``padtype="constant"``; 0 by default.
+    device : str, optional
+        As for `upfirdn`.
 
     Returns
     -------
     array
-        Of the library of `x`, of ``ceil(N*up/down)`` samples along `axis` (`up` and `down` without their common
-        divisor) and of dtype ``numpy.result_type(x, numpy.float32)``.
+        Of the library and on the device of `x`, of ``ceil(N*up/down)`` samples along `axis` (`up` and `down` without
+        their common divisor) and of dtype ``numpy.result_type(x, taps, numpy.float32)``; designed taps are of the type
+        of `x` if that is not an integer's, else float64. If ``up == down`` a copy of `x`.
 
     Raises
     ------
@@ -120,56 +158,54 @@ def resample_poly(
 
     Notes
     -----
-    Follows `scipy.signal.resample_poly`. Its border modes "line", "symmetric" and the like are not offered.
+    Follows `scipy.signal.resample_poly`; designed taps are not rounded to float16 for a signal of that type. For a
+    statistic a signal on an accelerator goes by way of host memory.
 
     Examples
     --------
     >>> import maxconv
     >>> maxconv.resample_poly([1.0, 2.0, 3.0, 4.0], 2, 1, window=[0.25, 0.5, 0.25])
     array([1. , 1.5, 2. , 2.5, 3. , 3.5, 4. , 2. ])
+    >>> maxconv.resample_poly([1.0, 2.0, 3.0, 4.0], 2, 1, window=[0.25, 0.5, 0.25], padtype="line")
+    array([1. , 1.5, 2. , 2.5, 3. , 3.5, 4. , 4.5])
     """
-    signal, restore = _operand("resample_poly", "x", x)
+    operand = _operand("resample_poly", "x", x)
     up, down = _rate("resample_poly", "up", up), _rate("resample_poly", "down", down)
-    _problem.check_choice("resample_poly", "padtype", padtype, tuple(BACKGROUNDS))
+    _problem.check_choice("resample_poly", "padtype", padtype, (*EXTENSIONS, *STATISTICS))
     if cval is not None and padtype != "constant":
         message = f'resample_poly: cval has no meaning with padtype={padtype!r}, only with "constant"'
         raise ArgumentError(message)
-    axis = _problem.normalized_axis("resample_poly", axis, signal.ndim)
+    signal = operand.data
+    axis = _problem.normalized_axis("resample_poly", axis, len(signal.shape))
+    place = _place("resample_poly", operand, device)
     divisor = math.gcd(up, down)
     up, down = up // divisor, down // divisor
-    dtype = np.result_type(signal, np.float32)
-    signal = signal.astype(dtype, copy=False)
     if up == down == 1:
         y = signal.copy()
-        return y if restore is None else restore(y)
-    taps = _resampling_taps(window, up, down).astype(dtype, copy=False) * up
-    statistic = BACKGROUNDS[padtype]
-    background = (cval or 0) if statistic is None else statistic(signal, axis=axis, keepdims=True)
-    centred = signal - background if np.any(background) else signal
+        return y if operand.restore is None else operand.restore(y)
+    taps = _resampling_taps(window, up, down, _numpy_dtype(signal)) * up
     part = _polyphase.resampled_part(signal.shape[axis], len(taps), up, down)
     padded = np.concatenate([np.zeros(part.pad, taps.dtype), taps])
-    y = _resample_axis(centred, padded, up, down, (part.start, part.outputs), axis)
-    if np.any(background):
-        y = y + background * (1 if statistic else _gains(padded, up, down, part, axis, signal.ndim))
-    y = y.astype(dtype, copy=False)
-    return y if restore is None else restore(y)
+    wanted = part.start, part.outputs
+    if padtype in EXTENSIONS:
+        beyond = padtype, 0 if cval is None else cval
+        y = _resample_axis("resample_poly", signal, padded, (up, down), wanted, axis, beyond, place)
+    else:
+        here = signal if isinstance(signal, np.ndarray) else download(signal)
+        here = here.astype(np.result_type(here, taps, np.float32), copy=False)
+        background = STATISTICS[padtype](here, axis=axis, keepdims=True)
+        centred = here - background
+        y = _resample_axis("resample_poly", centred, padded, (up, down), wanted, axis, ("constant", 0), place)
+        y += background
+        if here is not signal and not isinstance(signal, np.ndarray):
+            y = upload(y, place)
+    return y if operand.restore is None else operand.restore(y)
 
 
-def _gains(taps: np.ndarray, up: int, down: int, part: _polyphase.ResampledPart, axis: int, rank: int) -> np.ndarray:
-    """Return what each output makes of a signal of ones without ends: the sum of its phase's taps, not quite 1."""
-    sums = np.array([taps[phase::up].sum() for phase in range(up)])
-    phases = np.arange(part.start, part.start + part.outputs) * down % up
-    return sums[phases].reshape([-1 if position == axis else 1 for position in range(rank)])
-
-
-def _resampling_taps(window: Any, up: int, down: int) -> np.ndarray:
+def _resampling_taps(window: Any, up: int, down: int, signal_dtype: np.dtype) -> np.ndarray:
     """Return the taps that `window` is, or design them as SciPy does."""
     if not isinstance(window, (str, tuple)):
-        taps, _ = _operand("resample_poly", "window", window)
-        if taps.ndim != 1:
-            message = f"resample_poly: window has shape {taps.shape}, but rank 1 is expected"
-            raise ShapeError(message)
-        return taps
+        return _taps("resample_poly", "window", window)
     try:
         from scipy.signal import firwin
     except ImportError:
@@ -178,41 +214,115 @@ def _resampling_taps(window: Any, up: int, down: int) -> np.ndarray:
         )
         raise ArgumentError(message) from None
     widest = max(up, down)
-    taps = firwin(20 * widest + 1, 1 / widest, window=window)
-    return np.asarray(taps)
+    taps = np.asarray(firwin(20 * widest + 1, 1 / widest, window=window))
+    return taps.astype(np.result_type(signal_dtype, np.float32)) if signal_dtype.kind in "fc" else taps
 
 
 def _resample_axis(
-    signal: np.ndarray, taps: np.ndarray, up: int, down: int, part: tuple[int, int], axis: int
-) -> np.ndarray:
+    function: str,
+    x: Any,
+    taps: np.ndarray,
+    rates: tuple[int, int],
+    part: tuple[int, int],
+    axis: int,
+    beyond: tuple[str, Any],
+    place: str,
+) -> Any:
     """Run the kernel over every vector along an axis; complex signals or taps as real and imaginary parts."""
-    dtype = np.result_type(signal, taps, np.float32)
-    moved = np.moveaxis(signal, axis, -1)
-    rows = moved.reshape(-1, moved.shape[-1]).astype(dtype, copy=False)
-    coefficients = taps.astype(dtype, copy=False)
+    dtype = np.result_type(_numpy_dtype(x), taps, np.float32)
+    mode, cval = beyond
+    value = _constant(function, cval, dtype)
+    if not isinstance(x, np.ndarray):
+        if axis != len(x.shape) - 1:
+            message = f"{function}: axis={axis} of an array on {place}; expected the last axis, in contiguous memory"
+            raise ArgumentError(message)
+        if dtype.kind == "c":
+            message = f"{function}: complex taps are served in host memory only; x is on {place}"
+            raise DtypeError(message)
+        return resample(x, taps.astype(dtype), rates, part, _extension(mode, value.real), place)
+    moved = np.moveaxis(x, axis, -1)
+    rows = moved.reshape(-1, moved.shape[-1])
+    if place == "auto":
+        place = _cheapest(rows.shape, len(taps), rates, part, dtype)
+    real = np.dtype(f"f{dtype.itemsize // (2 if dtype.kind == 'c' else 1)}")
+
+    def run(part_of_x: np.ndarray, part_of_taps: np.ndarray, part_of_value: float) -> np.ndarray:
+        x, h = part_of_x.astype(real, copy=False), part_of_taps.astype(real, copy=False)
+        result: np.ndarray = resample(x, h, rates, part, _extension(mode, part_of_value), place)
+        return result
+
     if dtype.kind != "c":
-        y = resample(rows, coefficients, up, down, part)
+        y = run(rows, taps, value.real)
     else:
-        halves = np.concatenate([rows.real, rows.imag])
-        ac, bc = np.split(resample(halves, coefficients.real, up, down, part), 2)
-        y = np.empty(ac.shape, dtype)
-        y.real, y.imag = ac, bc
-        if coefficients.imag.any():
-            ad, bd = np.split(resample(halves, coefficients.imag, up, down, part), 2)
-            y.real -= bd
-            y.imag += ad
+        y = np.zeros((len(rows), part[1]), dtype)
+        y.real = run(rows.real, taps.real, value.real)
+        has_imaginary_taps = np.any(taps.imag)
+        if has_imaginary_taps:
+            y.imag = run(rows.real, taps.imag, value.real)
+        if rows.dtype.kind == "c" or value.imag:
+            y.imag += run(rows.imag, taps.real, value.imag)
+            if has_imaginary_taps:
+                y.real -= run(rows.imag, taps.imag, value.imag)
     return np.moveaxis(y.reshape(*moved.shape[:-1], y.shape[-1]), -1, axis)
 
 
-def _operand(function: str, argument: str, value: Any) -> tuple[np.ndarray, Any]:
-    """Take a host array that is not empty."""
+def _extension(mode: str, value: float) -> tuple[int, float]:
+    """Return an extension as the kernels read it. Zeros are left out: they would make NaN of an infinite tap."""
+    return (0, 0.0) if mode == "constant" and value == 0 else (EXTENSIONS[mode], value)
+
+
+def _constant(function: str, cval: Any, dtype: np.dtype) -> complex:
+    """Check the constant beyond the ends: a number, and a real one unless the result is complex."""
+    try:
+        value = complex(cval)
+    except (TypeError, ValueError):
+        message = f"{function}: cval must be a number, got {cval!r}"
+        raise ArgumentError(message) from None
+    if value.imag and dtype.kind != "c":
+        message = f"{function}: cval must be a real number for a result of type {dtype.name}, got {cval!r}"
+        raise ArgumentError(message)
+    return value
+
+
+def _cheapest(shape: tuple[int, ...], taps: int, rates: tuple[int, int], part: tuple[int, int], dtype: np.dtype) -> str:
+    """Choose the device for host arrays; MAX is not even loaded for work that no GPU would do faster."""
+    rows, samples = shape
+    outputs = rows * part[1]
+    wanted = _plan.resampling_prefers_gpu(rows * samples, outputs, outputs * -(-taps // rates[0]), dtype.itemsize)
+    return "gpu:0" if wanted and devices.accelerator_count() > 0 else "cpu"
+
+
+def _taps(function: str, argument: str, value: Any) -> np.ndarray:
+    """Take the taps, into host memory from wherever they are: they are few."""
+    operand = _operand(function, argument, value)
+    if len(operand.data.shape) != 1:
+        message = f"{function}: {argument} has shape {tuple(operand.data.shape)}, but rank 1 is expected"
+        raise ShapeError(message)
+    return operand.data if isinstance(operand.data, np.ndarray) else download(operand.data)
+
+
+def _operand(function: str, argument: str, value: Any) -> arrays.Operand:
+    """Take an array that is not empty."""
     operand = arrays.ingest(function, argument, value)
-    if operand.device != "cpu":
-        message = f"{function}: {argument} is on {operand.device}; only arrays in host memory are served so far"
+    _problem.check_array(function, argument, operand.data)
+    return operand
+
+
+def _place(function: str, operand: arrays.Operand, device: str | None) -> str:
+    """Decide where a signal is computed: where it lies, or if that is host memory as the call asks; or "auto"."""
+    wanted = devices.requested(function, device)
+    if operand.device == "cpu":
+        return wanted
+    if device is not None and wanted not in {operand.device, "auto"}:
+        message = f"{function}: device={device!r} was asked for, but x is on {operand.device}"
         raise DeviceError(message)
-    data: np.ndarray = operand.data
-    _problem.check_array(function, argument, data)
-    return data, operand.restore
+    return operand.device
+
+
+def _numpy_dtype(data: Any) -> np.dtype:
+    """Return the type of an array's elements; an accelerator's bfloat16, foreign to NumPy, counts as float32."""
+    name = data.dtype.name
+    return np.dtype("float32" if name == "bfloat16" else name)
 
 
 def _rate(function: str, argument: str, value: object) -> int:

@@ -338,7 +338,7 @@ def _by_fft(problem: _layer.LayerProblem, x: np.ndarray, w: np.ndarray, bias: np
     taps = w.reshape(channels, problem.taps).astype(wide, copy=False)
     y = np.empty(problem.output_shape, wide)
     for signal, outputs in zip(x.astype(wide, copy=False), y, strict=True):
-        outputs[:] = run_fft(rows, signal, taps, choice.nfft)
+        outputs[:] = run_fft("conv1d", rows, signal, taps, choice.nfft)
     if not np.isfinite(y.sum()):
         return None  # an FFT spreads NaN and Inf over its blocks, sums do not
     if bias is not None:

@@ -7,11 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from . import _composed, _plan, _problem
-from ._engine import arrays, devices, run, run_fft
+from . import _composed, _methods, _plan, _problem
+from ._engine import arrays, devices, is_native, run_columns
 from ._errors import ArgumentError, DeviceError, DtypeError, ShapeError
-
-METHODS = ("auto", "direct", "fft")
 
 
 def convolve(
@@ -30,6 +28,9 @@ def convolve(
     method : {"auto", "direct", "fft"}
         How to compute it: by sums, by overlap-save with FFTs, or by whichever `choose_method` expects to be faster.
         Integers are summed unless "fft" is asked for.
+    axis : int
+        Axis of arrays of higher rank to work along. Where it is not the last in memory, direct sums take no transposed
+        copy, and the result has the memory order of `in1`.
     device : str, optional
         Where host arrays are computed: ``"cpu"``, ``"gpu"``, ``"gpu:<id>"``, ``"auto"``; by default as
         `set_default_device` says. Arrays on an accelerator are computed there.
@@ -83,7 +84,7 @@ def correlate(
         First operand, shape (N). NumPy arrays, lists, and arrays of any library that speaks DLPack.
     in2 : array_like
         Second operand, shape (K), on the same device.
-    mode, method, device
+    mode, method, axis, device
         As for `convolve`.
 
     Returns
@@ -111,7 +112,7 @@ def correlate(
 
 def _apply(function: str, in1: Any, in2: Any, mode: str, method: str, axis: int, device: str | None, flip: bool) -> Any:
     _problem.check_choice(function, "mode", mode, _problem.MODES)
-    _problem.check_choice(function, "method", method, METHODS)
+    _problem.check_choice(function, "method", method, _methods.METHODS)
     x, place, restore = arrays.ingest(function, "in1", in1)
     k, place_of_k, _ = arrays.ingest(function, "in2", in2)
     if place != place_of_k:
@@ -147,49 +148,12 @@ def _apply_here(
         x, k, problem = k, x, _problem.swapped(problem)
     if x.ndim > 1 or k.ndim > 1:
         x, k, problem = _in_rows(x, k, problem)
-    if device == "auto":
-        device = "cpu" if method == "fft" else _cheapest(problem, x.dtype, method)
-    if device == "cpu" and method != "direct" and (method == "fft" or x.dtype.kind not in "iu"):
-        y = _by_fft(function, problem, x, k, method)
-        if y is not None:
-            return y
-    if method == "fft":
-        message = f'{function}: method="fft" is served by the CPU only so far, but device={device!r}'
-        raise ArgumentError(message)
-    result: np.ndarray = run(function, problem, x, k, device)
+    result: np.ndarray = _methods.apply(function, problem, x, k, method, device)
     return result
 
 
-def _by_fft(function: str, problem: _problem.Problem, x: np.ndarray, k: np.ndarray, method: str) -> np.ndarray | None:
-    """Convolve by overlap-save if that was asked for or promises to be faster; None if not.
-
-    Integers go through float64 and are rounded, as SciPy does; half-precision floats through float32.
-    """
-    if method == "auto" and problem.taps < _plan.FEWEST_FFT_TAPS:
-        return None
-    wide = np.dtype(np.float64 if x.dtype.kind in "iu" or x.dtype.itemsize == 8 else np.float32)  # noqa: PLR2004
-    choice = _plan.choose(problem, wide.itemsize)
-    if method == "auto" and choice.method == "direct":
-        return None
-    y = run_fft(problem, x.astype(wide, copy=False), k.astype(wide, copy=False), choice.nfft)
-    if method == "auto" and not np.isfinite(y.sum()):
-        _mend(function, problem, x, k, y)
-    if x.dtype != wide:
-        y = (np.rint(y) if x.dtype.kind in "iu" else y).astype(x.dtype)
-    return y
-
-
-def _mend(function: str, problem: _problem.Problem, x: np.ndarray, k: np.ndarray, y: np.ndarray) -> None:
-    """Compute the stretch of outputs that are not finite anew, directly: an FFT spreads NaN and Inf over its blocks."""
-    spoilt = np.flatnonzero(~np.isfinite(y).reshape(-1, problem.outputs).all(axis=0))
-    if len(spoilt):
-        begin, end = int(spoilt[0]), int(spoilt[-1]) + 1
-        stretch = problem._replace(outputs=end - begin, pad_left=problem.pad_left - begin)
-        y[..., begin:end] = run(function, stretch, x, k, "cpu")
-
-
-def choose_method(n: int, k: int, mode: str = "full", dtype: Any = np.float32) -> _plan.Choice:
-    """Tell which method ``method="auto"`` takes on the CPU for vectors of these lengths, and why.
+def choose_method(n: int, k: int, mode: str = "full", dtype: Any = np.float32, *, device: str = "cpu") -> _plan.Choice:
+    """Tell which method ``method="auto"`` takes for vectors of these lengths, and why.
 
     Parameters
     ----------
@@ -199,6 +163,8 @@ def choose_method(n: int, k: int, mode: str = "full", dtype: Any = np.float32) -
         As for `convolve`.
     dtype : dtype_like
         Element type of the operands: float32 or float64; float16 counts as float32.
+    device : {"cpu", "gpu"}
+        Where the vectors are; asking about a GPU needs none.
 
     Returns
     -------
@@ -215,7 +181,7 @@ def choose_method(n: int, k: int, mode: str = "full", dtype: Any = np.float32) -
     Notes
     -----
     In the place of `scipy.signal.choose_conv_method`. The model: time per multiply-add, and per element of a
-    transformed block by its length, measured on 2 cores of an AMD EPYC with AVX-512; threads by the work.
+    transformed block by its length, as measured on the machines that `_costs.json` names; threads by the work.
 
     Examples
     --------
@@ -224,8 +190,11 @@ def choose_method(n: int, k: int, mode: str = "full", dtype: Any = np.float32) -
     'direct'
     >>> maxconv.choose_method(10**6, 4096).method
     'fft'
+    >>> maxconv.choose_method(10**8, 16, device="gpu").method
+    'direct'
     """
     _problem.check_choice("choose_method", "mode", mode, _problem.MODES)
+    _problem.check_choice("choose_method", "device", device, ("cpu", "gpu"))
     for name, length in (("n", n), ("k", k)):
         if not isinstance(length, int) or length < 1:
             message = f"choose_method: {name} must be an integer >= 1, got {length!r}"
@@ -237,6 +206,8 @@ def choose_method(n: int, k: int, mode: str = "full", dtype: Any = np.float32) -
     problem = _problem.part_of_full(n, k, mode, flip=True)
     if k > n:
         problem = _problem.swapped(problem)
+    if device == "gpu":
+        return _plan.choose_on_gpu(problem, kind.itemsize)
     choice = _plan.choose(problem, 8 if kind.itemsize == 8 else 4)  # noqa: PLR2004  # bytes of float64
     return choice if problem.taps >= _plan.FEWEST_FFT_TAPS else choice._replace(method="direct")
 
@@ -276,26 +247,37 @@ def _apply_along_axis(
     last_x = np.moveaxis(x, axis, -1)
     last_k = np.moveaxis(k, axis, -1) if k.ndim == x.ndim else k
     _problem.batch_shape(function, last_x.shape, last_k.shape)
+    taps = last_k.shape[-1]
+    if last_k.size == taps and not (flip and taps > x.shape[axis]):  # else they change places
+        common = _common_dtype(function, x.dtype, k.dtype)
+        problem = _problem.part_of_full(x.shape[axis], taps, mode, flip)
+
+        def convolve_lines(x: np.ndarray, k: np.ndarray) -> np.ndarray:
+            return _methods.along_axis(function, problem, x, k, from_end, method, device)
+
+        from_end = axis - x.ndim  # complex numbers come with one more axis in front
+        x, k = x.astype(common, copy=False), last_k.reshape(-1).astype(common, copy=False)
+        return _composed.apply(x, k, flip, convolve_lines) if common.kind in "cb" else convolve_lines(x, k)
     return np.moveaxis(_apply_here(function, last_x, last_k, mode, method, device, flip), -1, axis)
 
 
 def _apply_there(function: str, x: Any, k: Any, mode: str, method: str, axis: int, device: str, flip: bool) -> Any:
     """Convolve arrays on an accelerator, along their last axis, where they lie."""
-    if method == "fft":
-        message = f'{function}: method="fft" is served by the CPU only so far, but in1 and in2 are on {device}'
-        raise ArgumentError(message)
     rank = len(x.shape)
     if rank == 0 or len(k.shape) not in {1, rank}:
         message = (
             f"{function}: in1 has rank {rank}, but in2 has rank {len(k.shape)}; expected the same rank, or 1 for in2"
         )
         raise ShapeError(message)
-    if _problem.normalized_axis(function, axis, rank) != rank - 1:
-        message = f"{function}: axis={axis} of arrays on {device}; expected the last axis, in contiguous memory"
-        raise ArgumentError(message)
+    along = _problem.normalized_axis(function, axis, rank)
     if (name := x.dtype.name) in _problem.COMPOSED_DTYPES:
         message = f"{function}: elements of type {name} are served in host memory only; in1 is on {device}"
         raise DtypeError(message)
+    if along != rank - 1:
+        if method == "fft":
+            message = f'{function}: method="fft" serves the last axis of arrays on {device}, got axis={axis}'
+            raise ArgumentError(message)
+        return _apply_down_columns_there(function, x, k, mode, along, device, flip)
     batch = tuple(x.shape[:-1])
     tap_rows = math.prod(k.shape[:-1])
     if tap_rows != 1 and tuple(k.shape[:-1]) != batch:
@@ -305,11 +287,18 @@ def _apply_there(function: str, x: Any, k: Any, mode: str, method: str, axis: in
     problem = _problem.part_of_full(x.shape[-1], k.shape[-1], mode, flip)._replace(batch=batch, tap_rows=tap_rows)
     if flip and not batch and problem.taps > problem.samples:
         x, k, problem = k, x, _problem.swapped(problem)
-    return run(function, problem, x, k, device)
+    return _methods.apply(function, problem, x, k, method, device)
 
 
-def _cheapest(problem: _problem.Problem, dtype: np.dtype, method: str) -> str:
-    """Choose the device for host arrays; MAX is not even loaded for work that no GPU would do faster."""
-    methods = "direct" if dtype.kind in "iu" else method
-    wanted = _plan.prefers_gpu(problem, dtype.itemsize, methods)
-    return "gpu:0" if wanted and devices.accelerator_count() > 0 else "cpu"
+def _apply_down_columns_there(function: str, x: Any, k: Any, mode: str, axis: int, device: str, flip: bool) -> Any:
+    """Convolve arrays on an accelerator along an axis that is not the last."""
+    if not is_native(device):
+        message = f"{function}: axis={axis} of arrays on {device}; expected the last axis, in contiguous memory"
+        raise ArgumentError(message)
+    taps = math.prod(k.shape)
+    if len(k.shape) > 1 and taps != k.shape[axis]:
+        message = f"{function}: in1 and in2 have shapes {tuple(x.shape)} and {tuple(k.shape)}; on {device} in2 must be "
+        message += f"one filter along axis {axis}"
+        raise ShapeError(message)
+    problem = _problem.part_of_full(x.shape[axis], taps, mode, flip)._replace(batch=tuple(x.shape[:axis]))
+    return run_columns(function, problem, x, k, tuple(x.shape[axis + 1 :]), device)

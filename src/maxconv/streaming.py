@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from . import _problem
-from ._engine import devices, run
-from ._errors import ArgumentError, DtypeError, ShapeError
+from . import _composed, _methods, _problem
+from ._engine import arrays, devices, download, joined, tail, upload
+from ._errors import ArgumentError, DeviceError, DtypeError, ShapeError
 
 
 class FIRFilter:
@@ -28,16 +28,19 @@ class FIRFilter:
     dtype : dtype_like, optional
         Element type of the taps; by default that of `taps`.
     device : str, optional
-        Where blocks are computed: as for `convolve`.
+        Where blocks are computed: as for `convolve`. Taps, their transform and, for blocks that come from there, the
+        state stay on an accelerator.
+    method : {"direct", "fft", "auto"}
+        As for `convolve`. Only "direct" makes the outputs independent of the cuts to the last bit.
 
     Raises
     ------
     ShapeError
         (a ValueError) If `taps` is empty or not of rank 1.
     ArgumentError
-        (a ValueError) If `channels` is not a positive integer, or `device` is unknown.
+        (a ValueError) If `channels` is not a positive integer, or `device` or `method` is unknown.
     DtypeError
-        (a TypeError) If the elements are neither floating-point numbers nor integers that a kernel serves.
+        (a TypeError) If the elements are not numbers that a kernel serves.
     DeviceError
         (a RuntimeError) If the device is not there.
 
@@ -59,19 +62,29 @@ class FIRFilter:
     FIRFilter(taps=3, float64, cpu, direct)
     """
 
-    def __init__(self, taps: Any, *, channels: int | None = None, dtype: Any = None, device: str | None = None) -> None:
+    def __init__(
+        self,
+        taps: Any,
+        *,
+        channels: int | None = None,
+        dtype: Any = None,
+        device: str | None = None,
+        method: str = "direct",
+    ) -> None:
         self._taps = np.array(taps, dtype=dtype)
         if self._taps.ndim != 1:
             message = f"FIRFilter: taps has shape {self._taps.shape}, but rank 1 is expected"
             raise ShapeError(message)
         _problem.check_array("FIRFilter", "taps", self._taps)
-        _refuse_composed("taps", self._taps)
         if channels is not None and (isinstance(channels, bool) or not isinstance(channels, int) or channels < 1):
             message = f"FIRFilter: channels must be an integer >= 1, got {channels!r}"
             raise ArgumentError(message)
+        _problem.check_choice("FIRFilter", "method", method, _methods.METHODS)
         self._channels = channels
+        self._method = method
         place = devices.requested("FIRFilter", device)
         self._device = "cpu" if place == "auto" else place  # blocks are small: a transfer costs more than it saves
+        self._taps_there: Any = None
         self._lock = threading.Lock()
         self.reset()
 
@@ -88,20 +101,22 @@ class FIRFilter:
     def reset(self) -> None:
         """Forget all samples: the next block begins a new signal."""
         shape = (0,) if self._channels is None else (self._channels, 0)
-        self._history = np.empty(shape, self._taps.dtype)
+        self._history: Any = np.empty(shape, self._taps.dtype)
 
-    def process(self, block: Any) -> np.ndarray:
+    def process(self, block: Any) -> Any:
         """Filter the next samples of the signal.
 
         Parameters
         ----------
         block : array_like
-            Shape (n), or (channels, n); n may be 0. Not modified.
+            Shape (n), or (channels, n); n may be 0. Not modified. On an accelerator it must be the filter's device,
+            and of the taps' dtype.
 
         Returns
         -------
-        numpy.ndarray
-            Filtered samples, of the block's shape and of dtype ``numpy.result_type(taps, block)``.
+        array
+            Filtered samples, of the block's library, device and shape, and of dtype
+            ``numpy.result_type(taps, block)``.
 
         Raises
         ------
@@ -109,55 +124,93 @@ class FIRFilter:
             (a ValueError) If the block has another rank or another number of channels.
         DtypeError
             (a TypeError) If no kernel serves the elements.
+        DeviceError
+            (a RuntimeError) If the block is on another accelerator than the filter.
         """
-        samples = np.asarray(block)
-        expected = self._history.shape[:-1]
-        if samples.shape[:-1] != expected or samples.ndim == 0:
+        samples, place, restore = arrays.ingest("FIRFilter.process", "block", block)
+        shape = tuple(samples.shape)
+        if not shape or shape[:-1] != tuple(self._history.shape[:-1]):
             wanted = "(n)" if self._channels is None else f"({self._channels}, n)"
-            message = f"FIRFilter.process: block has shape {samples.shape}, but {wanted} is expected"
+            message = f"FIRFilter.process: block has shape {shape}, but {wanted} is expected"
             raise ShapeError(message)
-        if samples.size:
-            _problem.check_array("FIRFilter.process", "block", samples)
-            _refuse_composed("block", samples)
+        _problem.check_dtype("FIRFilter.process", "block", samples.dtype)
+        if place not in {"cpu", self._device}:
+            message = f"FIRFilter.process: block is on {place}, but the filter on {self._device}; make it with device="
+            raise DeviceError(message)
         with self._lock:
-            return self._process(samples)
+            y = self._process_here(samples) if place == "cpu" else self._process_there(samples)
+        return y if restore is None else restore(y)
 
-    def _process(self, block: np.ndarray) -> np.ndarray:
+    def _process_here(self, block: np.ndarray) -> np.ndarray:
         dtype = np.result_type(self._taps, block)
-        length = block.shape[-1]
-        if length == 0:
+        if not block.size:
             return np.empty(block.shape, dtype)
+        if not isinstance(self._history, np.ndarray):
+            self._history = download(self._history)
         known = np.concatenate([self._history, block], axis=-1, dtype=np.result_type(self._history, block))
-        remembered, taps = self._history.shape[-1], len(self._taps)
-        # Of the full result the outputs from `remembered` on. Samples before the signal began are not in the history
-        # and their terms are left out: multiplying zeros by them would make NaN of an infinite tap.
-        batch = block.shape[:-1]
-        problem = _problem.Problem(remembered + length, taps, length, taps - 1 - remembered, flip=True, batch=batch)
-        coefficients = self._taps.astype(dtype, copy=False)
-        y: np.ndarray = run(
-            "FIRFilter.process",
-            problem,
-            known.astype(dtype, copy=False),
-            coefficients[None] if batch else coefficients,
-            self._device,
+        problem = self._next(block.shape)
+
+        def convolve(x: np.ndarray, k: Any) -> np.ndarray:
+            if self._device != "cpu" and self._method == "direct" and k.dtype == self._taps.dtype:
+                k = self._resident_taps()
+            elif x.ndim > 1:
+                k = k[None]
+            rows = x.reshape(-1, problem.samples) if x.ndim > 1 else x
+            y: np.ndarray = self._apply(problem._replace(batch=x.shape[:-1]), rows, k)
+            return y
+
+        signal, taps = known.astype(dtype, copy=False), self._taps.astype(dtype, copy=False)
+        y = (
+            _composed.apply(signal, taps, flip=True, convolve=convolve)
+            if dtype.kind in "cb"
+            else convolve(signal, taps)
         )
-        keep = min(taps - 1, known.shape[-1])
+        keep = min(len(self._taps) - 1, known.shape[-1])
         self._history = known[..., known.shape[-1] - keep :].copy()
         return y
 
+    def _process_there(self, block: Any) -> Any:
+        name = block.dtype.name
+        if name != self._taps.dtype.name or name in _problem.COMPOSED_DTYPES:
+            message = f"FIRFilter.process: block is {name}, but taps is {self._taps.dtype.name}; "
+            message += f"on {self._device} both must have one real dtype"
+            raise DtypeError(message)
+        if 0 in block.shape:
+            return block
+        if isinstance(self._history, np.ndarray):
+            self._history = upload(self._history.astype(self._taps.dtype), self._device)
+        known = joined(self._history, block, self._device)
+        # Spectra are found again by the content of the taps, which must be in host memory.
+        taps = self._resident_taps() if self._method == "direct" else self._taps
+        y = self._apply(self._next(tuple(block.shape)), known, taps)
+        self._history = tail(known, min(len(self._taps) - 1, known.shape[-1]), self._device)
+        return y
+
+    def _resident_taps(self) -> Any:
+        if self._taps_there is None:
+            self._taps_there = upload(self._taps, self._device)
+        return self._taps_there
+
+    def _next(self, shape: tuple[int, ...]) -> _problem.Problem:
+        """Say which outputs a block adds, of the history and the block side by side."""
+        remembered, length, taps = self._history.shape[-1], shape[-1], len(self._taps)
+        # Of the full result the outputs from `remembered` on. Samples before the signal began are not in the history
+        # and their terms are left out: multiplying zeros by them would make NaN of an infinite tap.
+        return _problem.Problem(remembered + length, taps, length, taps - 1 - remembered, flip=True, batch=shape[:-1])
+
+    def _apply(self, problem: _problem.Problem, x: Any, k: Any) -> Any:
+        return _methods.apply("FIRFilter.process", problem, x, k, self._method, self._device)
+
     def __repr__(self) -> str:
         channels = "" if self._channels is None else f", channels={self._channels}"
-        return f"FIRFilter(taps={len(self._taps)}, {self._taps.dtype}{channels}, {self._device}, direct)"
+        return f"FIRFilter(taps={len(self._taps)}, {self._taps.dtype}{channels}, {self._device}, {self._method})"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_lock"}
+        with self._lock:
+            state = {name: value for name, value in self.__dict__.items() if name != "_lock"}
+        if not isinstance(self._history, np.ndarray):
+            state["_history"] = download(self._history)
+        return {**state, "_taps_there": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _lock=threading.Lock())
-
-
-def _refuse_composed(argument: str, array: np.ndarray) -> None:
-    """Refuse types that need several calls of a kernel: a state of their own would be needed for each."""
-    if array.dtype.name in _problem.COMPOSED_DTYPES:
-        message = f"FIRFilter: {argument} has elements of type {array.dtype.name}; expected real numbers"
-        raise DtypeError(message)

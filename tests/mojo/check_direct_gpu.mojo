@@ -10,10 +10,11 @@ from max.gpu.host import DeviceContext
 
 from _ops.kernels.direct_cpu import direct_cpu
 from _ops.kernels.direct_gpu import direct_gpu
+from _ops.shared.border import CONSTANT, MIRROR, NEAREST, OMIT, REFLECT, WRAP, Border
 from _ops.shared.geometry import Geometry
 
 
-def check[dtype: DType](ctx: DeviceContext, geometry: Geometry, shift: Int) raises:
+def check[dtype: DType](ctx: DeviceContext, geometry: Geometry, shift: Int, mode: Int = OMIT) raises:
     """Compares one call on the GPU with the same on the CPU.
 
     Parameters:
@@ -23,10 +24,12 @@ def check[dtype: DType](ctx: DeviceContext, geometry: Geometry, shift: Int) rais
         ctx: The device.
         geometry: Sizes and shifts of the call.
         shift: How many elements the signal begins behind an aligned address.
+        mode: How the signals go on beyond their ends.
 
     Raises:
         If an output differs.
     """
+    var border = Border[dtype](mode, 3)
     var x = ctx.enqueue_create_host_buffer[dtype](geometry.rows * geometry.samples + shift)
     var k = ctx.enqueue_create_host_buffer[dtype](geometry.tap_rows * geometry.taps)
     var y = ctx.enqueue_create_host_buffer[dtype](geometry.rows * geometry.outputs)
@@ -44,6 +47,7 @@ def check[dtype: DType](ctx: DeviceContext, geometry: Geometry, shift: Int) rais
         pointer_to[dtype](Int(k.unsafe_ptr())),
         geometry,
         1,
+        border,
     )
     var x_there = ctx.enqueue_create_buffer[dtype](len(x))
     var k_there = ctx.enqueue_create_buffer[dtype](len(k))
@@ -57,13 +61,26 @@ def check[dtype: DType](ctx: DeviceContext, geometry: Geometry, shift: Int) rais
         pointer_to[dtype](Int(k_there.unsafe_ptr())),
         geometry,
         ctx,
+        border,
     )
     ctx.enqueue_copy(y, y_there)
     ctx.synchronize()
     for i in range(geometry.rows * geometry.outputs):
         if y[i] != expected[i]:
             raise Error(
-                dtype, ": N=", geometry.samples, " K=", geometry.taps, " output ", i, ": ", y[i], " != ", expected[i]
+                dtype,
+                ": N=",
+                geometry.samples,
+                " K=",
+                geometry.taps,
+                " border ",
+                mode,
+                " output ",
+                i,
+                ": ",
+                y[i],
+                " != ",
+                expected[i],
             )
 
 
@@ -98,6 +115,7 @@ def main() raises:
             for shift in [0, 1]:
                 var seed = Geometry(samples, taps, samples, 0, False, 1, 1)
                 var full = Geometry(samples, taps, samples + taps - 1, taps - 1, True, 3, 1 + 2 * shift)
+                var centred = Geometry(samples, taps, samples, taps // 2, True, 3, 1)
                 comptime for dtype in [
                     DType.float32,
                     DType.float64,
@@ -109,4 +127,7 @@ def main() raises:
                     check[dtype](ctx, seed, shift)
                     check[dtype](ctx, full, shift)
                     checked += 2
+                    for mode in [CONSTANT, NEAREST, REFLECT, MIRROR, WRAP]:
+                        check[dtype](ctx, centred, shift, mode)
+                        checked += 1
     print(checked, "calls agree with the CPU kernels on", ctx.name())

@@ -3,7 +3,7 @@
     mojo build --target-accelerator sm_90a -I src/maxconv tests/mojo/check_overlap_save_gpu.mojo -o check
 
 Signals and taps are pseudo-random and new for every call. Outputs are poisoned beforehand and lie between guards that
-must stay; what lies around a row of the signal is NaN, so that an output which depends on it shows. Prints the largest
+must stay; what lies around the signals is NaN, so that an output which depends on it shows. Prints the largest
 error relative to ||x||*||k|| for every length of transform. With the argument "brief" it checks a few sizes only,
 enough for compute-sanitizer.
 """
@@ -13,20 +13,25 @@ from std.sys import argv
 from max.gpu.host import DeviceContext
 
 from _ops.kernels.direct_cpu import direct_cpu
-from _ops.kernels.overlap_save_gpu import (
-    LARGEST_SIZE,
-    SMALLEST_SIZE,
-    best_nfft,
-    hop_length,
-    overlap_save_gpu,
-    plan_length_gpu,
-    prepare_plan_gpu,
+from _ops.kernels.overlap_save_gpu import overlap_save_gpu, plan_length_gpu, prepare_plan_gpu
+from _ops.kernels.overlap_save_long_gpu import (
+    LONGEST,
+    SHORTEST,
+    overlap_save_long_gpu,
+    plan_length_long_gpu,
+    prepare_plan_long_gpu,
 )
 from _ops.shared.accumulate import accum_dtype
+from _ops.shared.block_pair import hop_length
+from _ops.shared.border import CONSTANT, OMIT, REFLECT, WRAP, Border
+from _ops.shared.fft_threads import LARGEST_SIZE, SMALLEST_SIZE
 from _ops.shared.geometry import Geometry
 
 comptime GUARD = 5
-"""Elements between rows: odd, so that rows begin at all alignments."""
+"""Elements before and behind signals and outputs: odd, so that they begin at an odd address."""
+
+comptime STRETCH = 1500
+"""Outputs that are compared at once; of long outputs a few stretches are."""
 
 comptime POISON = 77
 """What outputs and guards hold before the call."""
@@ -90,7 +95,7 @@ def epsilon[dtype: DType]() -> Float64:
 
 def check[
     dtype: DType
-](ctx: DeviceContext, mut random: Random, geometry: Geometry, rows: Int, nfft: Int) raises -> Float64:
+](ctx: DeviceContext, mut random: Random, geometry: Geometry, nfft: Int, border_mode: Int = OMIT) raises -> Float64:
     """Compares one call on the GPU with direct convolution on the CPU in float64.
 
     Parameters:
@@ -99,9 +104,9 @@ def check[
     Args:
         ctx: The device.
         random: Where the numbers come from.
-        geometry: Sizes and shifts of a row.
-        rows: Number of rows.
+        geometry: Sizes and shifts.
         nfft: Length of the transform.
+        border_mode: What lies beyond the ends, as in `Border`.
 
     Returns:
         The largest error, rounding of the result to the type taken off, over ||x||*||k||.
@@ -110,101 +115,115 @@ def check[
         If an output is wrong, was not written, or something else was written.
     """
     comptime ACC = accum_dtype[dtype]()
-    var x_stride = geometry.samples + GUARD
-    var y_stride = geometry.outputs + GUARD
-    var x = ctx.enqueue_create_host_buffer[dtype](rows * x_stride + GUARD)
-    var k = ctx.enqueue_create_host_buffer[dtype](geometry.taps)
-    var y = ctx.enqueue_create_host_buffer[dtype](rows * y_stride + GUARD)
+    var border = Border[dtype](border_mode, Scalar[dtype](0.5 if border_mode == CONSTANT else 0.0))
+    var is_long = nfft >= SHORTEST
+    var matrices = 3
+    var x = ctx.enqueue_create_host_buffer[dtype](geometry.rows * geometry.samples + 2 * GUARD)
+    var k = ctx.enqueue_create_host_buffer[dtype](geometry.tap_rows * geometry.taps)
+    var y = ctx.enqueue_create_host_buffer[dtype](geometry.rows * geometry.outputs + 2 * GUARD)
     ctx.synchronize()
     for i in range(len(x)):
-        x[i] = nan[dtype]()
+        x[i] = random.next[dtype]() if GUARD <= i and i < len(x) - GUARD else nan[dtype]()
     for i in range(len(y)):
         y[i] = Scalar[dtype](POISON)
-    var taps = List[Float64](length=geometry.taps, fill=0)
-    var taps_norm = Float64(0)
-    for j in range(geometry.taps):
+    for j in range(len(k)):
         k[j] = random.next[dtype]()
-        taps[j] = k[j].cast[DType.float64]()
-        taps_norm += taps[j] * taps[j]
-    for row in range(rows):
-        for i in range(geometry.samples):
-            x[GUARD + row * x_stride + i] = random.next[dtype]()
 
     var x_there = ctx.enqueue_create_buffer[dtype](len(x))
     var k_there = ctx.enqueue_create_buffer[dtype](len(k))
     var y_there = ctx.enqueue_create_buffer[dtype](len(y))
-    var plan = ctx.enqueue_create_buffer[ACC](plan_length_gpu(nfft))
+    var length = plan_length_gpu(nfft, geometry.tap_rows)
+    if is_long:
+        length = plan_length_long_gpu(nfft, geometry.tap_rows)
+    var plan = ctx.enqueue_create_buffer[ACC](length)
+    var workspace = ctx.enqueue_create_buffer[ACC](matrices * 2 * nfft if is_long else 1)
     ctx.enqueue_copy(x_there, x)
     ctx.enqueue_copy(k_there, k)
     ctx.enqueue_copy(y_there, y)
     ctx.enqueue_memset(plan, nan[ACC]())
-    var plan_pointer = pointer_to[ACC](Int(plan.unsafe_ptr()))
-    prepare_plan_gpu[dtype](plan_pointer, pointer_to[dtype](Int(k_there.unsafe_ptr())), geometry, nfft, ctx)
-    overlap_save_gpu[dtype](
-        pointer_to[dtype](Int(y_there.unsafe_ptr().unsafe_offset(GUARD))),
-        pointer_to[dtype](Int(x_there.unsafe_ptr().unsafe_offset(GUARD))),
-        plan_pointer,
-        geometry,
-        nfft,
-        rows,
-        x_stride,
-        y_stride,
-        ctx,
-    )
+    ctx.enqueue_memset(workspace, nan[ACC]())
+    var plan_at = pointer_to[ACC](Int(plan.unsafe_ptr()))
+    var workspace_at = pointer_to[ACC](Int(workspace.unsafe_ptr()))
+    var k_at = pointer_to[dtype](Int(k_there.unsafe_ptr()))
+    var y_at = pointer_to[dtype](Int(y_there.unsafe_ptr().unsafe_offset(GUARD)))
+    var x_at = pointer_to[dtype](Int(x_there.unsafe_ptr().unsafe_offset(GUARD)))
+    if is_long:
+        prepare_plan_long_gpu[dtype](plan_at, workspace_at, k_at, geometry, nfft, ctx)
+        overlap_save_long_gpu[dtype](y_at, x_at, plan_at, workspace_at, matrices, geometry, border, nfft, ctx)
+    else:
+        prepare_plan_gpu[dtype](plan_at, k_at, geometry, nfft, ctx)
+        overlap_save_gpu[dtype](y_at, x_at, plan_at, geometry, border, nfft, ctx)
     ctx.enqueue_copy(y, y_there)
     ctx.synchronize()
 
-    var where_ = String(
-        dtype,
-        ": nfft=",
-        nfft,
-        " rows=",
-        rows,
-        " N=",
-        geometry.samples,
-        " K=",
-        geometry.taps,
-        " L_out=",
-        geometry.outputs,
-        " pad_left=",
-        geometry.pad_left,
-        " flip=",
-        geometry.flip,
-    )
+    var call = String(dtype, ": nfft=", nfft, " rows=", geometry.rows, " N=", geometry.samples, " K=", geometry.taps)
+    call += String(" L_out=", geometry.outputs, " pad_left=", geometry.pad_left, " flip=", geometry.flip)
+    call += String(" tap_rows=", geometry.tap_rows, " border=", border_mode)
     var worst = Float64(0)
     var bound = 10 * epsilon[ACC]() * log2(Float64(nfft))
     comptime rounding = epsilon[dtype]() if dtype != ACC else 0.0
-    for row in range(rows):
-        var signal = List[Float64](length=geometry.samples, fill=0)
-        var signal_norm = Float64(0)
-        for i in range(geometry.samples):
-            signal[i] = x[GUARD + row * x_stride + i].cast[DType.float64]()
-            signal_norm += signal[i] * signal[i]
-        var expected = List[Float64](length=geometry.outputs, fill=0)
-        direct_cpu(
-            pointer_to[DType.float64](Int(expected.unsafe_ptr())),
-            pointer_to[DType.float64](Int(signal.unsafe_ptr())),
-            pointer_to[DType.float64](Int(taps.unsafe_ptr())),
-            geometry,
-            0,
-        )
-        var norm = sqrt(signal_norm * taps_norm)
-        for i in range(geometry.outputs):
-            var found = y[GUARD + row * y_stride + i].cast[DType.float64]()
-            var error = (abs(found - expected[i]) - rounding * abs(expected[i])) / norm
-            if isnan(found) or not (error <= bound):
-                raise Error(where_, ": row ", row, " output ", i, ": ", found, " != ", expected[i], ", error ", error)
-            worst = max(worst, error)
-        _ = signal^
-    for row in range(-1, rows):  # the guards behind each row and before the first
-        for i in range(GUARD):
-            if y[GUARD + (row + 1) * y_stride - GUARD + i] != Scalar[dtype](POISON):
-                raise Error(where_, ": wrote ", GUARD - i, " elements before row ", row + 1)
-    _ = taps^
+    for row in range(geometry.rows):
+        var x_row = pointer_to[dtype](Int(x.unsafe_ptr().unsafe_offset(GUARD + row * geometry.samples)))
+        var taps = List[Float64](length=geometry.taps, fill=0)
+        var taps_norm = Float64(0)
+        for j in range(geometry.taps):
+            taps[j] = k[geometry.taps_offset(row) + j].cast[DType.float64]()
+            taps_norm += taps[j] * taps[j]
+        var begins: List[Int] = [0]
+        if geometry.outputs > STRETCH:
+            var hop = hop_length(nfft, geometry.taps)
+            var last = geometry.outputs - STRETCH
+            begins = [0, last]
+            for blocks in [1, 2, 6]:
+                begins.append(max(0, min(last, blocks * hop - STRETCH // 2)))
+        for begin in begins:
+            # The samples that the stretch needs, beyond the ends too, as a signal of its own.
+            var outputs = min(STRETCH, geometry.outputs)
+            var samples = outputs + geometry.taps - 1
+            var signal = List[Float64](length=samples, fill=0)
+            var signal_norm = Float64(0)
+            for i in range(samples):
+                var position = geometry.input_index(begin, i)
+                signal[i] = border.sample(x_row, position, geometry.samples).cast[DType.float64]()
+                signal_norm += signal[i] * signal[i]
+            var expected = List[Float64](length=outputs, fill=0)
+            direct_cpu(
+                pointer_to[DType.float64](Int(expected.unsafe_ptr())),
+                pointer_to[DType.float64](Int(signal.unsafe_ptr())),
+                pointer_to[DType.float64](Int(taps.unsafe_ptr())),
+                Geometry(
+                    samples=samples,
+                    taps=geometry.taps,
+                    outputs=outputs,
+                    pad_left=0,
+                    flip=geometry.flip,
+                    rows=1,
+                    tap_rows=1,
+                ),
+                0,
+            )
+            # ||x|| of two whole blocks is what the bound speaks of; this stretch is a part of them.
+            var norm = sqrt(max(signal_norm, Float64(min(samples, nfft)) / 3) * taps_norm)
+            for i in range(outputs):
+                var found = y[GUARD + row * geometry.outputs + begin + i].cast[DType.float64]()
+                var error = (abs(found - expected[i]) - rounding * abs(expected[i])) / norm
+                if isnan(found) or not (error <= bound):
+                    raise Error(
+                        call, ": row ", row, " output ", begin + i, ": ", found, " != ", expected[i], ", error ", error
+                    )
+                worst = max(worst, error)
+            _ = signal^
+            _ = expected^
+        _ = taps^
+    for i in range(GUARD):
+        if y[i] != Scalar[dtype](POISON) or y[len(y) - 1 - i] != Scalar[dtype](POISON):
+            raise Error(call, ": wrote outside y")
     _ = x_there^
     _ = k_there^
     _ = y_there^
     _ = plan^
+    _ = workspace^
+    _ = x^
     return worst
 
 
@@ -219,14 +238,19 @@ def check_refusals(ctx: DeviceContext) raises:
     """
     var nowhere = pointer_to[DType.float32](256)
     var no_plan = pointer_to[accum_dtype[DType.float32]()](256)
+    var border = Border[DType.float32](OMIT, 0)
     for wrong in [[500, 3], [512, 513], [512, 0]]:
         var geometry = Geometry(samples=1000, taps=wrong[1], outputs=1000, pad_left=0, flip=False, rows=1, tap_rows=1)
-        var refused = False
+        var refused = 0
         try:
-            overlap_save_gpu[DType.float32](nowhere, nowhere, no_plan, geometry, wrong[0], 1, 1000, 1000, ctx)
+            overlap_save_gpu[DType.float32](nowhere, nowhere, no_plan, geometry, border, wrong[0], ctx)
         except:
-            refused = True
-        if not refused:
+            refused += 1
+        try:
+            overlap_save_long_gpu[DType.float32](nowhere, nowhere, no_plan, no_plan, 1, geometry, border, wrong[0], ctx)
+        except:
+            refused += 1
+        if refused != 2:
             raise Error("not refused: nfft=", wrong[0], " K=", wrong[1])
 
 
@@ -250,9 +274,12 @@ def check_length[dtype: DType](ctx: DeviceContext, mut random: Random, nfft: Int
     """
     var worst = Float64(0)
     var checked = 0
+    var is_long = nfft >= SHORTEST
     var tap_counts: List[Int] = [1, 2, 17, nfft // 4, nfft // 2 + 1, nfft - 256, nfft - 1, nfft]
+    if is_long:
+        tap_counts = [1, 8193, 30011, nfft - 250000]
     if not is_thorough:
-        tap_counts = [3, nfft // 4 + 1]
+        tap_counts = [3, 20001 if is_long else nfft // 4 + 1]
     for taps in tap_counts:
         var hop = hop_length(nfft, taps)
         var lengths: List[Int] = [
@@ -269,40 +296,40 @@ def check_length[dtype: DType](ctx: DeviceContext, mut random: Random, nfft: Int
             nfft + hop,
             20000,
         ]
+        if is_long:
+            lengths = [1000, 2 * hop + 77, 7 * hop + 1]
         if not is_thorough:
             lengths = [1, 3 * hop + 5]
         for samples in lengths:
             var seed = Geometry(samples=samples, taps=taps, outputs=samples, pad_left=0, flip=False, rows=1, tap_rows=1)
             var full = Geometry(
-                samples=samples, taps=taps, outputs=samples + taps - 1, pad_left=taps - 1, flip=True, rows=1, tap_rows=1
+                samples=samples, taps=taps, outputs=samples + taps - 1, pad_left=taps - 1, flip=True, rows=3, tap_rows=1
             )
-            worst = max(worst, check[dtype](ctx, random, seed, 1, nfft))
-            worst = max(worst, check[dtype](ctx, random, full, 3, nfft))
+            worst = max(worst, check[dtype](ctx, random, seed, nfft))
+            worst = max(worst, check[dtype](ctx, random, full, nfft))
             checked += 2
+        # A filter for each row, and windows that reach far beyond both ends.
+        var samples = 3 * hop // 2 + 3
+        var same = Geometry(
+            samples=samples, taps=taps, outputs=samples, pad_left=taps // 2, flip=True, rows=2, tap_rows=2
+        )
+        for mode in [CONSTANT, REFLECT, WRAP]:
+            worst = max(worst, check[dtype](ctx, random, same, nfft, mode))
+            checked += 1
         # Windows that begin behind the first sample, and outputs that meet no sample at all.
-        var late = Geometry(samples=3000, taps=taps, outputs=2001, pad_left=-7, flip=True, rows=1, tap_rows=1)
+        var late = Geometry(samples=3000, taps=taps, outputs=2001, pad_left=-7, flip=True, rows=3, tap_rows=1)
         var early = Geometry(
             samples=100, taps=taps, outputs=3 * nfft, pad_left=nfft + 9, flip=False, rows=1, tap_rows=1
         )
-        worst = max(worst, check[dtype](ctx, random, late, 3, nfft))
-        if is_thorough:
-            worst = max(worst, check[dtype](ctx, random, early, 1, nfft))
+        worst = max(worst, check[dtype](ctx, random, late, nfft))
+        if is_thorough and not is_long:
+            worst = max(worst, check[dtype](ctx, random, early, nfft))
             checked += 1
         checked += 1
     var unit = epsilon[accum_dtype[dtype]()]()
+    var limit = 10 * log2(Float64(nfft))
     print(
-        dtype,
-        "nfft",
-        nfft,
-        ": largest error",
-        worst,
-        "of ||x||*||k|| =",
-        worst / unit,
-        "eps, bound",
-        10 * log2(Float64(nfft)),
-        "eps;",
-        checked,
-        "calls",
+        dtype, "nfft", nfft, ": largest error", worst / unit, "eps of ||x||*||k||, bound", limit, ";", checked, "calls"
     )
     return checked
 
@@ -319,14 +346,14 @@ def main() raises:
     var checked = 0
     check_refusals(ctx)
     var nfft = SMALLEST_SIZE
-    while nfft <= LARGEST_SIZE:
-        checked += check_length[DType.float32](ctx, random, nfft, not is_brief)
-        checked += check_length[DType.float64](ctx, random, nfft, False)
-        if not is_brief:
+    while nfft <= LONGEST:
+        checked += check_length[DType.float32](ctx, random, nfft, not is_brief and nfft <= SHORTEST)
+        if nfft <= SHORTEST or not is_brief:
+            checked += check_length[DType.float64](ctx, random, nfft, False)
+        if not is_brief and nfft <= SHORTEST:
             checked += check_length[DType.float16](ctx, random, nfft, False)
             checked += check_length[DType.bfloat16](ctx, random, nfft, False)
-        nfft *= 2
-    for taps in [1, 64, 256, 1024, 4096, 8192]:
-        if best_nfft(taps) < taps:
-            raise Error("best_nfft(", taps, ") = ", best_nfft(taps))
+        nfft = 2 * nfft if nfft != LARGEST_SIZE else SHORTEST
+        if is_brief and nfft > SHORTEST:
+            break
     print(checked, "calls agree with direct convolution in float64 on", ctx.name())

@@ -5,6 +5,7 @@ from std.testing import TestSuite, assert_equal, assert_true
 
 from _ops.kernels.overlap_save_cpu import overlap_save_cpu, plan_length, prepare_plan, shortest_block
 from _ops.shared.accumulate import accum_dtype
+from _ops.shared.border import CONSTANT, MIRROR, NEAREST, OMIT, REFLECT, WRAP, Border
 from _ops.shared.geometry import Geometry
 
 
@@ -52,6 +53,7 @@ def convolve[
     geometry: Geometry,
     nfft: Int,
     workers: Int,
+    border: Border[dtype] = Border[dtype](OMIT, 0),
     poison: Scalar[dtype] = -777,
 ) -> List[Scalar[dtype]]:
     """Runs the kernel with a plan of its own.
@@ -66,6 +68,7 @@ def convolve[
         geometry: Sizes and shifts.
         nfft: Block length.
         workers: Upper bound of threads.
+        border: How the signals go on beyond their ends.
         poison: What stands in the outputs and in the element on either side of them before.
 
     Returns:
@@ -83,7 +86,9 @@ def convolve[
             geometry.flip,
             nfft,
         )
-    overlap_save_cpu[dtype, is_complex](address(y).unsafe_offset(1), address(x), address(plan), geometry, nfft, workers)
+    overlap_save_cpu[dtype, is_complex](
+        address(y).unsafe_offset(1), address(x), address(plan), geometry, nfft, workers, border
+    )
     _ = plan^
     return y^
 
@@ -106,7 +111,7 @@ def norm[dtype: DType](values: List[Scalar[dtype]]) -> Float64:
     return sqrt(sum)
 
 
-def check[dtype: DType, is_complex: Bool](geometry: Geometry, nfft: Int) raises:
+def check[dtype: DType, is_complex: Bool](geometry: Geometry, nfft: Int, mode: Int = OMIT) raises:
     """Compares with a direct sum in float64, row by row.
 
     Parameters:
@@ -116,6 +121,7 @@ def check[dtype: DType, is_complex: Bool](geometry: Geometry, nfft: Int) raises:
     Args:
         geometry: Sizes and shifts.
         nfft: Block length.
+        mode: How the signals go on beyond their ends.
 
     Raises:
         If an output is off by more than the promised bound, or something else was written.
@@ -124,21 +130,28 @@ def check[dtype: DType, is_complex: Bool](geometry: Geometry, nfft: Int) raises:
     comptime EPS = Float64(1) / Float64(1 << (10 if dtype == DType.float16 else 23 if dtype == DType.float32 else 52))
     var x = noise[dtype](geometry.rows * geometry.samples * PARTS, 1)
     var k = noise[dtype](geometry.tap_rows * geometry.taps * PARTS, 2)
-    var y = convolve[dtype, is_complex](x, k, geometry, nfft, 0)
-    var bound = 10 * EPS * log2(Float64(nfft)) * norm(x) * norm(k)
+    var border = Border[dtype](mode, 0.5)
+    var y = convolve[dtype, is_complex](x, k, geometry, nfft, 0, border)
+    # As many extended samples as a block holds may each be as large as the largest, 1.
+    var extended = Float64(0 if border.omits() else nfft * PARTS)
+    var bound = 10 * EPS * log2(Float64(nfft)) * sqrt(norm(x) ** 2 + extended) * norm(k)
     assert_equal(y[0], -777)
     assert_equal(y[len(y) - 1], -777)
     for row in range(geometry.rows):
         for i in range(geometry.outputs):
             var re = Float64(0)
             var im = Float64(0)
-            for j in range(max(0, geometry.first_tap(i)), min(geometry.taps, geometry.end_tap(i))):
-                var at = (row * geometry.samples + geometry.input_index(i, j)) * PARTS
+            for j in range(geometry.taps):
+                var index = border.index(geometry.input_index(i, j), max(1, geometry.samples))
+                var exists = 0 <= index and index < geometry.samples
+                if not exists and mode != CONSTANT:
+                    continue
+                var at = (row * geometry.samples + index) * PARTS
                 var tap = (geometry.taps_offset(row) + geometry.tap_index(j)) * PARTS
-                var a = x[at].cast[DType.float64]()
+                var a = x[at].cast[DType.float64]() if exists else 0.5
                 var b = k[tap].cast[DType.float64]()
                 comptime if is_complex:
-                    var a_im = x[at + 1].cast[DType.float64]()
+                    var a_im = x[at + 1].cast[DType.float64]() if exists else 0
                     var b_im = k[tap + 1].cast[DType.float64]()
                     re += a * b - a_im * b_im
                     im += a * b_im + a_im * b
@@ -219,6 +232,21 @@ def test_rows_are_separate() raises:
     for tap_rows in [1, 3]:
         check[DType.float32, False](Geometry(700, 33, 732, 32, True, 3, tap_rows), 512)
         check[DType.float64, True](Geometry(100, 33, 132, 32, True, 3, tap_rows), 128)
+
+
+def test_borders_are_right() raises:
+    """Blocks beyond the ends load what the border puts there, over one end, both, and several turns of the signal.
+
+    Raises:
+        If not.
+    """
+    for mode in [CONSTANT, NEAREST, REFLECT, MIRROR, WRAP]:
+        for samples in [1, 2, 70, 512, 1500]:
+            for pad_left in [0, 100, 199]:
+                check[DType.float32, False](Geometry(samples, 200, samples, pad_left, True, 1, 1), 512, mode)
+        check[DType.float64, False](Geometry(1500, 33, 1500, 16, False, 3, 3), 128, mode)
+        check[DType.float16, False](Geometry(900, 33, 900, 16, True, 1, 1), 1024, mode)
+        check[DType.float32, True](Geometry(700, 33, 900, 116, True, 2, 1), 512, mode)
 
 
 def test_windows_far_outside_give_zeros() raises:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from . import _compact, native
+from . import native
+from .buffers import compact
 
 if TYPE_CHECKING:
     from .._layer import LayerProblem
@@ -25,7 +26,7 @@ def forward(
     if problem.groups == problem.in_channels and problem.out_channels < _FILTERS_OF_A_PRODUCT * problem.in_channels:
         return causal(problem, x, w, bias, activation)
     y = np.empty(problem.output_shape, x.dtype)
-    arrays = y, _compact(x), _compact(w), _in_accumulator(bias, x.dtype)
+    arrays = y, compact(x), compact(w), _in_accumulator(bias, x.dtype)
     native.run_layer_on_cpu(f"conv_{x.dtype.name}", arrays, problem, activation)
     return y
 
@@ -35,7 +36,7 @@ def transposed(
 ) -> np.ndarray:
     """Compute x (N, C, L) from y (N, O, L_out) and w (O, C/G, K): the input gradient of `forward`, too."""
     x = np.empty(problem.input_shape, y.dtype)
-    arrays = x, _compact(y), _compact(w), _in_accumulator(bias, y.dtype)
+    arrays = x, compact(y), compact(w), _in_accumulator(bias, y.dtype)
     native.run_layer_on_cpu(f"conv_transpose_{y.dtype.name}", arrays, problem, activation)
     return x
 
@@ -43,7 +44,7 @@ def transposed(
 def weight_gradient(problem: LayerProblem, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Compute w (O, C/G, K) from x (N, C, L) and y (N, O, L_out), the gradient of the outputs."""
     w = np.empty(problem.weight_shape, x.dtype)
-    native.run_layer_on_cpu(f"weight_gradient_{x.dtype.name}", (w, _compact(x), _compact(y)), problem)
+    native.run_layer_on_cpu(f"weight_gradient_{x.dtype.name}", (w, compact(x), compact(y)), problem)
     return w
 
 
@@ -72,9 +73,9 @@ def causal(
         The sequence of each sample, (N, L), int32.
     """
     y = np.empty(problem.output_shape, x.dtype)
-    state = np.empty(0, x.dtype) if state is None else _compact(state)
-    numbers = np.empty(0, np.int32) if numbers is None else _compact(numbers)
-    arrays = y, _compact(x), _in_accumulator(w, x.dtype), _in_accumulator(bias, x.dtype), state, numbers
+    state = np.empty(0, x.dtype) if state is None else compact(state)
+    numbers = np.empty(0, np.int32) if numbers is None else compact(numbers)
+    arrays = y, compact(x), _in_accumulator(w, x.dtype), _in_accumulator(bias, x.dtype), state, numbers
     native.run_layer_on_cpu(f"depthwise_{x.dtype.name}", arrays, problem, activation)
     return y
 
@@ -82,4 +83,4 @@ def causal(
 def _in_accumulator(array: np.ndarray | None, dtype: np.dtype) -> np.ndarray:
     """Return a small operand in the type that sums of `dtype` are kept in; empty if there is none."""
     wide = np.dtype(np.float64 if dtype.itemsize == 8 else np.float32)  # noqa: PLR2004  # bytes of float64
-    return np.empty(0, wide) if array is None else _compact(array.astype(wide, copy=False))
+    return np.empty(0, wide) if array is None else compact(array.astype(wide, copy=False))

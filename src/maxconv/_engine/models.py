@@ -11,7 +11,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from .. import _ops_path
-from .._problem import KERNEL_DTYPES
+from .._problem import BORDERS, KERNEL_DTYPES
 from . import cache as disk
 from . import devices, toolchain
 
@@ -27,13 +27,16 @@ _models: dict[str, dict[str, Any]] = {}
 def run(problem: Problem, dtype: str, device: str, x: Any, k: Any) -> Any:
     """Return y as a new `Buffer` on `device`; x and k are Buffers there, of a type the `dtype` kernels take."""
     import numpy as np
+    from max.driver import Buffer
     from max.dtype import DType
 
     devices.handle(device)  # refuses a process that was forked from one in which MAX ran
     padding = np.array([problem.pad_left, problem.pad_right], dtype=np.int64)
     signals = x.view(DType[dtype], (problem.rows, problem.samples))
     taps = k.view(DType[dtype], (problem.tap_rows, problem.taps))
-    y = models(device)[f"direct_{dtype}"].execute(signals, taps, padding, np.array(problem.flip, dtype=np.int64))[0]
+    flip, border = (np.array(number, dtype=np.int64) for number in (problem.flip, BORDERS.index(problem.border)))
+    value = Buffer.scalar(problem.cval, DType[dtype])
+    y = models(device)[f"direct_{dtype}"].execute(signals, taps, padding, flip, border, value)[0]
     return y.view(x.dtype, problem.shape)
 
 
@@ -88,9 +91,11 @@ def _compile(device: str, target: Path) -> None:
             TensorType(dtype, ("tap_rows", "taps"), place),
             TensorType(DType.int64, (2,), DeviceRef.CPU()),
             TensorType(DType.int64, (), DeviceRef.CPU()),
+            TensorType(DType.int64, (), DeviceRef.CPU()),
+            TensorType(dtype, (), DeviceRef.CPU()),
         ]
         with Graph(f"direct_{name}", input_types=inputs, kernel_library=library, module=module) as built:
-            x, k, padding, flip = built.inputs
-            built.output(graph.direct(x, k, padding, flip, "outputs"))
+            x, k, padding, flip, *border = built.inputs
+            built.output(graph.direct(x, k, padding, flip, border, "outputs"))
     session = InferenceSession(devices=[devices.handle(device)])
     session.compile(module, custom_extensions=library.library_paths()).export_mef(str(target))

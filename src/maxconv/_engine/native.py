@@ -11,6 +11,7 @@ Measured (2026-11-22): a build 9 s for `cpu`, 13 s for `gpu` on 2 cores; loading
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import sys
 import sysconfig
@@ -24,7 +25,7 @@ import numpy as np
 
 from .. import _ops_path
 from .._errors import CompileError
-from .._problem import KERNEL_DTYPES
+from .._problem import BORDERS, KERNEL_DTYPES
 from . import cache as disk
 from . import toolchain
 
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 
     from .._layer import LayerProblem
     from .._problem import Problem
+
+#: The extensions, and the seconds that two cores take to build them.
+KINDS = {"cpu": 15, "cpu_layers": 20, "gpu": 20, "gpu_fft": 60}
 
 #: The oldest NVIDIA family served. Builds for sm_75, sm_80 and sm_90a of today's kernels differ in nothing but name.
 GPU_BASELINE = "sm_75"
@@ -59,8 +63,25 @@ def run_on_cpu(problem: Problem, dtype: str, y: np.ndarray, x: np.ndarray, k: np
     """Fill `y`. All three are contiguous, aligned, of rank 1 or (rows, length), of types the `dtype` kernels take."""
     if not _cpu_functions:
         _cpu_functions.update(_find_cpu_functions())
-    kernel = _cpu_functions[_DIRECT[dtype]]
-    kernel(y, x, k, problem.pad_left, problem.flip, _max_workers())
+    if problem.border == "omit":
+        kernel = _cpu_functions[_DIRECT[dtype]]
+        kernel(y, x, k, problem.pad_left, problem.flip, _max_workers())
+        return
+    sizes = problem.pad_left, problem.flip, *_border(problem)
+    _cpu_functions[f"direct_with_border_{dtype}"](y, x, k, sizes, _max_workers())
+
+
+def columns_on_cpu(problem: Problem, dtype: str, y: np.ndarray, x: np.ndarray, k: np.ndarray, inner: int) -> None:
+    """Fill `y` (outer, L_out, inner) by sums down columns. All three are contiguous, aligned, of any rank."""
+    if not _cpu_functions:
+        _cpu_functions.update(_find_cpu_functions())
+    _cpu_functions[f"columns_{dtype}"](y, x, k, _column_sizes(problem, inner, k), _border(problem), _max_workers())
+
+
+def _column_sizes(problem: Problem, inner: int, k: Any) -> tuple[int, ...]:
+    """Return (N, K, L_out, pad_left, flip, outer, inner, per_column), as the column kernels take them."""
+    sizes = problem.samples, problem.taps, problem.outputs, problem.pad_left, int(problem.flip), problem.rows, inner
+    return (*sizes, int(math.prod(k.shape) > problem.taps))
 
 
 def overlap_save_on_cpu(problem: Problem, y: np.ndarray, x: np.ndarray, k: np.ndarray, nfft: int) -> None:
@@ -69,7 +90,7 @@ def overlap_save_on_cpu(problem: Problem, y: np.ndarray, x: np.ndarray, k: np.nd
         _cpu_functions.update(_find_cpu_functions())
     prepare = _plan if k.nbytes <= _LARGEST_KEPT_FILTER else _plan.__wrapped__
     plan = prepare(k.tobytes(), k.shape, k.dtype.name, problem.flip, nfft)
-    sizes = problem.taps, problem.tap_rows, problem.pad_left, nfft
+    sizes = problem.taps, problem.tap_rows, problem.pad_left, nfft, *_border(problem)
     _cpu_functions[f"overlap_save_{x.dtype.name}"](y, x, plan, sizes, _max_workers())
 
 
@@ -83,11 +104,21 @@ def _plan(content: bytes, shape: tuple[int, ...], dtype: str, flip: bool, nfft: 
     return plan
 
 
-def resample_on_cpu(y: np.ndarray, x: np.ndarray, h: np.ndarray, up: int, down: int, start: int) -> None:
-    """Fill `y` (rows, outputs) from `x` (rows, N) and taps `h` (K), contiguous and of one type, float32 or float64."""
+def resample_on_cpu(
+    y: np.ndarray, x: np.ndarray, h: np.ndarray, rates: tuple[int, int], start: int, beyond: tuple[int, float]
+) -> None:
+    """Fill `y` (rows, outputs) from `x` (rows, N) and taps `h` (K), contiguous and of one type, float32 or float64.
+
+    `rates` are (up, down), `beyond` is (mode, value) of `_ops/shared/extension.mojo`.
+    """
     if not _cpu_functions:
         _cpu_functions.update(_find_cpu_functions())
-    _cpu_functions[f"polyphase_{x.dtype.name}"](y, x, h, (up, down), start, _max_workers())
+    _cpu_functions[f"polyphase_{x.dtype.name}"](y, x, h, rates, start, beyond, _max_workers())
+
+
+def _border(problem: Problem) -> tuple[int, float]:
+    """Return a border as the extensions read it: the number of its mode, and the constant."""
+    return BORDERS.index(problem.border), problem.cval
 
 
 def run_layer_on_cpu(function: str, arrays: tuple[np.ndarray, ...], problem: LayerProblem, *options: int) -> None:
@@ -106,12 +137,60 @@ def run_on_gpu(problem: Problem, dtype: str, context: int, y: int, x: int, k: in
     """Enqueue the computation of `y`; arrays are device addresses, `context` is the device's context pointer."""
     kernel = getattr(_extension("gpu"), f"direct_{dtype}")
     sizes = problem.samples, problem.taps, problem.outputs, problem.pad_left, int(problem.flip)
-    kernel(context, (y, x, k), (*sizes, problem.rows, problem.tap_rows))
+    kernel(context, (y, x, k), (*sizes, problem.rows, problem.tap_rows, *_border(problem)))
+
+
+def copy_columns_on_gpu(itemsize: int, context: int, addresses: tuple[int, int], sizes: tuple[int, ...]) -> None:
+    """Enqueue a copy; `addresses` are (y, x), `sizes` (rows, count, row stride of y, row stride of x) in elements."""
+    getattr(_extension("gpu"), f"copy_columns_{itemsize}")(context, addresses, sizes)
+
+
+def gpu_fft_plan_length(nfft: int, tap_rows: int) -> int:
+    """Count the elements of a plan for `tap_rows` filters: float64 for float64 arrays, else float32."""
+    length: int = _extension("gpu_fft").plan_length(nfft, tap_rows)
+    return length
+
+
+def prepare_fft_on_gpu(dtype: str, context: int, arrays: tuple[int, ...], sizes: tuple[int, ...]) -> None:
+    """Enqueue the computation of a plan; `arrays` are (plan, workspace, k), `sizes` (K, tap_rows, flip, nfft)."""
+    getattr(_extension("gpu_fft"), f"prepare_{dtype}")(context, arrays, sizes)
+
+
+def overlap_save_on_gpu(
+    problem: Problem, dtype: str, context: int, arrays: tuple[int, ...], nfft: int, matrices: int
+) -> None:
+    """Enqueue overlap-save; `arrays` are (y, x, plan, workspace), the last of `matrices` matrices."""
+    sizes = problem.samples, problem.taps, problem.outputs, problem.pad_left, problem.rows, problem.tap_rows
+    kernel = getattr(_extension("gpu_fft"), f"overlap_save_{dtype}")
+    kernel(context, arrays, (*sizes, nfft, matrices), _border(problem))
+
+
+def resample_on_gpu(
+    dtype: str, context: int, addresses: tuple[int, int, int], sizes: tuple[int, ...], beyond: tuple[int, float]
+) -> None:
+    """Enqueue the resampling of rows.
+
+    `addresses` are those of y, x and h, `sizes` are (N, K, up, down, start, L_out, rows); `dtype` is float32 or
+    float64, `beyond` as for `resample_on_cpu`.
+    """
+    getattr(_extension("gpu"), f"polyphase_{dtype}")(context, addresses, sizes, beyond)
+
+
+def cast_on_gpu(source: str, target: str, context: int, addresses: tuple[int, int], count: int) -> None:
+    """Enqueue the conversion of `count` elements; `addresses` are those of y and x, `target` float32 or float64."""
+    getattr(_extension("gpu"), f"cast_{target}")(context, addresses, count, source)
+
+
+def columns_on_gpu(problem: Problem, dtype: str, context: int, arrays: tuple[Any, Any, Any], inner: int) -> None:
+    """Enqueue the computation of `y` (outer, L_out, inner); (y, x, k) are contiguous arrays on the device."""
+    addresses = tuple(array._data_ptr() for array in arrays)  # noqa: SLF001  # MAX has no public name for addresses
+    sizes = _column_sizes(problem, inner, arrays[2])
+    getattr(_extension("gpu"), f"columns_{dtype}")(context, addresses, sizes, _border(problem))
 
 
 def build(kind: str, target: Path, *, cpu_level: str | None = None, gpu: str = GPU_BASELINE) -> None:
-    """Compile the extension `kind` ("cpu", "cpu_layers" or "gpu") to the file `target`."""
-    accelerator = ["--target-accelerator", gpu] if kind == "gpu" else []
+    """Compile the extension `kind`, one of `KINDS`, to the file `target`."""
+    accelerator = ["--target-accelerator", gpu] if kind.startswith("gpu") else []
     toolchain.run_mojo(
         "build",
         "--emit",
@@ -129,7 +208,7 @@ def build(kind: str, target: Path, *, cpu_level: str | None = None, gpu: str = G
 
 def entry_name(kind: str) -> str:
     """Name the cache entry of an extension by everything its content depends on."""
-    target = toolchain.cpu_level() + (f"-{GPU_BASELINE}" if kind == "gpu" else "")
+    target = toolchain.cpu_level() + (f"-{GPU_BASELINE}" if kind.startswith("gpu") else "")
     python = f"{sys.implementation.cache_tag}-{sysconfig.get_platform()}"
     mojo = toolchain.versions()["mojo"]
     return f"native-{kind}-{target}-{python}-mojo{mojo}-{_ops_path.source_hash()}.so"
@@ -147,7 +226,7 @@ def _load(kind: str) -> ModuleType:
     path = disk.entry(
         entry_name(kind),
         lambda target: build(kind, target),
-        f"building the native {kind} kernels for {toolchain.cpu_level()}, once, about 15 s",
+        f"building the native {kind} kernels for {toolchain.cpu_level()}, once, about {KINDS[kind]} s",
     )
     # The entry may have been built by another environment, whose libraries its run path names: those of this one
     # are loaded first, and the loader takes what is already there.

@@ -9,13 +9,16 @@ from std.python import Python, PythonObject
 from std.python._cpython import GILReleased
 from std.python.bindings import PythonModuleBuilder
 
+from _ops.kernels.columns_cpu import columns_cpu
 from _ops.kernels.direct_cpu import direct_cpu
 from _ops.kernels.overlap_save_cpu import overlap_save_cpu, plan_length, prepare_plan
 from _ops.kernels.polyphase_cpu import polyphase_cpu
 from _ops.shared.accumulate import accum_dtype
+from _ops.shared.extension import Extension
 from _ops.shared.geometry import Geometry
 from _ops.shared.polyphase_geometry import PolyphaseGeometry
 from numpy_array import data_of, length_of, rows_of
+from python_border import border_of
 
 
 @export
@@ -36,6 +39,22 @@ def PyInit_cpu() abi("C") -> PythonObject:
         module.def_function[direct_into[DType.int16]]("direct_int16")
         module.def_function[direct_into[DType.int32]]("direct_int32")
         module.def_function[direct_into[DType.int64]]("direct_int64")
+        module.def_function[columns_into[DType.float16]]("columns_float16")
+        module.def_function[columns_into[DType.bfloat16]]("columns_bfloat16")
+        module.def_function[columns_into[DType.float32]]("columns_float32")
+        module.def_function[columns_into[DType.float64]]("columns_float64")
+        module.def_function[columns_into[DType.int8]]("columns_int8")
+        module.def_function[columns_into[DType.int16]]("columns_int16")
+        module.def_function[columns_into[DType.int32]]("columns_int32")
+        module.def_function[columns_into[DType.int64]]("columns_int64")
+        module.def_function[direct_with_border_into[DType.float16]]("direct_with_border_float16")
+        module.def_function[direct_with_border_into[DType.bfloat16]]("direct_with_border_bfloat16")
+        module.def_function[direct_with_border_into[DType.float32]]("direct_with_border_float32")
+        module.def_function[direct_with_border_into[DType.float64]]("direct_with_border_float64")
+        module.def_function[direct_with_border_into[DType.int8]]("direct_with_border_int8")
+        module.def_function[direct_with_border_into[DType.int16]]("direct_with_border_int16")
+        module.def_function[direct_with_border_into[DType.int32]]("direct_with_border_int32")
+        module.def_function[direct_with_border_into[DType.int64]]("direct_with_border_int64")
         module.def_function[plan_length_of[DType.float32]]("plan_length_float32")
         module.def_function[plan_length_of[DType.float64]]("plan_length_float64")
         module.def_function[prepare_into[DType.float32]]("prepare_float32")
@@ -111,6 +130,103 @@ def direct_into[
     return PythonObject(None)
 
 
+def columns_into[
+    dtype: DType
+](
+    y: PythonObject,
+    x: PythonObject,
+    k: PythonObject,
+    sizes: PythonObject,
+    border: PythonObject,
+    max_workers: PythonObject,
+) raises -> PythonObject:
+    """Fills y by direct convolution or correlation of the columns of x.
+
+    Parameters:
+        dtype: Element type of all three arrays.
+
+    Args:
+        y: Outputs (outer, L_out, inner), a contiguous NumPy array of any rank.
+        x: Signals (outer, N, inner), likewise.
+        k: Taps (K), or (K, inner) with a filter per column, likewise.
+        sizes: (N, K, L_out, pad_left, flip, outer, inner, per_column); the flags are 1 or 0.
+        border: (mode, value), see `border_of`.
+        max_workers: Upper bound of threads; 0 for one per core.
+
+    Returns:
+        None.
+
+    Raises:
+        If one of the last three arguments does not hold numbers.
+    """
+    var geometry = Geometry(
+        samples=Int(py=sizes[0]),
+        taps=Int(py=sizes[1]),
+        outputs=Int(py=sizes[2]),
+        pad_left=Int(py=sizes[3]),
+        flip=Int(py=sizes[4]) != 0,
+        rows=Int(py=sizes[5]),
+        tap_rows=1,
+    )
+    var inner = Int(py=sizes[6])
+    var is_per_column = Int(py=sizes[7]) != 0
+    var beyond = border_of[dtype](border[0], border[1])
+    var output = data_of[dtype](y)
+    var signal = data_of[dtype](x)
+    var taps = data_of[dtype](k)
+    var workers = Int(py=max_workers)
+    with GILReleased(Python()):
+        if is_per_column:
+            columns_cpu[dtype, True](output, signal, taps, geometry, inner, beyond, workers)
+        else:
+            columns_cpu[dtype, False](output, signal, taps, geometry, inner, beyond, workers)
+    return PythonObject(None)
+
+
+def direct_with_border_into[
+    dtype: DType
+](
+    y: PythonObject, x: PythonObject, k: PythonObject, sizes: PythonObject, max_workers: PythonObject
+) raises -> PythonObject:
+    """Fills y as `direct_into` does, of signals that go on beyond their ends.
+
+    A function of its own, so that calls without a border, the tiny ones above all, need no tuple.
+
+    Parameters:
+        dtype: Element type of all three arrays.
+
+    Args:
+        y: Outputs, a contiguous NumPy array (L_out) or (rows, L_out).
+        x: Signals, likewise (N) or (rows, N), N >= 1.
+        k: Taps, likewise (K) or (rows, K).
+        sizes: (pad_left, flip, border mode, border value).
+        max_workers: Upper bound of threads; 0 for one per core.
+
+    Returns:
+        None.
+
+    Raises:
+        If one of the last two arguments does not hold numbers.
+    """
+    var geometry = Geometry(
+        samples=length_of(x),
+        taps=length_of(k),
+        outputs=length_of(y),
+        pad_left=Int(py=sizes[0]),
+        flip=Int(py=sizes[1]) != 0,
+        rows=rows_of(y),
+        tap_rows=rows_of(k),
+    )
+    var border = border_of[dtype](sizes[2], sizes[3])
+    var output = data_of[dtype](y)
+    var signal = data_of[dtype](x)
+    var taps = data_of[dtype](k)
+    var workers = Int(py=max_workers)
+    with GILReleased(Python()):
+        direct_cpu(output, signal, taps, geometry, workers, border)
+    return PythonObject(None)
+
+
 def plan_length_of[dtype: DType](nfft: PythonObject) raises -> PythonObject:
     """Counts the elements that the plan of one filter needs.
 
@@ -181,14 +297,14 @@ def overlap_save_into[
         y: Outputs, a contiguous NumPy array (L_out) or (rows, L_out).
         x: Signals, likewise (N) or (rows, N).
         plan: What `prepare_into` filled.
-        sizes: (K, tap_rows, pad_left, nfft).
+        sizes: (K, tap_rows, pad_left, nfft, border mode, border value).
         max_workers: Upper bound of threads; 0 for one per core.
 
     Returns:
         None.
 
     Raises:
-        If one of the last two arguments does not hold integers.
+        If one of the last two arguments does not hold numbers.
     """
     var geometry = Geometry(
         samples=length_of(x),
@@ -200,12 +316,13 @@ def overlap_save_into[
         tap_rows=Int(py=sizes[1]),
     )
     var nfft = Int(py=sizes[3])
+    var border = border_of[dtype](sizes[4], sizes[5])
     var output = data_of[dtype](y)
     var signal = data_of[dtype](x)
     var plans = data_of[accum_dtype[dtype]()](plan)
     var workers = Int(py=max_workers)
     with GILReleased(Python()):
-        overlap_save_cpu[dtype](output, signal, plans, geometry, nfft, workers)
+        overlap_save_cpu[dtype](output, signal, plans, geometry, nfft, workers, border)
     return PythonObject(None)
 
 
@@ -217,6 +334,7 @@ def polyphase_into[
     h: PythonObject,
     rates: PythonObject,
     start: PythonObject,
+    extension: PythonObject,
     max_workers: PythonObject,
 ) raises -> PythonObject:
     """Fills y by upsampling, filtering and downsampling x.
@@ -230,13 +348,14 @@ def polyphase_into[
         h: Taps, likewise (K).
         rates: (up, down).
         start: Index of the first output on the output grid.
+        extension: (mode, value) as in `Extension`.
         max_workers: Upper bound of threads; 0 for one per core.
 
     Returns:
         None.
 
     Raises:
-        If one of the last three arguments does not hold integers.
+        If one of the last four arguments does not hold numbers.
     """
     var geometry = PolyphaseGeometry(
         samples=length_of(x),
@@ -252,7 +371,8 @@ def polyphase_into[
     var output = data_of[dtype](y)
     var signal = data_of[dtype](x)
     var taps = data_of[dtype](h)
+    var beyond = Extension[dtype](Int(py=extension[0]), Scalar[dtype](Float64(py=extension[1])))
     var workers = Int(py=max_workers)
     with GILReleased(Python()):
-        polyphase_cpu(output, signal, taps, geometry, workers)
+        polyphase_cpu(output, signal, taps, geometry, workers, beyond)
     return PythonObject(None)

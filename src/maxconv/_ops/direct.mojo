@@ -7,12 +7,13 @@ from max.gpu.host import DeviceContext
 from std.utils.index import IndexList
 
 from .kernels.direct import direct
+from .shared.border import Border
 from .shared.geometry import Geometry
 
 
 @extensibility.register("maxconv_direct")
 struct Direct:
-    """`y[r, i] = sum_j x[r, i + j - left] * k[r, j]`, or `k[r, K-1-j]` with `flip`; terms outside x are left out."""
+    """`y[r, i] = sum_j x[r, i + j - left] * k[r, j]`, or `k[r, K-1-j]` with `flip`; outside x as the border says."""
 
     @staticmethod
     def execute[
@@ -23,6 +24,8 @@ struct Direct:
         k: InputTensor[dtype=dtype, rank=2, ...],
         padding: InputTensor[dtype=DType.int64, rank=1, ...],
         flip: Int64,
+        border: Int64,
+        value: Scalar[dtype],
         ctx: DeviceContext,
     ) raises:
         """Runs the op; MAX calls this.
@@ -37,6 +40,8 @@ struct Direct:
             k: Taps, shape (1, K) for all rows, or (rows, K).
             padding: (left, right), shape (2), on the host: how far windows may reach beyond either end of x.
             flip: 1 for convolution, 0 for correlation.
+            border: How signals go on beyond their ends, a constant of shared/border.mojo; 0 to leave those terms out.
+            value: What stands there if that constant is CONSTANT.
             ctx: The device.
 
         Raises:
@@ -59,18 +64,27 @@ struct Direct:
             rows=rows,
             tap_rows=k.dim_size(0),
         )
-        direct[target](y.unsafe_ptr(), x.unsafe_ptr(), k.unsafe_ptr(), geometry, ctx)
+        direct[target](y.unsafe_ptr(), x.unsafe_ptr(), k.unsafe_ptr(), geometry, ctx, Border[dtype](Int(border), value))
 
 
 @extensibility.register_shape_function("maxconv_direct")
-def direct_shape(x: Some[Tensor], k: Some[Tensor], padding: Some[TileTensorable], flip: Int64) raises -> IndexList[2]:
+def direct_shape[
+    dtype: DType
+](
+    x: Some[Tensor], k: Some[Tensor], padding: Some[TileTensorable], flip: Int64, border: Int64, value: Scalar[dtype]
+) raises -> IndexList[2]:
     """Gives the output shape when the graph cannot: padding known at run time only.
+
+    Parameters:
+        dtype: Element type of the arrays.
 
     Args:
         x: Signals.
         k: Taps.
         padding: (left, right).
         flip: Not used.
+        border: Not used.
+        value: Not used.
 
     Returns:
         (rows, L_out).

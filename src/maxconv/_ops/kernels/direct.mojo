@@ -2,6 +2,7 @@
 
 from max.gpu.host import DeviceContext
 
+from ..shared.border import OMIT, Border
 from ..shared.geometry import Geometry
 from .direct_cpu import direct_cpu
 from .direct_gpu import direct_gpu
@@ -15,6 +16,7 @@ def direct[
     k: Pointer[Scalar[dtype], MutAnyOrigin],
     geometry: Geometry,
     ctx: DeviceContext,
+    border: Border[dtype] = Border[dtype](OMIT, 0),
 ) raises:
     """Computes y, or enqueues its computation, by direct summation.
 
@@ -28,13 +30,14 @@ def direct[
         k: Taps, `geometry.taps` elements.
         geometry: Sizes and shifts.
         ctx: The device; used on "gpu" only.
+        border: How the signals go on beyond their ends.
 
     Raises:
         `Unsupported target: <target>` for any other target.
     """
     comptime if target == "cpu":
-        direct_cpu(y, x, k, geometry, max_workers=0)
+        direct_cpu(y, x, k, geometry, max_workers=0, border=border)
     elif target == "gpu":
-        direct_gpu(y, x, k, geometry, ctx)
+        direct_gpu(y, x, k, geometry, ctx, border)
     else:
         raise Error("Unsupported target: ", target)

@@ -1,15 +1,18 @@
 """Direct 1-D convolution on CPU: tiles of outputs in registers, pairs of taps sharing every load.
 
-Computes:   y[i] = sum_j x[i + j - pad_left] * k[tap_index(j)], i in [0, L_out); terms outside x are left out.
+Computes:   y[i] = sum_j x[i + j - pad_left] * k[tap_index(j)], i in [0, L_out); x goes on beyond its ends as a
+            `Border` says, or terms outside it are left out.
 Algorithm:  a tile of 8 SIMD vectors of outputs stays in registers while the taps run by. Taps j and j + PAIR are
             taken together: the vector at x[i + j + PAIR] serves tap j for one output vector and tap j + PAIR for
-            an earlier one, so 9 loads feed 16 multiply-adds instead of 16.
+            an earlier one, so 9 loads feed 16 multiply-adds instead of 16. Where windows reach beyond the ends, the
+            stretch of the extended signal that they need is written out, and the same tile code reads it from there.
 Cost:       2*L_out*K flop; reads N and writes L_out elements once; memory-bound below K ~ 16 for float32
             that leaves the cache (10^7 samples: 5.4 ms at K = 4, 6.6 ms at 16, 9.7 ms at 48, 2 cores).
 Layout:     x (rows, N), k (1 or rows, K), y (rows, L_out), contiguous, aligned to their own element only.
+            Work space: with a border 2*K + TILE samples per worker, else none.
 Accuracy:   sums in accumulate.accum_dtype on EVERY path of this file. Every output adds its taps in the order
             of `nth_tap`, whatever tile, edge, thread or SIMD width computes it: results do not depend on them.
-Gate:       none: any N, K, L_out >= 0 and any pad_left.
+Gate:       none: any N, K, L_out >= 0 and any pad_left; N >= 1 with a border.
 Tuning:     TILE_VECTORS, PAIR_BYTES, MULTIPLY_ADDS_PER_WORKER below, each with the measurement that chose it.
 Tried:      one tap at a time: 69 GFLOP/s against 115 with pairs, which is the rate of the FMA units (float32,
             K = 256, one core of an AMD EPYC with AVX-512, 2026-11-22); 4 taps at a time: no faster than 2.
@@ -17,13 +20,15 @@ Source:     register blocking as for a matrix product (Goto and van de Geijn, An
             Multiplication, 2008), applied to the Toeplitz matrix of the signal.
 """
 
-from std.math import ceildiv, iota
+from std.math import align_up, ceildiv, iota
+from std.memory import unsafe_stack_allocation
 from std.sys.info import simd_width_of, size_of
 from std.sys.intrinsics import masked_load, masked_store
 from max.algorithm import sync_parallelize
 from max.runtime.asyncrt import parallelism_level
 
 from ..shared.accumulate import accum_dtype, multiply_add
+from ..shared.border import OMIT, Border
 from ..shared.geometry import Geometry
 
 comptime TILE_VECTORS = 8
@@ -47,6 +52,7 @@ def direct_cpu[
     k: Pointer[Scalar[dtype], MutAnyOrigin],
     geometry: Geometry,
     max_workers: Int,
+    border: Border[dtype] = Border[dtype](OMIT, 0),
 ):
     """Computes all outputs, on as many threads as the work is worth.
 
@@ -59,6 +65,7 @@ def direct_cpu[
         k: Taps, shape (tap_rows, K).
         geometry: Sizes and shifts.
         max_workers: Upper bound of threads; 0 for one per core, 1 to stay on the calling thread.
+        border: How the signals go on beyond their ends.
     """
     comptime TILE = TILE_VECTORS * simd_width_of[accum_dtype[dtype]()]()
     var tiles = ceildiv(geometry.outputs, TILE)  # of one row
@@ -79,6 +86,7 @@ def direct_cpu[
                 geometry,
                 (tile - row * tiles) * TILE,
                 min((row_end - row * tiles) * TILE, geometry.outputs),
+                border,
             )
             tile = row_end
 
@@ -101,6 +109,7 @@ def compute_span[
     geometry: Geometry,
     begin: Int,
     end: Int,
+    border: Border[dtype] = Border[dtype](OMIT, 0),
 ):
     """Computes the outputs [begin, end) of one row on the calling thread.
 
@@ -114,13 +123,23 @@ def compute_span[
         geometry: Sizes and shifts.
         begin: First output.
         end: One past the last output.
+        border: How the signal goes on beyond its ends.
     """
     comptime TILE = TILE_VECTORS * simd_width_of[accum_dtype[dtype]()]()
-    for first in range(begin, end, TILE):
-        if first + TILE <= end and geometry.is_interior(first, TILE):
+    # As many outputs as there are taps share one stretch of the extended signal: it is then of length O(K), and each
+    # of its samples serves O(K) outputs.
+    var stretch = align_up(geometry.taps, TILE)
+    var first = begin
+    while first < end:
+        var count = min(TILE, end - first)
+        if count == TILE and geometry.is_interior(first, TILE):
             compute_interior_tile(y, x, k, geometry, first)
+        elif border.omits():
+            compute_edge_tile(y, x, k, geometry, first, count)
         else:
-            compute_edge_tile(y, x, k, geometry, first, min(TILE, end - first))
+            count = min(stretch, end - first)
+            compute_extended_stretch(y, x, k, geometry, border, first, count)
+        first += count
 
 
 @always_inline
@@ -200,6 +219,63 @@ def compute_interior_tile[
 
     comptime for vector in range(TILE_VECTORS):
         y.unsafe_store(first + vector * WIDTH, sums[vector].cast[dtype]())
+
+
+@no_inline
+def compute_extended_stretch[
+    dtype: DType
+](
+    y: Pointer[Scalar[dtype], MutAnyOrigin],
+    x: Pointer[Scalar[dtype], MutAnyOrigin],
+    k: Pointer[Scalar[dtype], MutAnyOrigin],
+    geometry: Geometry,
+    border: Border[dtype],
+    first: Int,
+    count: Int,
+):
+    """Computes neighbouring outputs from a copy of the samples that their windows need, those beyond the ends included.
+
+    Parameters:
+        dtype: Element type of all three arrays.
+
+    Args:
+        y: Output.
+        x: Signal.
+        k: Taps.
+        geometry: Sizes and shifts.
+        border: How the signal goes on beyond its ends; it does.
+        first: First output.
+        count: Outputs to compute.
+    """
+    comptime TILE = TILE_VECTORS * simd_width_of[accum_dtype[dtype]()]()
+    var needed = count + geometry.taps - 1
+    # The last tile is computed in full, from whatever stands behind the samples that are needed.
+    var room = List[Scalar[dtype]](unsafe_uninit_length=align_up(count, TILE) + geometry.taps - 1)
+    var extended = Pointer[Scalar[dtype], MutAnyOrigin](unsafe_from_address=Int(room.unsafe_ptr()))
+    var start = geometry.input_index(first, 0)
+    var before = max(0, min(needed, -start))
+    var inside = max(before, min(needed, geometry.samples - start))
+    for at in range(before):
+        extended[unsafe_offset=at] = border.sample(x, start + at, geometry.samples)
+    for at in range(before, inside):
+        extended[unsafe_offset=at] = x[unsafe_offset=start + at]
+    for at in range(inside, needed):
+        extended[unsafe_offset=at] = border.sample(x, start + at, geometry.samples)
+
+    var shifted = geometry
+    shifted.pad_left = 0
+    for tile in range(0, count - count % TILE, TILE):
+        compute_interior_tile(y.unsafe_offset(first), extended, k, shifted, tile)
+    if count % TILE != 0:
+        var tile = count - count % TILE
+        var outputs = unsafe_stack_allocation[TILE, Scalar[dtype]]()
+        shifted.pad_left = -tile
+        compute_interior_tile(
+            Pointer[Scalar[dtype], MutAnyOrigin](unsafe_from_address=Int(outputs)), extended, k, shifted, 0
+        )
+        for output in range(count % TILE):
+            y[unsafe_offset=first + tile + output] = outputs[unsafe_offset=output]
+    _ = room^
 
 
 @no_inline

@@ -1,6 +1,7 @@
 """Direct 1-D convolution on GPU: a tile of the signal with its halo in shared memory, outputs in registers.
 
-Computes:   y[i] = sum_j x[i + j - pad_left] * k[tap_index(j)], i in [0, L_out); terms outside x are left out.
+Computes:   y[i] = sum_j x[i + j - pad_left] * k[tap_index(j)], i in [0, L_out); x goes on beyond its ends as a
+            `Border` says, or terms outside it are left out.
 Algorithm:  one block per tile of outputs. The block stages the tile's samples, the halo from its neighbour's part of
             x, and up to CHUNK taps in shared memory; after a barrier each thread slides a register window over runs
             of neighbouring outputs. More taps than CHUNK take more passes over the same sums.
@@ -11,7 +12,7 @@ Layout:     x (rows, N), k (1 or rows, K), y (rows, L_out), contiguous. Reads ar
 Tile:       THREADS * group_count * run_length outputs, 1024 or 2048; shared memory holds TILE + CHUNK samples and
             CHUNK taps, at most 13 KB (float64).
 Accuracy:   sums in accumulate.accum_dtype on EVERY path of this file, taps in rising j.
-Gate:       none: any N, K, L_out >= 0 and any pad_left.
+Gate:       none: any N, K, L_out >= 0 and any pad_left; N >= 1 with a border.
 Tuning:     THREADS, VECTORS_PER_THREAD, CHUNK below; measured on float32, 2^26 samples, H200, 2026-11-22.
 Measured:   1.07 device copies at K = 4, 1.13 to 1.23 at K = 16, 2.0 at K = 64 (there the adders are half idle).
 Tried:      64-bit indices and a test of every tap against the chunk's end: 1.35 copies at K = 4, 4.6 at K = 64;
@@ -28,6 +29,7 @@ from max.gpu.host import DeviceContext
 from max.gpu.sync import barrier
 
 from ..shared.accumulate import accum_dtype, multiply_add
+from ..shared.border import OMIT, Border
 from ..shared.geometry import Geometry
 
 comptime THREADS = 128
@@ -70,6 +72,7 @@ def direct_gpu[
     k: Pointer[Scalar[dtype], MutAnyOrigin],
     geometry: Geometry,
     ctx: DeviceContext,
+    border: Border[dtype] = Border[dtype](OMIT, 0),
 ) raises:
     """Enqueues the computation of all outputs; returns before they are there.
 
@@ -82,6 +85,7 @@ def direct_gpu[
         k: Taps on the device, shape (tap_rows, K).
         geometry: Sizes and shifts.
         ctx: The device and its queue.
+        border: How the signals go on beyond their ends.
 
     Raises:
         If the launch is refused.
@@ -101,6 +105,8 @@ def direct_gpu[
             Int64(geometry.pad_left),
             Int64(1 if geometry.flip else 0),
             Int64(geometry.tap_rows),
+            Int64(border.mode),
+            border.value,
             grid_dim=(ceildiv(geometry.outputs, TILE), min(MAX_GRID_ROWS, geometry.rows - first_row)),
             block_dim=THREADS,
         )
@@ -147,6 +153,8 @@ def compute_tile[
     pad_left: Int64,
     flip: Int64,
     tap_rows: Int64,
+    border_mode: Int64,
+    border_value: Scalar[dtype],
 ):
     """Kernel: one block computes one tile of outputs of one row.
 
@@ -163,6 +171,8 @@ def compute_tile[
         pad_left: As in `Geometry`.
         flip: 1 for convolution, 0 for correlation.
         tap_rows: As in `Geometry`.
+        border_mode: As in `Border`.
+        border_value: As in `Border`.
     """
     comptime ACC = accum_dtype[dtype]()
     comptime RUN = run_length[dtype]()
@@ -183,6 +193,7 @@ def compute_tile[
         rows=Int(grid_dim.y),
         tap_rows=Int(tap_rows),
     )
+    var border = Border[dtype](Int(border_mode), border_value)
     var row = Int(block_idx.y)
     var y = y_rows.unsafe_offset(row * geometry.outputs)
     var x = x_rows.unsafe_offset(row * geometry.samples)
@@ -191,9 +202,12 @@ def compute_tile[
     var thread = Int32(thread_idx.x)
     var sums = Array[SIMD[ACC, RUN], GROUPS](fill=0)
 
-    # Only taps that meet a sample: a signal shorter than the taps then costs N*L_out, not K*L_out.
-    var begin = max(0, geometry.first_tap(tile_begin + TILE - 1))
-    var end = min(geometry.taps, geometry.end_tap(tile_begin))
+    var begin = 0
+    var end = geometry.taps
+    if border.omits():
+        # Only taps that meet a sample: a signal shorter than the taps then costs N*L_out, not K*L_out.
+        begin = max(0, geometry.first_tap(tile_begin + TILE - 1))
+        end = min(geometry.taps, geometry.end_tap(tile_begin))
     for chunk_begin in range(begin, end, CHUNK):
         var chunk = Int32(min(CHUNK, end - chunk_begin))
         var window_begin = geometry.input_index(tile_begin, chunk_begin)
@@ -213,9 +227,7 @@ def compute_tile[
                 at += Int32(THREADS * RUN)
         else:
             while at < staged:
-                var index = staged_begin + Int(at)
-                if 0 <= index and index < geometry.samples:
-                    window[unsafe_offset=at] = x[unsafe_offset=index]
+                window[unsafe_offset=at] = border.sample(x, staged_begin + Int(at), geometry.samples)
                 at += Int32(THREADS)
         var j = thread
         while j < chunk:
@@ -224,7 +236,7 @@ def compute_tile[
         barrier()
 
         # Tap j of the chunk is at lead + j, and meets output o of the tile at sample lead + j + o of the window.
-        if is_interior:
+        if is_interior or not border.omits():
             add_taps(sums, window, tap_window, lead, lead + chunk, thread)
         else:
             add_taps_at_edge(sums, window, tap_window, lead, lead + chunk, thread, staged_begin, geometry.samples)

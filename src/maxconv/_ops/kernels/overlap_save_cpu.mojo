@@ -1,6 +1,7 @@
 """1-D convolution by FFT on CPU: overlap-save, one real block per complex transform of half its length.
 
-Computes:   y[i] = sum_j x[i + j - pad_left] * k[tap_index(j)], i in [0, L_out); samples outside x count as zeros.
+Computes:   y[i] = sum_j x[i + j - pad_left] * k[tap_index(j)], i in [0, L_out); x goes on beyond its ends as a
+            `Border` says, or samples outside it count as zeros.
 Algorithm:  blocks of nfft samples, hop = nfft - K + 1 apart, each a product of polynomials modulo X^m - i. A real block
             has m = nfft/2: its second half becomes the imaginary part of its first, since X^m = i (right-angle
             convolution). That is the product modulo X^nfft + 1; outputs that wrap around, whatever their sign, are
@@ -21,7 +22,7 @@ Accuracy:   |error| <= 10*eps*log2(nfft)*||x||*||k|| (tests/mojo/test_overlap_sa
             whatever the number of workers; not the same for another nfft or SIMD width.
             NaN or infinity in x spreads over all outputs of every block that holds it (not further); in k, over all.
             Sums of a block's samples times taps must not overflow, even where those of the outputs would not.
-Gate:       float types; nfft a power of two >= K and >= `shortest_block`.
+Gate:       float types; nfft a power of two >= K and >= `shortest_block`; N >= 1 with a border.
 Tuning:     SAMPLES_PER_WORKER, SHARED_BLOCK below; PASS_LEVELS, RESIDENT_BYTES in shared/fft_lanes.mojo.
 Tried:      faster than `direct_cpu` from K = 48 (float32) and K = 40 (float64) on, with nfft = 1024 and 512.
             Not built: one block per lane, which has W times the working set (2 MB for nfft = 16384 and float32) and
@@ -37,6 +38,7 @@ from max.algorithm import sync_parallelize
 from max.runtime.asyncrt import parallelism_level
 
 from ..shared.accumulate import accum_dtype
+from ..shared.border import OMIT, Border
 from ..shared.fft_lanes import (
     Elements,
     PASS_LEVELS,
@@ -222,6 +224,7 @@ def overlap_save_cpu[
     geometry: Geometry,
     nfft: Int,
     max_workers: Int,
+    border: Border[dtype] = Border[dtype](OMIT, 0),
 ):
     """Computes all outputs, on as many threads as the work is worth.
 
@@ -237,6 +240,7 @@ def overlap_save_cpu[
         geometry: Sizes and shifts.
         nfft: Block length, at least K.
         max_workers: Upper bound of threads; 0 for one per core, 1 to stay on the calling thread.
+        border: How the signals go on beyond their ends; complex ones with `value` + 0i where it is CONSTANT.
     """
     comptime ACC = accum_dtype[dtype]()
     var transform = transform_of[ACC, is_complex](untracked(plan), nfft)
@@ -256,7 +260,7 @@ def overlap_save_cpu[
         var lines = align(Elements[ACC](unsafe_from_address=Int(buffer.unsafe_ptr())))
         for block in range(blocks):
             share_block[dtype, is_complex](
-                untracked(y), untracked(x), untracked(plan), geometry, nfft, block, lines, helpers
+                untracked(y), untracked(x), untracked(plan), geometry, border, nfft, block, lines, helpers
             )
         _ = buffer^
         return
@@ -269,6 +273,7 @@ def overlap_save_cpu[
             untracked(x),
             untracked(plan),
             geometry,
+            border,
             nfft,
             worker * blocks // workers,
             (worker + 1) * blocks // workers,
@@ -287,6 +292,7 @@ def compute_blocks[
     x: Elements[dtype],
     plan: Elements[accum_dtype[dtype]()],
     geometry: Geometry,
+    border: Border[dtype],
     nfft: Int,
     begin: Int,
     end: Int,
@@ -302,6 +308,7 @@ def compute_blocks[
         x: Signal.
         plan: What `prepare_plan` made.
         geometry: Sizes and shifts.
+        border: How the signals go on beyond their ends.
         nfft: Block length.
         begin: First block.
         end: One past the last block.
@@ -310,7 +317,7 @@ def compute_blocks[
     var buffer = List[Scalar[ACC]](unsafe_uninit_length=2 * nfft + ALIGNMENT)
     var lines = align(Elements[ACC](unsafe_from_address=Int(buffer.unsafe_ptr())))
     for block in range(begin, end):
-        var site = Site[dtype, is_complex](y, x, plan, geometry, nfft, block)
+        var site = Site[dtype, is_complex](y, x, plan, geometry, border, nfft, block)
         load_block(site, lines, 0, site.columns())
         visit_children[True](site.transform, lines, 0, site.children())
         store_block(site, lines, 0, site.columns())
@@ -324,6 +331,7 @@ def share_block[
     x: Elements[dtype],
     plan: Elements[accum_dtype[dtype]()],
     geometry: Geometry,
+    border: Border[dtype],
     nfft: Int,
     block: Int,
     lines: Elements[accum_dtype[dtype]()],
@@ -340,12 +348,13 @@ def share_block[
         x: Signal.
         plan: What `prepare_plan` made.
         geometry: Sizes and shifts.
+        border: How the signals go on beyond their ends.
         nfft: Block length.
         block: Index of the block, of all rows.
         lines: Work space, all lines of a block.
         workers: How many threads, at most the children of the root.
     """
-    var site = Site[dtype, is_complex](y, x, plan, geometry, nfft, block)
+    var site = Site[dtype, is_complex](y, x, plan, geometry, border, nfft, block)
     var columns = site.columns()
     var children = site.children()
 
@@ -380,8 +389,12 @@ struct Site[dtype: DType, is_complex: Bool](TrivialRegisterPassable):
     """Signal of the block's row."""
     var transform: Transform[Self.ACC]
     """Transform of the block, with the spectrum of the row's taps."""
+    var border: Border[Self.dtype]
+    """How the signal goes on beyond its ends."""
     var samples: Int
     """N."""
+    var needed: Int
+    """One past the index of the last sample that an output of the row needs."""
     var start: Int
     """Index of the block's first sample; negative if that does not exist."""
     var first: Int
@@ -396,6 +409,7 @@ struct Site[dtype: DType, is_complex: Bool](TrivialRegisterPassable):
         x: Elements[Self.dtype],
         plan: Elements[Self.ACC],
         geometry: Geometry,
+        border: Border[Self.dtype],
         nfft: Int,
         block: Int,
     ):
@@ -406,6 +420,7 @@ struct Site[dtype: DType, is_complex: Bool](TrivialRegisterPassable):
             x: Signal.
             plan: One plan, or one for each row.
             geometry: Sizes and shifts.
+            border: How the signals go on beyond their ends.
             nfft: Block length.
             block: Index of the block, of all rows.
         """
@@ -417,7 +432,9 @@ struct Site[dtype: DType, is_complex: Bool](TrivialRegisterPassable):
         self.y = y.unsafe_offset(row * geometry.outputs * PARTS)
         self.x = x.unsafe_offset(row * geometry.samples * PARTS)
         self.transform = transform_of[Self.ACC, Self.is_complex](plan.unsafe_offset(plan_offset), nfft)
+        self.border = border
         self.samples = geometry.samples
+        self.needed = geometry.input_index(geometry.outputs, geometry.taps - 1)
         self.first = (block - row * row_blocks) * hop
         self.last = min(self.first + hop, geometry.outputs)
         self.start = geometry.input_index(self.first, 0)
@@ -540,12 +557,12 @@ def load_lines[
         comptime for j in range(1 << levels):
             var at = site.start + (column + j * columns) * WIDTH
             comptime if is_complex:
-                var pairs = load_samples[2 * WIDTH, inside](site.x, 2 * at, 2 * site.samples).cast[ACC]().deinterleave()
+                var pairs = load_samples[2 * WIDTH, inside](site, at).cast[ACC]().deinterleave()
                 re[j] = rebind[SIMD[ACC, WIDTH]](pairs[0])
                 im[j] = rebind[SIMD[ACC, WIDTH]](pairs[1])
             else:
-                re[j] = load_samples[WIDTH, inside](site.x, at, site.samples).cast[ACC]()
-                im[j] = load_samples[WIDTH, inside](site.x, at + site.transform.length, site.samples).cast[ACC]()
+                re[j] = load_samples[WIDTH, inside](site, at).cast[ACC]()
+                im[j] = load_samples[WIDTH, inside](site, at + site.transform.length).cast[ACC]()
         split[levels](re, im, site.transform.plan)
         comptime for j in range(1 << levels):
             lines.unsafe_store((column + j * columns) * LINE, re[j])
@@ -554,31 +571,66 @@ def load_lines[
 
 @always_inline
 def load_samples[
-    dtype: DType, //, width: Int, inside: Bool
-](x: Elements[dtype], at: Int, end: Int) -> SIMD[dtype, width]:
-    """Loads neighbouring elements of x, zero where there are none.
+    dtype: DType, is_complex: Bool, //, width: Int, inside: Bool
+](site: Site[dtype, is_complex], position: Int) -> SIMD[dtype, width]:
+    """Loads neighbouring elements of x, or of what stands where there are none.
 
     Parameters:
         dtype: Element type.
+        is_complex: True if elements come in pairs.
         width: How many.
         inside: True if all are known to exist.
 
     Args:
-        x: Signal.
-        at: Index of the first.
-        end: Length of x.
+        site: The block.
+        position: Index of the first sample.
 
     Returns:
         The elements.
     """
+    comptime PARTS = 2 if is_complex else 1
+    var at = position * PARTS
     comptime if not inside:
-        if at <= -width or at >= end:
-            return 0
+        var end = site.samples * PARTS
         if at < 0 or at + width > end:
+            if not site.border.omits():
+                return load_extended[width](site, position)
+            if at <= -width or at >= end:
+                return 0
             var lanes = iota[DType.int, width]()
             var exists = lanes.ge(-at) & lanes.lt(end - at)
-            return masked_load[width](x.unsafe_offset(at), exists, SIMD[dtype, width](0))
-    return x.unsafe_load[width=width](at)
+            return masked_load[width](site.x.unsafe_offset(at), exists, SIMD[dtype, width](0))
+    return site.x.unsafe_load[width=width](at)
+
+
+@no_inline
+def load_extended[
+    dtype: DType, is_complex: Bool, //, width: Int
+](site: Site[dtype, is_complex], position: Int) -> SIMD[dtype, width]:
+    """Loads neighbouring elements of the extended signal, one by one.
+
+    Parameters:
+        dtype: Element type.
+        is_complex: True if elements come in pairs.
+        width: How many.
+
+    Args:
+        site: The block.
+        position: Index of the first sample.
+
+    Returns:
+        The elements; zeros behind the last sample that an output of the row needs.
+    """
+    comptime PARTS = 2 if is_complex else 1
+    var elements = SIMD[dtype, width](0)
+    for sample in range(min(width // PARTS, site.needed - position)):
+        var at = site.border.index(position + sample, site.samples)
+        if at < 0:
+            elements[sample * PARTS] = site.border.value
+            continue
+        for part in range(PARTS):
+            elements[sample * PARTS + part] = site.x[unsafe_offset=at * PARTS + part]
+    return elements
 
 
 def store_block[

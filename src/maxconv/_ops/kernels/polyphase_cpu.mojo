@@ -1,7 +1,8 @@
 """Polyphase FIR on CPU: upsample, filter and downsample without touching inserted zeros or discarded outputs.
 
 Computes:   y[i] = sum_q x[newest_sample(m) - q] * h[phase(m) + q*up], m = start + i, i in [0, L_out), for every row;
-            terms outside x are left out. up = 1 is strided FIR, down = 1 interpolation.
+            terms outside x are left out, or met by the samples of an Extension. up = 1 is strided FIR, down = 1
+            interpolation.
 Algorithm:  taps sorted by phase, flipped and padded to whole vectors, so that an output is a dot product of two
             contiguous runs. 8 outputs at a time keep 8 vectors of partial sums, which a tree of shuffles adds up
             together. Where down = 1, the outputs of a phase meet neighbouring samples: vectors of them instead,
@@ -26,6 +27,8 @@ from max.algorithm import sync_parallelize
 from max.runtime.asyncrt import parallelism_level
 
 from ..shared.accumulate import accum_dtype, multiply_add
+from ..shared.border import OMIT
+from ..shared.extension import Extension
 from ..shared.polyphase_geometry import PolyphaseGeometry
 
 comptime LANE_BYTES = 64
@@ -50,6 +53,7 @@ def polyphase_cpu[
     h: Pointer[Scalar[dtype], MutAnyOrigin],
     geometry: PolyphaseGeometry,
     max_workers: Int,
+    extension: Extension[dtype] = Extension[dtype](OMIT, 0),
 ):
     """Computes all outputs, on as many threads as the work is worth.
 
@@ -62,6 +66,7 @@ def polyphase_cpu[
         h: Taps in their natural order, `geometry.taps` elements.
         geometry: Sizes, rates and shifts.
         max_workers: Upper bound of threads; 0 for one per core, 1 to stay on the calling thread.
+        extension: What stands beyond the ends of each signal; nothing by default.
     """
     var reduced = geometry.reduced()
     var total = reduced.rows * reduced.outputs
@@ -72,12 +77,12 @@ def polyphase_cpu[
     if workers > 1 and max_workers != 1:
         workers = min(workers, parallelism_level(None) if max_workers == 0 else max_workers)
     if workers <= 1 or max_workers == 1:
-        compute_span(y, x, table, reduced, 0, total)
+        compute_span(y, x, table, reduced, 0, total, extension)
     else:
         var span = ceildiv(ceildiv(total, workers), TILE) * TILE
 
         def compute_share(worker: Int) {imm}:
-            compute_span(y, x, table, reduced, worker * span, min((worker + 1) * span, total))
+            compute_span(y, x, table, reduced, worker * span, min((worker + 1) * span, total), extension)
 
         sync_parallelize(compute_share, workers)
 
@@ -167,6 +172,7 @@ def compute_span[
     geometry: PolyphaseGeometry,
     begin: Int,
     end: Int,
+    extension: Extension[dtype] = Extension[dtype](OMIT, 0),
 ):
     """Computes the outputs [begin, end) of all rows' outputs in a line, on the calling thread.
 
@@ -180,6 +186,7 @@ def compute_span[
         geometry: Sizes, rates and shifts, already reduced.
         begin: First output.
         end: One past the last output.
+        extension: What stands beyond the ends of each signal; nothing by default.
     """
     var at = begin
     while at < end:
@@ -190,15 +197,15 @@ def compute_span[
         var x_row = x.unsafe_offset(row * geometry.x_stride)
         if geometry.down == 1:
             if geometry.up % 4 == 0:
-                interpolate_outputs[phases=4](y_row, x_row, table, geometry, first, count)
+                interpolate_outputs[phases=4](y_row, x_row, table, geometry, extension, first, count)
             elif geometry.up % 2 == 0:
-                interpolate_outputs[phases=2](y_row, x_row, table, geometry, first, count)
+                interpolate_outputs[phases=2](y_row, x_row, table, geometry, extension, first, count)
             else:
-                interpolate_outputs[phases=1](y_row, x_row, table, geometry, first, count)
+                interpolate_outputs[phases=1](y_row, x_row, table, geometry, extension, first, count)
         elif geometry.up == 1:
-            compute_outputs[is_one_phase=True](y_row, x_row, table, geometry, first, count)
+            compute_outputs[is_one_phase=True](y_row, x_row, table, geometry, extension, first, count)
         else:
-            compute_outputs[is_one_phase=False](y_row, x_row, table, geometry, first, count)
+            compute_outputs[is_one_phase=False](y_row, x_row, table, geometry, extension, first, count)
         at += count
 
 
@@ -210,6 +217,7 @@ def compute_outputs[
     x: Pointer[Scalar[dtype], MutAnyOrigin],
     table: PhaseTable[dtype],
     geometry: PolyphaseGeometry,
+    extension: Extension[dtype],
     first: Int,
     count: Int,
 ):
@@ -224,6 +232,7 @@ def compute_outputs[
         x: The row's signal.
         table: The sorted taps.
         geometry: Sizes, rates and shifts, already reduced.
+        extension: What stands beyond the ends.
         first: The first of these outputs.
         count: How many outputs.
     """
@@ -258,6 +267,7 @@ def compute_outputs[
                     geometry.samples,
                     base + starts[unsafe_offset=entry + output],
                     Int(lengths[unsafe_offset=entry + output]),
+                    extension,
                 )
         base += TILE // geometry.up * geometry.down
         entry += TILE % geometry.up
@@ -324,10 +334,11 @@ def compute_edge_output[
     samples: Int,
     start: Int,
     length: Int,
+    extension: Extension[dtype],
 ) -> Scalar[dtype]:
     """Computes one output, of which some terms may lie outside x: the sums of `compute_tile` in the same order.
 
-    A term outside x becomes zero times zero: an infinite tap must not turn it into NaN.
+    A term that is left out becomes zero times zero: an infinite tap must not turn it into NaN.
 
     Parameters:
         dtype: Element type of signals and outputs.
@@ -338,6 +349,7 @@ def compute_edge_output[
         samples: N.
         start: The sample that the slot's first tap meets; may be negative.
         length: Taps in the slot.
+        extension: What stands beyond the ends.
 
     Returns:
         The output.
@@ -347,11 +359,15 @@ def compute_edge_output[
     var lanes = iota[DType.int, LANES]()
     var sums = SIMD[ACC, LANES](0)
     # Only vectors with a sample: a signal shorter than the taps then costs N, not K, an output.
-    var begin = max(0, -start)
-    var end = min(length, samples - start)
+    var begin = max(0, -start) if extension.omits() else 0
+    var end = min(length, samples - start) if extension.omits() else length
     for j in range(begin // LANES * LANES, end, LANES):
         var exists = lanes.ge(begin - j) & lanes.lt(end - j)
         var values = masked_load[LANES](x.unsafe_offset(start + j), exists, SIMD[dtype, LANES](0))
+        if not extension.omits():
+            exists = lanes.lt(length - j)
+            for lane in range(min(LANES, length - j)):
+                values[lane] = extension.sample(x, start + j + lane, samples)
         var taps = exists.select(slot_taps.unsafe_load[width=LANES](j), 0)
         sums = multiply_add(values.cast[ACC](), taps, sums)
     return add_neighbours(sums).cast[dtype]()
@@ -418,6 +434,7 @@ def interpolate_outputs[
     x: Pointer[Scalar[dtype], MutAnyOrigin],
     table: PhaseTable[dtype],
     geometry: PolyphaseGeometry,
+    extension: Extension[dtype],
     first: Int,
     count: Int,
 ):
@@ -434,6 +451,7 @@ def interpolate_outputs[
         x: The row's signal.
         table: The sorted taps.
         geometry: Sizes, rates and shifts, already reduced.
+        extension: What stands beyond the ends.
         first: The first of these outputs.
         count: How many outputs.
     """
@@ -447,16 +465,16 @@ def interpolate_outputs[
     var end_period = min(end // up, geometry.samples - newest)
     if end_period - period >= WIDTH:
         for i in range(first, period * up):
-            y[unsafe_offset=i] = interpolate_one(x, table, geometry, i)
+            y[unsafe_offset=i] = interpolate_one(x, table, geometry, extension, i)
         if end_period - period >= WIDTH * INTERPOLATION_VECTORS:
             interpolate_periods[phases, INTERPOLATION_VECTORS](y, x, table, up, period, end_period)
         else:
             interpolate_periods[phases, 1](y, x, table, up, period, end_period)
         for i in range(end_period * up, end):
-            y[unsafe_offset=i] = interpolate_one(x, table, geometry, i)
+            y[unsafe_offset=i] = interpolate_one(x, table, geometry, extension, i)
     else:
         for i in range(first, end):
-            y[unsafe_offset=i] = interpolate_one(x, table, geometry, i)
+            y[unsafe_offset=i] = interpolate_one(x, table, geometry, extension, i)
 
 
 @always_inline
@@ -538,10 +556,14 @@ def store_spread[
 
 def interpolate_one[
     dtype: DType
-](x: Pointer[Scalar[dtype], MutAnyOrigin], table: PhaseTable[dtype], geometry: PolyphaseGeometry, i: Int) -> Scalar[
-    dtype
-]:
-    """Computes one output of which some terms may lie outside x: they are skipped.
+](
+    x: Pointer[Scalar[dtype], MutAnyOrigin],
+    table: PhaseTable[dtype],
+    geometry: PolyphaseGeometry,
+    extension: Extension[dtype],
+    i: Int,
+) -> Scalar[dtype]:
+    """Computes one output of which some terms may lie outside x.
 
     Parameters:
         dtype: Element type of signals and outputs.
@@ -550,6 +572,7 @@ def interpolate_one[
         x: The row's signal.
         table: The sorted taps.
         geometry: Sizes, rates and shifts, already reduced; `down` is 1.
+        extension: What stands beyond the ends.
         i: Which output of the row.
 
     Returns:
@@ -558,8 +581,13 @@ def interpolate_one[
     comptime ACC = accum_dtype[dtype]()
     var entry = i % geometry.up
     var start = i // geometry.up + table.starts[entry]
+    var begin = 0
+    var end = Int(table.lengths[entry])
+    if extension.omits():
+        begin = max(0, -start)
+        end = min(end, geometry.samples - start)
     var sum = Scalar[ACC](0)
-    for j in range(max(0, -start), min(Int(table.lengths[entry]), geometry.samples - start)):
+    for j in range(begin, end):
         var tap = rebind[Scalar[ACC]](table.slot_taps(entry)[unsafe_offset=j])
-        sum = multiply_add(x[unsafe_offset=start + j].cast[ACC](), tap, sum)
+        sum = multiply_add(extension.sample(x, start + j, geometry.samples).cast[ACC](), tap, sum)
     return sum.cast[dtype]()

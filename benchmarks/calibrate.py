@@ -1,0 +1,269 @@
+"""Measure the costs that `method="auto"` and `device="auto"` reckon with, and write `src/maxconv/_costs.json`.
+
+Every figure is the least of many runs on one thread, so that a busy machine spoils it least; nanoseconds unless the
+name says otherwise.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from max.driver import Buffer
+
+import maxconv
+from maxconv import _engine, _plan
+from maxconv._engine import devices, native
+from maxconv._problem import part_of_full
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from maxconv._problem import Problem
+
+FLOATS = ("float32", "float64")
+FEW_TAPS = _plan.FEWEST_FFT_TAPS
+GPU_FLOATS = ("float16", *FLOATS)
+BLOCK_LOG2 = range(9, 23)
+GPU_BLOCK_LOG2 = (*range(9, 14), *range(18, 23))
+SAMPLES = 10**5
+"""Signal that stays in the cache."""
+FAR_SAMPLES = 4 * 10**6
+"""Signal that does not."""
+
+
+def least_ns(*calls: Callable[[], Any], seconds: float = 0.2) -> list[float]:
+    """Time calls in turns: the shortest run of each, of at least five."""
+    least = [math.inf] * len(calls)
+    end = time.perf_counter() + seconds * len(calls)
+    rounds = 0
+    while rounds < 6 or time.perf_counter() < end:  # noqa: PLR2004  # the first warms up
+        for index, call in enumerate(calls):
+            start = time.perf_counter()
+            call()
+            least[index] = min(least[index], 1e9 * (time.perf_counter() - start))
+        rounds += 1
+    return least
+
+
+def vectors(dtype: str, *lengths: int) -> list[np.ndarray]:
+    """Draw random vectors."""
+    rng = np.random.default_rng()
+    return [rng.standard_normal(length).astype(dtype) for length in lengths]
+
+
+def direct_kernel(dtype: str, n: int, m: int, mode: str, workers: int) -> Callable[[], Any]:
+    """Return a call of the direct kernel alone, into memory that is there."""
+    x, k = vectors(dtype, n, m)
+    problem = part_of_full(n, m, mode, flip=True)
+    y = np.empty(problem.outputs, dtype)
+    return partial(native._cpu_functions[f"direct_{dtype}"], y, x, k, problem.pad_left, 1, workers)
+
+
+def direct_costs(dtype: str) -> dict[str, float]:
+    """Fit the model of direct sums: windows within the signal, at its ends, and what a call adds to its kernel."""
+    taps = np.array([64, 128, 256, 512, 1024, 4096])
+    inside = np.array([least_ns(direct_kernel(dtype, SAMPLES, m, "valid", 1))[0] for m in taps])
+    edge = np.array([least_ns(direct_kernel(dtype, m, m, "full", 1))[0] for m in taps]) / (2 * taps - 1)
+    # Relative errors count: each equation is divided by what it should give.
+    slope, base = np.linalg.lstsq(np.stack([taps / edge, 1 / edge], 1), np.ones(len(taps)), rcond=None)[0]
+
+    multiply_add = float(np.median(inside / (taps * (SAMPLES - taps + 1))))
+    rest = _plan.PAIR_BYTES // np.dtype(dtype).itemsize
+    pairs_ns, longer_ns = least_ns(*(direct_kernel(dtype, SAMPLES, m, "valid", 1) for m in (FEW_TAPS, FEW_TAPS + rest)))
+
+    def output(n: int) -> float:
+        x, k = vectors(dtype, n, FEW_TAPS)
+        kernel = native._cpu_functions[f"direct_{dtype}"]
+        (fresh_ns,) = least_ns(lambda: kernel(np.empty(n - FEW_TAPS + 1, dtype), x, k, 0, 1, 1))
+        return max(0.0, fresh_ns / n - FEW_TAPS * multiply_add)
+
+    x, k = vectors(dtype, 64, FEW_TAPS)
+    call = partial(maxconv.convolve, x, k, "full", "direct")
+    call_ns, kernel_ns = least_ns(call, direct_kernel(dtype, len(x), len(k), "full", 1))
+    return {
+        "call": max(0.0, call_ns - kernel_ns),
+        "multiply_add": multiply_add,
+        "rest_multiply_add": max(multiply_add, (longer_ns - pairs_ns) / (rest * SAMPLES)),
+        "edge_output": max(0.0, float(base)),
+        "edge_multiply_add": max(0.0, float(slope)),
+        "near_output": output(SAMPLES),
+        "far_output": output(FAR_SAMPLES),
+    }
+
+
+def overlap_save_kernel(dtype: str, outputs: int, nfft: int, workers: int) -> tuple[partial[Any], partial[Any]]:
+    """Return calls that transform a few taps, and that compute outputs with them."""
+    x, k = vectors(dtype, outputs + FEW_TAPS - 1, FEW_TAPS)
+    y = np.empty(outputs, dtype)
+    functions = native._cpu_functions
+    plan = np.empty(functions[f"plan_length_{dtype}"](nfft), dtype)
+    prepare = partial(functions[f"prepare_{dtype}"], plan, k, 1, nfft)
+    return prepare, partial(functions[f"overlap_save_{dtype}"], y, x, plan, (FEW_TAPS, 1, 0, nfft, 0, 0.0), workers)
+
+
+def fft_costs(dtype: str) -> dict[str, Any]:
+    """Fit the model of overlap-save: by block length, the taps, and what a call adds to its kernels."""
+    sample, prepare = [], []
+    for log2 in BLOCK_LOG2:
+        nfft = 1 << log2
+        blocks = max(2, min(16, (1 << 20) // nfft))
+        prepare_ns, blocks_ns = least_ns(*overlap_save_kernel(dtype, blocks * (nfft - FEW_TAPS + 1), nfft, 1))
+        prepare.append(prepare_ns / nfft)
+        sample.append(blocks_ns / (blocks * nfft))
+
+    (many,) = vectors(dtype, 1 << 13)
+    few = many[:FEW_TAPS].copy()
+    plan = np.empty(native._cpu_functions[f"plan_length_{dtype}"](1 << 14), dtype)
+    transform = native._cpu_functions[f"prepare_{dtype}"]
+    many_ns, few_ns = least_ns(*(partial(transform, plan, k, 1, 1 << 14) for k in (many, few)))
+
+    def output(n: int) -> float:
+        (x,) = vectors(dtype, n)
+        prepare, kernel = overlap_save_kernel(dtype, n - FEW_TAPS + 1, 1024, 1)
+        prepare()
+        _, _, plan, sizes, _ = kernel.args
+        (fresh_ns,) = least_ns(lambda: kernel.func(np.empty(n - FEW_TAPS + 1, dtype), x, plan, sizes, 1))
+        return max(0.0, fresh_ns / n - sample[1] * 1024 / (1024 - FEW_TAPS + 1))
+
+    x, k = vectors(dtype, 400, FEW_TAPS)
+
+    def whole_call() -> None:
+        native._plan.cache_clear()
+        maxconv.convolve(x, k, "valid", "fft")
+
+    kernels = overlap_save_kernel(dtype, 400 - FEW_TAPS + 1, 512, 1)
+    call_ns, prepare_ns, blocks_ns = least_ns(whole_call, *kernels)
+    return {
+        "call": max(0.0, call_ns - prepare_ns - blocks_ns),
+        "sample": sample,
+        "prepare": prepare,
+        "prepare_tap": max(0.0, many_ns - few_ns) / len(many),
+        "near_output": output(SAMPLES),
+        "far_output": output(FAR_SAMPLES),
+    }
+
+
+def thread_costs() -> dict[str, float]:
+    """Measure what each thread after the first brings, and what it costs to start and join threads."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    one, every = least_ns(*(direct_kernel("float32", 10**6, 256, "valid", workers) for workers in (1, 0)))
+    efficiency = max(0.01, one / every - 1) / max(1, cores - 1)
+    one, two = least_ns(*(direct_kernel("float32", SAMPLES, FEW_TAPS, "valid", workers) for workers in (1, 2)))
+    return {"efficiency": efficiency, "region": max(0.0, two - one / (1 + efficiency))}
+
+
+def cpu_costs() -> dict[str, Any]:
+    """Measure the CPU."""
+    maxconv.convolve([1.0], [1.0])  # loads the kernels
+    (x,) = vectors("float32", 10**7)
+    copy_ns, sums_ns = least_ns(x.copy, direct_kernel("float32", 10**6, 256, "valid", 0))
+    return {
+        "direct": {dtype: direct_costs(dtype) for dtype in FLOATS},
+        "fft": {dtype: fft_costs(dtype) for dtype in FLOATS},
+        "threads": thread_costs(),
+        "bytes_per_second": 1e9 * 2 * x.nbytes / copy_ns,
+        "multiply_add_bytes_per_second": 1e9 * 4 * 10**6 * 256 / sums_ns,
+    }
+
+
+def resident(call: Callable[..., Any], n: int, m: int, dtype: str) -> float:
+    """Time a call on arrays that lie on a GPU, until the GPU is done."""
+    handle = devices.accelerator(0)
+    x, k = (Buffer.from_numpy(array).to(handle) for array in vectors(dtype, n, m))
+
+    def complete() -> None:
+        call(x, k)
+        handle.synchronize()
+
+    return least_ns(complete)[0]
+
+
+def gpu_direct_costs(dtype: str) -> dict[str, float]:
+    """Fit the model of direct sums on a GPU: one tile alone, and many that share the device."""
+    direct = partial(maxconv.convolve, mode="same", method="direct")
+    call = resident(direct, 64, 1, dtype)
+    few, many = 64, 512
+    n = 1 << 25
+    few_ns, many_ns = (resident(direct, n, m, dtype) - call for m in (few, many))
+    multiply_add = (many_ns - few_ns) / (n * (many - few))
+    return {
+        "call": call,
+        "lone_tap": (resident(direct, 4096, 4096, dtype) - call) / 4096,
+        "output": max(0.0, few_ns / n - few * multiply_add),
+        "multiply_add": multiply_add,
+    }
+
+
+def gpu_fft_costs(dtype: str) -> dict[str, Any]:
+    """Fit the model of overlap-save on a GPU: calls with one block, and with many."""
+    blocks = {}
+    for log2 in GPU_BLOCK_LOG2:
+        nfft = 1 << log2
+        times = []
+        pairs = (1, max(2, (1 << 26) // (2 * nfft)))
+        for count in pairs:
+            n = count * 2 * (nfft - FEW_TAPS + 1)
+            problem = part_of_full(n, FEW_TAPS, "same", flip=True)
+
+            def run(x: Any, k: Any, problem: Problem = problem, nfft: int = nfft) -> Any:
+                return _engine.run_fft("calibrate", problem, x, k, nfft, "gpu:0")
+
+            times.append(resident(run, n, FEW_TAPS, dtype))
+        sample = (times[1] - times[0]) / ((pairs[1] - pairs[0]) * 2 * nfft)
+        blocks[str(nfft)] = [times[0], sample]
+    rows, n = 256, 4096
+    problem = part_of_full(n, FEW_TAPS, "same", flip=True)._replace(batch=(rows,))
+
+    def with_filters(count: int) -> float:
+        def run(x: Any, k: Any) -> Any:
+            return _engine.run_fft("calibrate", problem._replace(tap_rows=count), x, k, 1024, "gpu:0")
+
+        return resident(run, rows * n, count * FEW_TAPS, dtype)
+
+    return {"filter": max(0.0, (with_filters(rows) - with_filters(1)) / (rows - 1)), "blocks": blocks}
+
+
+def gpu_costs() -> dict[str, Any]:
+    """Measure the transfers of host arrays to a GPU and back, a call, and the arithmetic of the kernels."""
+    from max.driver import CPU
+
+    handle = devices.accelerator(0)
+    (x,) = vectors("float32", 1 << 26)
+    there = Buffer.from_numpy(x).to(handle)
+
+    def upload() -> None:
+        Buffer.from_numpy(x).to(handle)
+        handle.synchronize()
+
+    small = vectors("float32", 64, 16)
+    (call_ns,) = least_ns(partial(maxconv.convolve, small[0], small[1], device="gpu"))
+    up_ns, down_ns = least_ns(upload, lambda: there.to(CPU()).to_numpy())
+    return {
+        "host_call": call_ns,
+        "upload_bytes_per_second": 1e9 * x.nbytes / up_ns,
+        "download_bytes_per_second": 1e9 * x.nbytes / down_ns,
+        "direct": {dtype: gpu_direct_costs(dtype) for dtype in GPU_FLOATS},
+        "fft": {dtype: gpu_fft_costs(dtype) for dtype in GPU_FLOATS},
+    }
+
+
+def measure(device: str, about: dict[str, Any]) -> None:
+    """Measure a device and enter it in the costs, the other device's left as they were."""
+    table = json.loads(_plan.COSTS.read_text())
+    table[device] = {**about, **rounded(gpu_costs() if device == "gpu" else cpu_costs())}
+    _plan.COSTS.write_text(json.dumps(table, indent=1) + "\n")
+
+
+def rounded(value: Any) -> Any:
+    """Round every number of a table to three digits: no more is known of it."""
+    if isinstance(value, dict):
+        return {key: rounded(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [rounded(item) for item in value]
+    return float(f"{value:.3g}")

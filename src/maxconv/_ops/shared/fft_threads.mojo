@@ -1,0 +1,827 @@
+"""Fourier transforms by the threads of a block on GPU: points in registers, exchanged through shared memory.
+
+Computes:   the transform of nfft complex points, natural order in and bit-reversed order out, and its inverse the other
+            way round, so that a convolution reorders nothing. Several transforms may lie side by side (`lanes`).
+Algorithm:  a thread keeps its points in registers and does 3 to 5 radix-2 stages on them (one pass); between passes
+            points change threads through shared memory, in place: one barrier an exchange, and only the first
+            exchange each way leaves the warp. Every butterfly is a +- w*b: 4 multiply-adds, and 2a - (a + w*b).
+Cost:       3*log2(nfft) instructions of the element type for each point and direction, and 2 exchanges: 32 bytes of
+            float32 through the load and store units.
+Layout:     register e of a thread holds a point that depends on the pass: `first_point`, `owners`, `register_of`.
+            Roots of unity: one a thread for each pass and direction but the first (`fill_roots`).
+Accuracy:   roots are computed in float64 and rounded once; their powers by squaring, at most 4 times.
+Gate:       nfft in SIZES.
+Tuning:     REGISTERS, FEWEST_REGISTERS; log2_points and PASSES by the compiler's counts.
+Length:     over the 400 lines of other files, for its documentation: each function is short.
+Source:     the two orders of the radix-2 network: Van Loan, Computational Frameworks for the FFT, 1992. Six
+            multiply-adds a butterfly: Goedecker, Fast radix 2, 3, 4 and 5 kernels for FFTs on computers with
+            overlapping multiply-add instructions, 1997. Many points a thread: Volkov and Kazian, Fitting FFT onto
+            G80, 2008.
+"""
+
+from std.sys.info import size_of
+from max.gpu import thread_idx
+from max.gpu.sync import barrier, syncwarp
+
+comptime SIZES = [512, 1024, 2048, 4096, 8192]
+"""Lengths of transform that are compiled."""
+
+comptime SMALLEST_SIZE = 512
+"""The first of SIZES."""
+
+comptime LARGEST_SIZE = 8192
+"""The last of SIZES."""
+
+comptime PASSES = 3
+"""Passes of one transform: two exchanges each way."""
+
+comptime TURN = 64
+"""Angles known at compile time are counted in 1/TURN of a full turn: as fine as 5 stages on 32 points need."""
+
+comptime WARP = 32
+"""Threads that `syncwarp` brings together."""
+
+comptime REGISTERS = 80
+"""Registers a thread for 16 points of float32, up to nfft = 2048. It takes 104 if it may, which is 1 to 6 % slower; 64
+are 4 to 8 % slower (H200, 2026-11-22)."""
+
+comptime FEWEST_REGISTERS = 64
+"""The same from nfft = 4096 on, and the fewest that the compiler does without spilling: more blocks load or store while
+others compute, 1 to 3 % faster than 80 at 4096, 24 % at 8192."""
+
+comptime REGISTER_FILE = 65536
+"""Registers of a multiprocessor."""
+
+comptime MAX_BLOCKS = 32
+"""Most blocks that a multiprocessor takes."""
+
+comptime PI = 3.14159265358979323846
+"""Half a turn, in radians."""
+
+
+def log2_exact(value: Int) -> Int:
+    """Takes the logarithm of a power of two.
+
+    Args:
+        value: A power of two.
+
+    Returns:
+        Its exponent.
+    """
+    var exponent = 0
+    while (1 << exponent) < value:
+        exponent += 1
+    return exponent
+
+
+def log2_points(nfft: Int) -> Int:
+    """Chooses how many points a thread keeps in registers.
+
+    Args:
+        nfft: Length of the transform.
+
+    Returns:
+        Logarithm of the number: 16 points, 32 where three passes would not do otherwise.
+    """
+    return 5 if nfft >= 8192 else 4
+
+
+def log2_radix(nfft: Int, step: Int) -> Int:
+    """Chooses how many stages a pass does: 333, 433, 443, 444, 544 for the five sizes.
+
+    Args:
+        nfft: Length of the transform.
+        step: Which pass.
+
+    Returns:
+        Stages.
+    """
+    return (log2_exact(nfft) + PASSES - 1 - step) // PASSES  # longer passes first
+
+
+def points(nfft: Int) -> Int:
+    """Gives the number of points a thread keeps.
+
+    Args:
+        nfft: Length of the transform.
+
+    Returns:
+        Points.
+    """
+    return 1 << log2_points(nfft)
+
+
+def threads(nfft: Int) -> Int:
+    """Gives the threads of a block.
+
+    Args:
+        nfft: Length of the transform.
+
+    Returns:
+        Threads.
+    """
+    return nfft // points(nfft)
+
+
+def span_of_pass(nfft: Int, step: Int) -> Int:
+    """Gives the length of the independent transforms that a pass begins (forward) or ends (inverse) with.
+
+    Args:
+        nfft: Length of the transform.
+        step: Which pass, counted in the forward direction.
+
+    Returns:
+        Points.
+    """
+    var span = nfft
+    for earlier in range(step):
+        span >>= log2_radix(nfft, earlier)
+    return span
+
+
+def owners(nfft: Int, step: Int) -> Int:
+    """Gives how many neighbouring threads share one span of a pass.
+
+    Args:
+        nfft: Length of the transform.
+        step: Which pass.
+
+    Returns:
+        Threads, 1 if a thread owns several spans.
+    """
+    return max(1, span_of_pass(nfft, step) // points(nfft))
+
+
+def blocks_per_multiprocessor(nfft: Int, bytes: Int) -> Int:
+    """Asks the assembler to leave registers for so many blocks.
+
+    Args:
+        nfft: Length of the transform.
+        bytes: Size of a real number.
+
+    Returns:
+        Blocks that fit if a thread takes so many registers for 16 points of float32, and in proportion for more.
+    """
+    var registers = (REGISTERS if nfft <= 2048 else FEWEST_REGISTERS) * points(nfft) // 16 * bytes // 4
+    return max(1, min(MAX_BLOCKS, REGISTER_FILE // (min(255, registers) * threads(nfft))))
+
+
+def shared_bytes(nfft: Int, bytes: Int, lanes: Int = 1) -> Int:
+    """Gives the shared memory of a block.
+
+    Args:
+        nfft: Length of the transform.
+        bytes: Size of a real number.
+        lanes: Transforms side by side.
+
+    Returns:
+        Bytes.
+    """
+    return 2 * bytes * lanes * (padded(nfft, nfft - 1, lanes) + 1)
+
+
+def root_slots() -> Int:
+    """Counts the roots of unity that each thread reads.
+
+    Returns:
+        One for each pass but the first of the forward and the last of the inverse transform.
+    """
+    return 2 * (PASSES - 1)
+
+
+def roots_length(nfft: Int) -> Int:
+    """Gives the length of what `fill_roots` fills.
+
+    Args:
+        nfft: Length of the transform.
+
+    Returns:
+        Real numbers.
+    """
+    return 2 * threads(nfft) * root_slots()
+
+
+@always_inline
+def root_of_unity(numerator: Int, denominator: Int) -> SIMD[DType.float64, 2]:
+    """Computes exp(2*pi*i * numerator / denominator) to the last bits of float64, at compile time and on the device.
+
+    The nearest quarter turn is taken off exactly; Taylor's series serve the rest, at most pi/4 (next terms < 1e-17).
+
+    Args:
+        numerator: Any integer.
+        denominator: A positive integer.
+
+    Returns:
+        Real and imaginary part.
+    """
+    var quarters = (8 * numerator + denominator) // (2 * denominator)
+    var angle = Float64(4 * numerator - quarters * denominator) / Float64(denominator) * (PI / 2)
+    var square = angle * angle
+    var cosine = Float64(1)
+    var sine = Float64(1)
+    comptime for term in range(9):
+        comptime n = Float64(2 * (9 - term))
+        cosine = 1 - square * cosine / (n * (n - 1))
+        sine = 1 - square * sine / (n * (n + 1))
+    sine *= angle
+    var turned = quarters % 4
+    if turned == 1:
+        return SIMD[DType.float64, 2](-sine, cosine)
+    if turned == 2:
+        return SIMD[DType.float64, 2](-cosine, -sine)
+    if turned == 3:
+        return SIMD[DType.float64, 2](sine, -cosine)
+    return SIMD[DType.float64, 2](cosine, sine)
+
+
+def reversed_phase(index: Int, bits: Int) -> Int:
+    """Finds the angle of the twiddle factor of a subtransform, in a network with bit-reversed output.
+
+    Subtransform `index` of a stage has the factor exp(-2*pi*i * f), f = sum over its bits b_i of b_i / 2^(i+2),
+    whatever the stage.
+
+    Args:
+        index: Index of the subtransform.
+        bits: Bits that it may have.
+
+    Returns:
+        The angle f in units of 1 / 2^(bits+1) turn.
+    """
+    var phase = 0
+    for bit in range(bits):
+        phase += ((index >> bit) & 1) << (bits - 1 - bit)
+    return phase
+
+
+@always_inline
+def first_point[nfft: Int, step: Int](thread: Int32) -> Int32:
+    """Finds the first of a thread's points in one pass.
+
+    Parameters:
+        nfft: Length of the transform.
+        step: Which pass.
+
+    Args:
+        thread: Index of the thread.
+
+    Returns:
+        Its position in the transform.
+    """
+    comptime span = span_of_pass(nfft, step)
+    comptime sharing = owners(nfft, step)
+    comptime if sharing == 1:
+        return thread * Int32(points(nfft))
+    elif span == nfft:
+        return thread
+    else:
+        return (thread // Int32(sharing)) * Int32(span) + thread % Int32(sharing)
+
+
+def register_of(nfft: Int, step: Int, group: Int, digit: Int) -> Int:
+    """Finds the register of one input of a thread's butterflies of many points.
+
+    Args:
+        nfft: Length of the transform.
+        step: Which pass.
+        group: Which of the thread's butterflies.
+        digit: Which input.
+
+    Returns:
+        Index e; register e holds the point `owners * e` behind the thread's first.
+    """
+    var radix = 1 << log2_radix(nfft, step)
+    if span_of_pass(nfft, step) < points(nfft):
+        return group * radix + digit  # several whole spans, one after the other
+    return group + points(nfft) // radix * digit
+
+
+def padded(nfft: Int, point: Int, lanes: Int) -> Int:
+    """Finds the place of a point in shared memory: of a lone transform one place in points(nfft) stays empty.
+
+    Passes read with strides of a power of two; with the gaps they are odd, so that the 16 threads of one access of
+    8 bytes meet 16 different pairs of banks. No carry: padded(a + b) = padded(a) + padded(b) for a thread's points.
+    Where transforms lie side by side, the same point of all of them fills the banks, and no gap is needed.
+
+    Args:
+        nfft: Length of the transform.
+        point: Position in the transform.
+        lanes: Transforms side by side.
+
+    Returns:
+        Place, in groups of `lanes` complex numbers.
+    """
+    return point + (point // points(nfft) if lanes == 1 else 0)
+
+
+@always_inline
+def padded_place[nfft: Int, lanes: Int](point: Int32) -> Int32:
+    """Does what `padded` does, on the device.
+
+    Parameters:
+        nfft: Length of the transform.
+        lanes: Transforms side by side.
+
+    Args:
+        point: Position in the transform.
+
+    Returns:
+        Place, in groups of `lanes` complex numbers.
+    """
+    comptime if lanes == 1:
+        return point + point // Int32(points(nfft))
+    return point
+
+
+@always_inline
+def write_points[
+    acc: DType, count: Int, space: AddressSpace, //, nfft: Int, step: Int, lanes: Int
+](
+    re: Array[Scalar[acc], count],
+    im: Array[Scalar[acc], count],
+    shared: Pointer[Scalar[acc], MutUntrackedOrigin, address_space=space],
+    thread: Int32,
+):
+    """Writes a thread's points of one pass to shared memory.
+
+    Parameters:
+        acc: Accumulation type.
+        count: Points of a thread.
+        space: Address space, so that a test can run this on a CPU.
+        nfft: Length of the transform.
+        step: Which pass.
+        lanes: Transforms side by side.
+
+    Args:
+        re: Real parts.
+        im: Imaginary parts.
+        shared: The block's exchange memory.
+        thread: Index of the thread.
+    """
+    var base = shared.unsafe_offset(2 * Int32(lanes) * padded_place[nfft, lanes](first_point[nfft, step](thread)))
+    comptime for e in range(count):
+        comptime place = 2 * lanes * padded(nfft, owners(nfft, step) * e, lanes)
+        base.unsafe_store[alignment=2 * size_of[acc]()](place, SIMD[acc, 2](re[e], im[e]))
+
+
+@always_inline
+def read_points[
+    acc: DType, count: Int, space: AddressSpace, //, nfft: Int, step: Int, lanes: Int
+](
+    mut re: Array[Scalar[acc], count],
+    mut im: Array[Scalar[acc], count],
+    shared: Pointer[Scalar[acc], MutUntrackedOrigin, address_space=space],
+    thread: Int32,
+):
+    """Reads a thread's points of one pass from shared memory.
+
+    Parameters:
+        acc: Accumulation type.
+        count: Points of a thread.
+        space: Address space.
+        nfft: Length of the transform.
+        step: Which pass.
+        lanes: Transforms side by side.
+
+    Args:
+        re: Real parts.
+        im: Imaginary parts.
+        shared: The block's exchange memory.
+        thread: Index of the thread.
+    """
+    var base = shared.unsafe_offset(2 * Int32(lanes) * padded_place[nfft, lanes](first_point[nfft, step](thread)))
+    comptime for e in range(count):
+        comptime place = 2 * lanes * padded(nfft, owners(nfft, step) * e, lanes)
+        var point = base.unsafe_load[width=2, alignment=2 * size_of[acc]()](place)
+        re[e] = point[0]
+        im[e] = point[1]
+
+
+@always_inline
+def exchange[
+    acc: DType, count: Int, //, nfft: Int, source: Int, target: Int, lanes: Int
+](
+    mut re: Array[Scalar[acc], count],
+    mut im: Array[Scalar[acc], count],
+    shared: Pointer[Scalar[acc], MutUntrackedOrigin, address_space=AddressSpace.SHARED],
+    thread: Int32,
+):
+    """Gives every thread the points of its next pass.
+
+    A thread overwrites only places that it alone has read since the last synchronisation: no second one is needed.
+
+    Parameters:
+        acc: Accumulation type.
+        count: Points of a thread.
+        nfft: Length of the transform.
+        source: The pass that is done.
+        target: The pass that follows, one more or one less.
+        lanes: Transforms side by side.
+
+    Args:
+        re: Real parts.
+        im: Imaginary parts.
+        shared: The block's exchange memory.
+        thread: Index of the thread.
+    """
+    write_points[nfft, source, lanes](re, im, shared, thread)
+    comptime if lanes == 1 and owners(nfft, min(source, target)) <= WARP:
+        syncwarp()
+    else:
+        barrier()
+    read_points[nfft, target, lanes](re, im, shared, thread)
+
+
+@always_inline
+def add_and_subtract[
+    acc: DType, count: Int, //, low: Int, high: Int, angle: Int, is_plain: Bool
+](mut re: Array[Scalar[acc], count], mut im: Array[Scalar[acc], count], root: SIMD[acc, 2]):
+    """Does one butterfly: (a, b) becomes (a + w*b, a - w*b), w = root * exp(2*pi*i * angle / TURN).
+
+    Parameters:
+        acc: Accumulation type.
+        count: Points of a thread.
+        low: Register of a.
+        high: Register of b.
+        angle: The part of the angle known at compile time.
+        is_plain: True: `root` is 1 and not looked at.
+
+    Args:
+        re: Real parts.
+        im: Imaginary parts.
+        root: The part of the factor known at run time.
+    """
+    comptime quarter = TURN // 4
+    comptime turned = angle % TURN // quarter
+    comptime rest = angle % quarter
+    var a_re = re[low]
+    var a_im = im[low]
+    var b_re = re[high]
+    var b_im = im[high]
+    # Quarter turns cost nothing: they swap and negate what is multiplied.
+    comptime if turned == 1:
+        swap(b_re, b_im)
+        b_re = -b_re
+    elif turned == 2:
+        b_re = -b_re
+        b_im = -b_im
+    elif turned == 3:
+        swap(b_re, b_im)
+        b_im = -b_im
+    comptime if is_plain and rest == 0:
+        re[low] = a_re + b_re
+        im[low] = a_im + b_im
+        re[high] = a_re - b_re
+        im[high] = a_im - b_im
+    else:
+        comptime fixed = root_of_unity(rest, TURN)
+        var w = SIMD[acc, 2](fixed[0].cast[acc](), fixed[1].cast[acc]())
+        comptime if not is_plain:
+            w = root if rest == 0 else multiply(root, w)
+        var sum_re = (-w[1]).fma(b_im, w[0].fma(b_re, a_re))
+        var sum_im = w[1].fma(b_re, w[0].fma(b_im, a_im))
+        re[low] = sum_re
+        im[low] = sum_im
+        re[high] = Scalar[acc](2).fma(a_re, -sum_re)
+        im[high] = Scalar[acc](2).fma(a_im, -sum_im)
+
+
+@always_inline
+def multiply[acc: DType](a: SIMD[acc, 2], b: SIMD[acc, 2]) -> SIMD[acc, 2]:
+    """Multiplies two complex numbers.
+
+    Parameters:
+        acc: Accumulation type.
+
+    Args:
+        a: Real and imaginary part.
+        b: Real and imaginary part.
+
+    Returns:
+        The product.
+    """
+    return SIMD[acc, 2]((-a[1]).fma(b[1], a[0] * b[0]), a[1].fma(b[0], a[0] * b[1]))
+
+
+@always_inline
+def squared[acc: DType, //, times: Int](root: SIMD[acc, 2]) -> SIMD[acc, 2]:
+    """Squares a root of unity repeatedly: 3 instructions each, against a load for each power.
+
+    Parameters:
+        acc: Accumulation type.
+        times: How often.
+
+    Args:
+        root: The root.
+
+    Returns:
+        The power 2 ** times; its error grows to as many roundings, 8 or 16.
+    """
+    var power = root
+    comptime for _ in range(times):
+        power = multiply(power, power)
+    return power
+
+
+@always_inline
+def forward_pass[
+    acc: DType, count: Int, //, nfft: Int, step: Int
+](mut re: Array[Scalar[acc], count], mut im: Array[Scalar[acc], count], root: SIMD[acc, 2]):
+    """Does the stages of one pass of the forward transform on a thread's points.
+
+    Stage s splits each of 2^s subtransforms of the span in two; their factors are root^(2^(stages-1-s)), turned by
+    the reversed phase of the subtransform's index within the span.
+
+    Parameters:
+        acc: Accumulation type.
+        count: Points of a thread.
+        nfft: Length of the transform.
+        step: Which pass; the first has factors known at compile time only.
+
+    Args:
+        re: Real parts.
+        im: Imaginary parts.
+        root: The thread's root of unity, see `forward_root`.
+    """
+    comptime stages = log2_radix(nfft, step)
+    comptime radix = 1 << stages
+    comptime owns_spans = span_of_pass(nfft, step) < count
+    comptime for stage in range(stages):
+        comptime half = radix >> (stage + 1)
+        var power = squared[stages - 1 - stage](root)
+        comptime for group in range(count // radix):
+            comptime for pair in range(radix // 2):
+                comptime part = pair // half
+                comptime digit = part * 2 * half + pair % half
+                # The spans of one thread differ in the low bits of their index: a further turn.
+                comptime own = (reversed_phase(group, 5) >> stage) if owns_spans else 0
+                add_and_subtract[
+                    low=register_of(nfft, step, group, digit),
+                    high=register_of(nfft, step, group, digit + half),
+                    angle=-(reversed_phase(part, 5) + own),
+                    is_plain=step == 0,
+                ](re, im, power)
+
+
+@always_inline
+def inverse_pass[
+    acc: DType, count: Int, //, nfft: Int, step: Int
+](mut re: Array[Scalar[acc], count], mut im: Array[Scalar[acc], count], root: SIMD[acc, 2]):
+    """Does the stages of one pass of the inverse transform on a thread's points.
+
+    Stage s joins subtransforms 2^s digits apart; the factor depends on the position within the subtransform.
+
+    Parameters:
+        acc: Accumulation type.
+        count: Points of a thread.
+        nfft: Length of the transform.
+        step: Which pass, counted in the forward direction; the last has factors known at compile time only.
+
+    Args:
+        re: Real parts.
+        im: Imaginary parts.
+        root: The thread's root of unity, see `inverse_root`.
+    """
+    comptime stages = log2_radix(nfft, step)
+    comptime radix = 1 << stages
+    comptime is_plain = step == PASSES - 1
+    comptime for stage in range(stages):
+        comptime half = 1 << stage
+        comptime times = stages - 1 - stage
+        var power = squared[times](root)
+        comptime for group in range(count // radix):
+            comptime for pair in range(radix // 2):
+                comptime within = pair % half
+                comptime digit = (pair // half) * 2 * half + within
+                # Group g lies g/count of a span behind the thread's first point, which `root` is for.
+                comptime own = 0 if is_plain else (TURN // count * group) << times
+                add_and_subtract[
+                    low=register_of(nfft, step, group, digit),
+                    high=register_of(nfft, step, group, digit + half),
+                    angle=TURN // 2 // half * within + own,
+                    is_plain=is_plain,
+                ](re, im, power)
+
+
+@always_inline
+def forward_root[nfft: Int, step: Int](thread: Int) -> SIMD[DType.float64, 2]:
+    """Computes the factor of a thread's last stage of a forward pass.
+
+    Parameters:
+        nfft: Length of the transform.
+        step: Which pass.
+
+    Args:
+        thread: Index of the thread.
+
+    Returns:
+        Root of unity.
+    """
+    comptime span = span_of_pass(nfft, step)
+    comptime bits = log2_exact(nfft)
+    var span_index = Int(first_point[nfft, step](Int32(thread))) // span
+    var phase = reversed_phase(span_index << (log2_radix(nfft, step) - 1), bits)
+    return root_of_unity(-phase, 2 << bits)
+
+
+@always_inline
+def inverse_root[nfft: Int, step: Int](thread: Int) -> SIMD[DType.float64, 2]:
+    """Computes the factor of a thread's last stage of an inverse pass.
+
+    Parameters:
+        nfft: Length of the transform.
+        step: Which pass, counted in the forward direction.
+
+    Args:
+        thread: Index of the thread.
+
+    Returns:
+        Root of unity.
+    """
+    comptime span = span_of_pass(nfft, step)
+    return root_of_unity(Int(first_point[nfft, step](Int32(thread))) % span, span)
+
+
+@always_inline
+def load_root[
+    acc: DType, //, nfft: Int, slot: Int
+](roots: Pointer[Scalar[acc], MutAnyOrigin], thread: Int32) -> SIMD[acc, 2]:
+    """Reads one of a thread's roots of unity.
+
+    Parameters:
+        acc: Accumulation type.
+        nfft: Length of the transform.
+        slot: Which: step - 1 of the forward passes, then passes - 1 + step of the inverse ones.
+
+    Args:
+        roots: What `fill_roots` filled.
+        thread: Index of the thread.
+
+    Returns:
+        The root.
+    """
+    comptime begin = 2 * threads(nfft) * slot
+    return roots.unsafe_offset(2 * thread).unsafe_load[width=2, alignment=2 * size_of[acc](), invariant=True](begin)
+
+
+@always_inline
+def transform_forward[
+    acc: DType, count: Int, //, nfft: Int, lanes: Int = 1
+](
+    mut re: Array[Scalar[acc], count],
+    mut im: Array[Scalar[acc], count],
+    shared: Pointer[Scalar[acc], MutUntrackedOrigin, address_space=AddressSpace.SHARED],
+    roots: Pointer[Scalar[acc], MutAnyOrigin],
+    thread: Int32,
+):
+    """Does all passes of the forward transform.
+
+    Parameters:
+        acc: Accumulation type.
+        count: Points of a thread.
+        nfft: Length of the transform.
+        lanes: Transforms side by side in the block, their points interleaved in shared memory.
+
+    Args:
+        re: Real parts; on entry of points thread + threads * e, on return of the spectrum's places of the last pass.
+        im: Imaginary parts.
+        shared: The block's exchange memory; with `lanes`, from the place of this transform's first point on.
+        roots: What `fill_roots` filled.
+        thread: Index of the thread within its transform.
+    """
+    forward_pass[nfft, 0](re, im, 0)
+    comptime for step in range(1, PASSES):
+        exchange[nfft, step - 1, step, lanes](re, im, shared, thread)
+        forward_pass[nfft, step](re, im, load_root[nfft, step - 1](roots, thread))
+
+
+@always_inline
+def transform_back[
+    acc: DType, count: Int, //, nfft: Int, lanes: Int = 1
+](
+    mut re: Array[Scalar[acc], count],
+    mut im: Array[Scalar[acc], count],
+    shared: Pointer[Scalar[acc], MutUntrackedOrigin, address_space=AddressSpace.SHARED],
+    roots: Pointer[Scalar[acc], MutAnyOrigin],
+    thread: Int32,
+):
+    """Does all passes of the inverse transform, without the factor 1/nfft.
+
+    Parameters:
+        acc: Accumulation type.
+        count: Points of a thread.
+        nfft: Length of the transform.
+        lanes: Transforms side by side in the block, their points interleaved in shared memory.
+
+    Args:
+        re: Real parts, as `transform_forward` leaves them and takes them.
+        im: Imaginary parts.
+        shared: The block's exchange memory; with `lanes`, from the place of this transform's first point on.
+        roots: What `fill_roots` filled.
+        thread: Index of the thread within its transform.
+    """
+    comptime last = PASSES - 1
+    inverse_pass[nfft, last](re, im, 0)
+    comptime for done in range(last):
+        comptime step = last - 1 - done
+        exchange[nfft, step + 1, step, lanes](re, im, shared, thread)
+        inverse_pass[nfft, step](re, im, load_root[nfft, last + step](roots, thread))
+
+
+def spectrum_place[acc: DType, nfft: Int](thread: Int32, e: Int) -> Int32:
+    """Finds a point of the spectrum in the plan: vectors of 16 bytes, neighbouring threads side by side.
+
+    Parameters:
+        acc: Accumulation type.
+        nfft: Length of the transform.
+
+    Args:
+        thread: Index of the thread.
+        e: Register of the point after the last forward pass.
+
+    Returns:
+        Index of its real part.
+    """
+    comptime width = 8 // size_of[acc]()  # complex numbers in 16 bytes
+    return 2 * (Int32(e // width * width * threads(nfft) + e % width) + thread * Int32(width))
+
+
+def fill_roots[acc: DType, nfft: Int](roots: Pointer[Scalar[acc], MutAnyOrigin]):
+    """Kernel: one block computes the roots of unity of one length of transform, in float64.
+
+    Parameters:
+        acc: Accumulation type.
+        nfft: Length of the transform.
+
+    Args:
+        roots: As many elements as `roots_length` says.
+    """
+    comptime last = PASSES - 1
+    var thread = Int(thread_idx.x)
+    var mine = roots.unsafe_offset(2 * thread)
+    comptime for step in range(last):
+        var ahead = forward_root[nfft, step + 1](thread)
+        var back = inverse_root[nfft, step](thread)
+        comptime for part in range(2):
+            mine[unsafe_offset=2 * threads(nfft) * step + part] = ahead[part].cast[acc]()
+            mine[unsafe_offset=2 * threads(nfft) * (last + step) + part] = back[part].cast[acc]()
+
+
+@always_inline
+def store_spectrum[
+    acc: DType, count: Int, //, nfft: Int
+](
+    spectrum: Pointer[Scalar[acc], MutAnyOrigin],
+    re: Array[Scalar[acc], count],
+    im: Array[Scalar[acc], count],
+    thread: Int32,
+):
+    """Writes a thread's points of a spectrum, for `multiply_by_spectrum`.
+
+    Parameters:
+        acc: Accumulation type.
+        count: Points of a thread.
+        nfft: Length of the transform.
+
+    Args:
+        spectrum: Room for nfft complex numbers, aligned to 16 bytes.
+        re: Real parts, as `transform_forward` leaves them.
+        im: Imaginary parts.
+        thread: Index of the thread.
+    """
+    comptime for e in range(count):
+        var place = spectrum_place[acc, nfft](thread, e)
+        spectrum.unsafe_store[alignment=2 * size_of[acc]()](place, SIMD[acc, 2](re[e], im[e]))
+
+
+@always_inline
+def multiply_by_spectrum[
+    acc: DType, count: Int, //, nfft: Int
+](
+    mut re: Array[Scalar[acc], count],
+    mut im: Array[Scalar[acc], count],
+    spectrum: Pointer[Scalar[acc], MutAnyOrigin],
+    thread: Int32,
+):
+    """Multiplies a thread's points of a spectrum by those of another.
+
+    Parameters:
+        acc: Accumulation type.
+        count: Points of a thread.
+        nfft: Length of the transform.
+
+    Args:
+        re: Real parts, as `transform_forward` leaves them.
+        im: Imaginary parts.
+        spectrum: What `store_spectrum` wrote.
+        thread: Index of the thread.
+    """
+    comptime WIDTH = 16 // size_of[acc]()
+    comptime for vector in range(2 * count // WIDTH):
+        var factors = spectrum.unsafe_load[width=WIDTH, alignment=16, invariant=True](
+            spectrum_place[acc, nfft](thread, vector * WIDTH // 2)
+        )
+        comptime for part in range(WIDTH // 2):
+            comptime e = vector * WIDTH // 2 + part
+            var product = multiply(SIMD[acc, 2](re[e], im[e]), SIMD[acc, 2](factors[2 * part], factors[2 * part + 1]))
+            re[e] = product[0]
+            im[e] = product[1]
