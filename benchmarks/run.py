@@ -1,6 +1,7 @@
 """Time maxconv beside its peers and write `benchmarks/results/<what>.json`.
 
     python benchmarks/run.py cpu        calls on NumPy arrays: NumPy, SciPy and maxconv
+    python benchmarks/run.py layers     layers of neural networks on the CPU: PyTorch and maxconv
     python benchmarks/run.py startup    new processes: from the interpreter to the first result
     python benchmarks/run.py gpu        arrays on an NVIDIA GPU: PyTorch, a plain copy and maxconv
     python benchmarks/run.py accuracy   errors of every path beside NumPy's and SciPy's; also writes docs/accuracy.md
@@ -32,6 +33,7 @@ import accuracy
 import auto
 import calibrate
 import gpu
+import layers
 import memory
 import numpy as np
 from timing import row, summarize, time_calls
@@ -131,6 +133,7 @@ def main() -> int:
     options = parser.parse_args()
     suites: dict[str, Callable[[], list[dict[str, Any]]]] = {
         "cpu": bench_cpu,
+        "layers": layers.bench,
         "startup": bench_startup,
         "gpu": gpu.bench,
         "accuracy": partial(accuracy.bench, options.device),

@@ -32,7 +32,8 @@ def main() -> int:
     """Build everything."""
     OUTPUT.mkdir(parents=True, exist_ok=True)
     timed("maxconv.mojoc", lambda target: toolchain.run_mojo("precompile", str(kernels_path()), "-o", str(target)))
-    timed(f"cpu-{toolchain.cpu_level()}.so", lambda target: native.build("cpu", target))
+    for kind in ("cpu", "cpu_layers"):
+        timed(f"{kind}-{toolchain.cpu_level()}.so", lambda target, kind=kind: native.build(kind, target))  # type: ignore[misc]
     for gpu in GPU_TARGETS:
         timed(f"gpu-{gpu}.so", lambda target, gpu=gpu: native.build("gpu", target, gpu=gpu))  # type: ignore[misc]
     return 0

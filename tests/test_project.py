@@ -49,10 +49,11 @@ def test_importing_maxconv_loads_nothing_heavy():
 
 #: module -> what it may import of the package, by first name; a door is a module without an underscore.
 LAYERS = {
-    "__init__": {"_engine", "_errors", "_ops_path", "graph", "multirate", "ndimage", "signal", "streaming"},
+    "__init__": {"_engine", "_errors", "_ops_path", "graph", "multirate", "ndimage", "neural", "signal", "streaming"},
     "signal": {"_composed", "_engine", "_errors", "_methods", "_plan", "_problem"},
     "ndimage": {"_composed", "_engine", "_errors", "_methods", "_problem"},
     "multirate": {"_engine", "_errors", "_plan", "_polyphase", "_problem"},
+    "neural": {"_engine", "_errors", "_layer", "_plan", "_problem"},
     "streaming": {"_composed", "_engine", "_errors", "_methods", "_problem"},
     "graph": {"_errors", "_problem"},
     "cli": {"_engine", "_errors", "_filtering", "_recording"},
@@ -64,9 +65,10 @@ LAYERS = {
     "_polyphase": set(),
     "_plan": {"_problem"},
     "_problem": {"_errors"},
+    "_layer": {"_errors"},
     "_ops_path": set(),
     "_errors": set(),
-    "_engine": {"_errors", "_ops_path", "_problem", "graph"},
+    "_engine": {"_errors", "_layer", "_ops_path", "_problem", "graph"},
 }
 
 
@@ -108,7 +110,7 @@ def test_public_names_are_sorted_and_documented():
     for name in maxconv.__all__:
         assert getattr(maxconv, name).__doc__, name
     public = {name for name in vars(maxconv) if not name.startswith("_")}
-    doors = {"multirate", "ndimage", "signal", "streaming", "cli"}
+    doors = {"multirate", "ndimage", "neural", "signal", "streaming", "cli"}
     assert public - {"annotations", "Any", "TYPE_CHECKING"} - doors == set(maxconv.__all__)
     with pytest.raises(AttributeError, match="has no attribute 'conv2d'"):
         _ = maxconv.conv2d

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import ml_dtypes
 import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 ACCUMULATORS = {"float16": np.float32, "bfloat16": np.float32, "float32": np.float32, "float64": np.float64}
 
@@ -58,3 +63,25 @@ def assert_within_fft_bound(actual: np.ndarray, exact: np.ndarray, x: np.ndarray
         output = ml_dtypes.finfo(actual.dtype)
         bound = bound + float(output.eps) / 2 * (np.abs(exact) + bound) + float(output.smallest_subnormal)
     assert np.all(np.abs(actual.astype(np.float64) - exact) <= bound)
+
+
+def assert_layer_within_bound(
+    actual: np.ndarray, sums: np.ndarray, magnitude: np.ndarray, terms: int, activate: Callable | None = None
+) -> None:
+    """Fail unless every output of a layer is within the direct bound of the exact one, after an activation, too.
+
+    No activation of ours is steeper than 1.13; evaluating one costs a few roundings of the accumulator, relative to its
+    argument.
+    """
+    name = actual.dtype.name
+    accumulator = np.finfo(ACCUMULATORS[name])
+    exact = sums if activate is None else activate(sums)
+    assert actual.shape == exact.shape
+    bound = direct_bound(np.dtype(ACCUMULATORS[name]), terms, magnitude, sums)
+    if activate is not None:
+        bound = 1.13 * bound + 8 * float(accumulator.eps) * np.abs(sums)
+    if actual.dtype.itemsize == 2:
+        output = ml_dtypes.finfo(actual.dtype)
+        bound = bound + float(output.eps) / 2 * (np.abs(exact) + bound) + float(output.smallest_subnormal)
+    error = np.abs(actual.astype(exact.dtype) - exact)
+    assert np.all(error <= bound), f"wrong by {(error / bound).max()} bounds"

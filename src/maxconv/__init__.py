@@ -17,6 +17,10 @@ from .multirate import resample_poly as resample_poly
 from .multirate import upfirdn as upfirdn
 from .ndimage import convolve1d as convolve1d
 from .ndimage import correlate1d as correlate1d
+from .neural import causal_conv1d as causal_conv1d
+from .neural import causal_conv1d_update as causal_conv1d_update
+from .neural import conv1d as conv1d
+from .neural import conv_transpose1d as conv_transpose1d
 from .signal import choose_method as choose_method
 from .signal import convolve as convolve
 from .signal import correlate as correlate
@@ -33,7 +37,11 @@ __all__ = [
     "FIRFilter",
     "MaxconvError",
     "ShapeError",
+    "causal_conv1d",
+    "causal_conv1d_update",
     "choose_method",
+    "conv1d",
+    "conv_transpose1d",
     "convolve",
     "convolve1d",
     "correlate",

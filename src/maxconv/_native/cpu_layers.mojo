@@ -1,0 +1,230 @@
+"""CPython extension `cpu_layers`: the CPU kernels of neural layers on NumPy arrays, without MAX.
+
+Apart from `cpu`, so that a first `convolve` does not wait for kernels that it does not need. One function per sum and
+dtype; all checks are made in Python, before the call. Built by `maxconv._engine.native` as `cpu` is.
+"""
+
+from std.os import abort
+from std.python import Python, PythonObject
+from std.python._cpython import GILReleased
+from std.python.bindings import PythonModuleBuilder
+
+from _ops.kernels.conv_cpu import conv_cpu
+from _ops.kernels.conv_weight_gradient_cpu import conv_weight_gradient_cpu
+from _ops.kernels.depthwise_cpu import History, depthwise_cpu
+from _ops.shared.accumulate import accum_dtype
+from _ops.shared.epilogue import Epilogue
+from _ops.shared.layer_geometry import LayerGeometry
+from numpy_array import data_of, length_of, rows_of
+
+
+@export
+def PyInit_cpu_layers() abi("C") -> PythonObject:
+    """Creates the Python module.
+
+    Returns:
+        The module.
+    """
+    try:
+        var module = PythonModuleBuilder("cpu_layers")
+        module.def_function[locate]("locate", docstring="(data address, rows, length) of an array.")
+        module.def_function[convolve_into[DType.float16, False]]("conv_float16")
+        module.def_function[convolve_into[DType.float16, True]]("conv_transpose_float16")
+        module.def_function[depthwise_into[DType.float16]]("depthwise_float16")
+        module.def_function[weight_gradient_into[DType.float16]]("weight_gradient_float16")
+        module.def_function[convolve_into[DType.bfloat16, False]]("conv_bfloat16")
+        module.def_function[convolve_into[DType.bfloat16, True]]("conv_transpose_bfloat16")
+        module.def_function[depthwise_into[DType.bfloat16]]("depthwise_bfloat16")
+        module.def_function[weight_gradient_into[DType.bfloat16]]("weight_gradient_bfloat16")
+        module.def_function[convolve_into[DType.float32, False]]("conv_float32")
+        module.def_function[convolve_into[DType.float32, True]]("conv_transpose_float32")
+        module.def_function[depthwise_into[DType.float32]]("depthwise_float32")
+        module.def_function[weight_gradient_into[DType.float32]]("weight_gradient_float32")
+        module.def_function[convolve_into[DType.float64, False]]("conv_float64")
+        module.def_function[convolve_into[DType.float64, True]]("conv_transpose_float64")
+        module.def_function[depthwise_into[DType.float64]]("depthwise_float64")
+        module.def_function[weight_gradient_into[DType.float64]]("weight_gradient_float64")
+        return module.finalize()
+    except e:
+        abort(String("maxconv: the native CPU extension for layers could not be initialised: ", e))
+
+
+def locate(array: PythonObject) raises -> PythonObject:
+    """Tells what this extension takes for an array's address and shape: its self-test.
+
+    Args:
+        array: A contiguous NumPy array of rank 1 or 2.
+
+    Returns:
+        A tuple (address, rows, length).
+
+    Raises:
+        If Python cannot make the tuple.
+    """
+    return Python.tuple(Int(data_of[DType.uint8](array)), rows_of(array), length_of(array))
+
+
+def read_geometry(sizes: PythonObject) raises -> LayerGeometry:
+    """Reads the sizes and shifts of a layer.
+
+    Args:
+        sizes: A `LayerProblem`.
+
+    Returns:
+        The geometry.
+
+    Raises:
+        If an element is not an integer.
+    """
+    return LayerGeometry(
+        batch=Int(py=sizes[0]),
+        in_channels=Int(py=sizes[1]),
+        out_channels=Int(py=sizes[2]),
+        groups=Int(py=sizes[3]),
+        length=Int(py=sizes[4]),
+        outputs=Int(py=sizes[5]),
+        taps=Int(py=sizes[6]),
+        stride=Int(py=sizes[7]),
+        dilation=Int(py=sizes[8]),
+        pad_left=Int(py=sizes[9]),
+    )
+
+
+def read_epilogue[dtype: DType](bias: PythonObject, activation: PythonObject) raises -> Epilogue[dtype]:
+    """Reads bias and activation of a layer.
+
+    Parameters:
+        dtype: Element type of the bias.
+
+    Args:
+        bias: A NumPy array, empty if there is no bias.
+        activation: One of the constants of epilogue.mojo.
+
+    Returns:
+        The epilogue.
+
+    Raises:
+        If `activation` is not an integer.
+    """
+    return Epilogue[dtype](untracked(data_of[dtype](bias)), length_of(bias) > 0, Int(py=activation))
+
+
+def untracked[
+    dtype: DType
+](address: Pointer[Scalar[dtype], MutAnyOrigin]) -> Pointer[Scalar[dtype], MutUntrackedOrigin]:
+    """Makes a pointer that a struct may hold.
+
+    Parameters:
+        dtype: Element type.
+
+    Args:
+        address: Any address.
+
+    Returns:
+        The same address.
+    """
+    return Pointer[Scalar[dtype], MutUntrackedOrigin](unsafe_from_address=Int(address))
+
+
+def convolve_into[
+    dtype: DType, transposed: Bool
+](
+    arrays: PythonObject, sizes: PythonObject, activation: PythonObject, max_workers: PythonObject
+) raises -> PythonObject:
+    """Fills the result of a convolution or transposed convolution.
+
+    Parameters:
+        dtype: Element type of result, source and weights.
+        transposed: False: the result is y. True: the result is x.
+
+    Args:
+        arrays: Contiguous NumPy arrays (result, source, w, bias), the bias in the accumulation type or empty.
+        sizes: A `LayerProblem`.
+        activation: One of the constants of epilogue.mojo.
+        max_workers: Upper bound of threads; 0 for one per core.
+
+    Returns:
+        None.
+
+    Raises:
+        If one of the last three arguments does not hold integers.
+    """
+    var geometry = read_geometry(sizes)
+    var result = data_of[dtype](arrays[0])
+    var source = data_of[dtype](arrays[1])
+    var weights = data_of[dtype](arrays[2])
+    var epilogue = read_epilogue[accum_dtype[dtype]()](arrays[3], activation)
+    var workers = Int(py=max_workers)
+    with GILReleased(Python()):
+        conv_cpu[transposed](result, source, weights, epilogue, geometry, workers)
+    return PythonObject(None)
+
+
+def depthwise_into[
+    dtype: DType
+](
+    arrays: PythonObject, sizes: PythonObject, activation: PythonObject, max_workers: PythonObject
+) raises -> PythonObject:
+    """Fills the result of a depthwise convolution.
+
+    Parameters:
+        dtype: Element type of y, x and state.
+
+    Args:
+        arrays: Contiguous NumPy arrays (y, x, w, bias, state, numbers): w and bias in the accumulation type, numbers
+            of int32; bias, state and numbers empty if there are none.
+        sizes: A `LayerProblem`.
+        activation: One of the constants of epilogue.mojo.
+        max_workers: Upper bound of threads; 0 for one per core.
+
+    Returns:
+        None.
+
+    Raises:
+        If one of the last three arguments does not hold integers.
+    """
+    comptime ACC = accum_dtype[dtype]()
+    var geometry = read_geometry(sizes)
+    var outputs = data_of[dtype](arrays[0])
+    var signals = data_of[dtype](arrays[1])
+    var weights = data_of[ACC](arrays[2])
+    var epilogue = read_epilogue[ACC](arrays[3], activation)
+    var history = History[dtype](
+        state=untracked(data_of[dtype](arrays[4])),
+        has_state=length_of(arrays[4]) > 0,
+        numbers=untracked(data_of[DType.int32](arrays[5])),
+        has_numbers=length_of(arrays[5]) > 0,
+    )
+    var workers = Int(py=max_workers)
+    with GILReleased(Python()):
+        depthwise_cpu[dtype](outputs, signals, weights, epilogue, geometry, history, workers)
+    return PythonObject(None)
+
+
+def weight_gradient_into[
+    dtype: DType
+](arrays: PythonObject, sizes: PythonObject, max_workers: PythonObject) raises -> PythonObject:
+    """Fills the weight gradient of a layer.
+
+    Parameters:
+        dtype: Element type of all arrays.
+
+    Args:
+        arrays: Contiguous NumPy arrays (w, x, y).
+        sizes: A `LayerProblem`.
+        max_workers: Upper bound of threads; 0 for one per core.
+
+    Returns:
+        None.
+
+    Raises:
+        If one of the last two arguments does not hold integers.
+    """
+    var geometry = read_geometry(sizes)
+    var weights = data_of[dtype](arrays[0])
+    var signals = data_of[dtype](arrays[1])
+    var outputs = data_of[dtype](arrays[2])
+    var workers = Int(py=max_workers)
+    with GILReleased(Python()):
+        conv_weight_gradient_cpu[dtype](weights, signals, outputs, geometry, workers)
+    return PythonObject(None)

@@ -1,0 +1,571 @@
+"""Grouped 1-D convolution and transposed convolution of layers on CPU: an implicit matrix product in register blocks.
+
+Computes:   y[n, o, i] = sum_{c, j} x[n, c, i*stride + j*dilation - pad_left] * w[o, c, j] + bias[o], then an
+            activation, over the channels c of o's group; terms outside x are left out. `transposed`: x from y, the sum
+            over the same terms for each sample of x.
+Algorithm:  both are sums over source channels and taps of result rows that meet neighbouring source samples. A tile of
+            the source is laid out so that every tap meets a run of neighbours: strided windows by phase of the
+            position, all in one scratch that stays in the L2 cache. Then BLOCK_ROWS result channels times
+            BLOCK_VECTORS vectors stay in registers while all channels and taps run by: one load of samples serves
+            BLOCK_ROWS multiply-adds, one broadcast weight BLOCK_VECTORS. A transposed sum goes by the phase of the
+            result, (t + pad_left) mod stride, each phase with its own taps: no inserted zero is multiplied.
+Cost:       2*N*O*L_out*C/G*K flop; bound by the FMA units from C/G*K ~ 20 on.
+Layout:     x (N, C, L), w (O, C/G, K), y (N, O, L_out), contiguous, aligned to their own element only.
+Accuracy:   sums in accumulate.accum_dtype on EVERY path; each result adds its terms one by one, channel by channel,
+            taps in ascending order, then the bias: tiles, threads and SIMD width do not matter. Packed zeros stand
+            outside the source: a sum that comes out as NaN there is done again without them (`mend_sums`).
+Gate:       none: any sizes >= 1, outputs may be 0.
+Tuning:     the constants below.
+Source:     register blocking as for a matrix product (Goto and van de Geijn, Anatomy of High-Performance Matrix
+            Multiplication, 2008); phases as in Crochiere and Rabiner, Multirate Digital Signal Processing, 1983.
+"""
+
+from std.math import ceildiv
+from std.sys.info import simd_width_of, size_of
+from std.utils.numerics import isnan
+from max.algorithm import sync_parallelize
+from max.runtime.asyncrt import parallelism_level
+
+from ..shared.accumulate import accum_dtype, multiply_add
+from ..shared.epilogue import Epilogue
+from ..shared.layer_geometry import LayerGeometry
+
+comptime BLOCK_ROWS = 6
+"""Result channels taken together: with 4 vectors each 24 sums, 4 samples and a weight fill 29 of AVX-512's 32
+registers; with 2 vectors 15 of AVX2's 16."""
+
+comptime BLOCK_VECTORS = 4 if simd_width_of[DType.float32]() >= 16 else 2
+"""Vectors of each channel taken together."""
+
+comptime TILE_BYTES = 192 << 10
+"""Packed source of a tile: leaves most of a 512 KB L2 cache to the weights."""
+
+comptime CHUNKS_PER_WORKER = 4
+"""Pieces of work per thread: a thread that is held up leaves the rest to others."""
+
+comptime MULTIPLY_ADDS_PER_WORKER = 1 << 20
+"""Work below which a further thread does not pay, as in direct_cpu.mojo."""
+
+
+def conv_cpu[
+    dtype: DType, //, transposed: Bool
+](
+    result: Pointer[Scalar[dtype], MutAnyOrigin],
+    source: Pointer[Scalar[dtype], MutAnyOrigin],
+    w: Pointer[Scalar[dtype], MutAnyOrigin],
+    epilogue: Epilogue,
+    geometry: LayerGeometry,
+    max_workers: Int,
+):
+    """Computes y from x, or x from y, on as many threads as the work is worth.
+
+    Parameters:
+        dtype: Element type of result, source and weights.
+        transposed: False: the result is y. True: the result is x.
+
+    Args:
+        result: The array y, or x; every element is written.
+        source: The array x, or y.
+        w: Weights, shape (O, C/G, K).
+        epilogue: Bias and activation of the result.
+        geometry: Sizes and shifts.
+        max_workers: Upper bound of threads; 0 for one per core, 1 to stay on the calling thread.
+    """
+    var workers = geometry.multiply_adds() // MULTIPLY_ADDS_PER_WORKER
+    if workers > 1 and max_workers != 1:
+        workers = min(workers, parallelism_level(None) if max_workers == 0 else max_workers)
+    var walk = Walk[dtype, transposed](geometry)
+    var tiles = geometry.batch * geometry.groups * walk.tiles
+    if tiles == 0:
+        return
+    var blocks = ceildiv(walk.result_channels, BLOCK_ROWS)
+    if workers <= 1 or max_workers == 1:
+        compute_tiles(result, source, w, epilogue, walk, 0, tiles, 0, blocks)
+        return
+    # Few tiles are cut by result channels, too; each piece then packs its source anew.
+    var parts = min(blocks, ceildiv(CHUNKS_PER_WORKER * workers, tiles))
+    var chunks = min(tiles, CHUNKS_PER_WORKER * workers)
+
+    def compute_share(share: Int) {imm}:
+        var chunk = share // parts
+        var part = share % parts
+        compute_tiles(
+            result,
+            source,
+            w,
+            epilogue,
+            walk,
+            chunk * tiles // chunks,
+            (chunk + 1) * tiles // chunks,
+            part * blocks // parts,
+            (part + 1) * blocks // parts,
+        )
+
+    sync_parallelize(compute_share, chunks * parts)
+
+
+struct Walk[dtype: DType, transposed: Bool](Movable):
+    """How source, taps and result of a sum lie to one another.
+
+    Result m of phase q, element m * result_step + q of a channel, meets with each tap of the phase one element of the
+    packed source: the tap's offset + m. Element e of plane p of a packed channel is the source's element
+    first(m of the tile) + p + e * source_step.
+
+    Parameters:
+        dtype: Element type of the arrays.
+        transposed: As for `conv_cpu`.
+    """
+
+    var geometry: LayerGeometry
+    """Sizes and shifts."""
+    var source_channels: Int
+    """Of a group."""
+    var result_channels: Int
+    """Of a group."""
+    var source_length: Int
+    """Elements of a source channel."""
+    var result_length: Int
+    """Elements of a result channel."""
+    var source_step: Int
+    """From an element of a plane to the next in the source."""
+    var result_step: Int
+    """How many phases the result has."""
+    var planes: Int
+    """Phases of the source that any tap meets."""
+    var plane: Int
+    """Length of a plane."""
+    var lowest: Int
+    """The source element at the beginning of plane 0 of the first tile."""
+    var tile: Int
+    """Results of a phase per tile, whole register blocks."""
+    var tiles: Int
+    """Tiles per signal and group."""
+    var taps: List[Int]
+    """The taps, phase by phase, in ascending order within each."""
+    var offsets: List[Int]
+    """Where in a packed channel each of these taps meets result 0 of the tile."""
+    var begins: List[Int]
+    """Where the taps of each phase begin, and where the last one's end."""
+
+    def __init__(out self, geometry: LayerGeometry):
+        """Lays out the taps.
+
+        Args:
+            geometry: Sizes and shifts.
+        """
+        comptime ACC = accum_dtype[Self.dtype]()
+        comptime BLOCK = BLOCK_VECTORS * simd_width_of[ACC]()
+        self.geometry = geometry
+        var reach: Int
+        comptime if Self.transposed:
+            self.source_channels = geometry.group_out()
+            self.result_channels = geometry.group_in()
+            self.source_length = geometry.outputs
+            self.result_length = geometry.length
+            self.source_step = 1
+            self.result_step = geometry.stride
+            self.planes = 1
+            self.lowest = (geometry.pad_left - geometry.halo()) // geometry.stride  # rounds down
+            reach = (geometry.pad_left + geometry.stride - 1) // geometry.stride - self.lowest
+        else:
+            self.source_channels = geometry.group_in()
+            self.result_channels = geometry.group_out()
+            self.source_length = geometry.length
+            self.result_length = geometry.outputs
+            self.source_step = geometry.stride
+            self.result_step = 1
+            self.planes = min(geometry.stride, geometry.halo() + 1)
+            self.lowest = -geometry.pad_left
+            reach = geometry.halo() // geometry.stride
+        var results = ceildiv(self.result_length, self.result_step)
+        var room = TILE_BYTES // (size_of[ACC]() * self.source_channels * self.planes) - reach
+        self.tile = max(1, min(room // BLOCK, ceildiv(results, BLOCK))) * BLOCK
+        self.tiles = ceildiv(results, self.tile)
+        self.plane = self.tile + reach
+        self.taps = List[Int](capacity=geometry.taps)
+        self.offsets = List[Int](capacity=geometry.taps)
+        self.begins = List[Int](capacity=self.result_step + 1)
+        self.begins.append(0)
+        for phase in range(self.result_step):
+            for j in range(geometry.taps):
+                comptime if Self.transposed:
+                    var shift = phase + geometry.pad_left - j * geometry.dilation
+                    if shift % geometry.stride != 0:
+                        continue
+                    self.offsets.append(shift // geometry.stride - self.lowest)
+                else:
+                    var shift = j * geometry.dilation
+                    self.offsets.append(shift % geometry.stride * self.plane + shift // geometry.stride)
+                self.taps.append(j)
+            self.begins.append(len(self.taps))
+
+    @always_inline
+    def weight(self, result_channel: Int, source_channel: Int, j: Int, group: Int) -> Int:
+        """Finds an element of w.
+
+        Args:
+            result_channel: Within its group.
+            source_channel: Within its group.
+            j: Tap.
+            group: Which group.
+
+        Returns:
+            Index into w.
+        """
+        comptime if Self.transposed:
+            return self.geometry.weight_offset(group * self.source_channels + source_channel, result_channel, j)
+        return self.geometry.weight_offset(group * self.result_channels + result_channel, source_channel, j)
+
+
+def compute_tiles[
+    dtype: DType, transposed: Bool
+](
+    result: Pointer[Scalar[dtype], MutAnyOrigin],
+    source: Pointer[Scalar[dtype], MutAnyOrigin],
+    w: Pointer[Scalar[dtype], MutAnyOrigin],
+    epilogue: Epilogue,
+    walk: Walk[dtype, transposed],
+    begin: Int,
+    end: Int,
+    begin_block: Int,
+    end_block: Int,
+):
+    """Computes some blocks of result channels in some tiles on the calling thread.
+
+    Parameters:
+        dtype: Element type of result, source and weights.
+        transposed: As for `conv_cpu`.
+
+    Args:
+        result: All results.
+        source: All sources.
+        w: All weights.
+        epilogue: Bias and activation.
+        walk: How they lie to one another.
+        begin: First tile, counted over signals, groups and tiles.
+        end: One past the last tile.
+        begin_block: First block of BLOCK_ROWS result channels.
+        end_block: One past the last block.
+    """
+    comptime ACC = accum_dtype[dtype]()
+    comptime BLOCK = BLOCK_VECTORS * simd_width_of[ACC]()
+    # Weights that lie as the sums need them are read where they are.
+    comptime IS_COPIED = transposed or dtype != ACC
+    var terms = walk.source_channels * walk.geometry.taps
+    var packed = List[Scalar[ACC]](length=walk.source_channels * walk.planes * walk.plane, fill=0)
+    var weights = List[Scalar[ACC]](length=BLOCK_ROWS * terms if IS_COPIED else 0, fill=0)
+    var sums = List[Scalar[ACC]](length=BLOCK_ROWS * BLOCK, fill=0)
+    for index in range(begin, end):
+        var row = index // walk.tiles  # signal and group
+        var group = row % walk.geometry.groups
+        var first = index % walk.tiles * walk.tile
+        var channels = source.unsafe_offset(row * walk.source_channels * walk.source_length)
+        var outputs = result.unsafe_offset(row * walk.result_channels * walk.result_length)
+        var is_edge = pack_tile(packed.unsafe_ptr(), channels, walk, first)
+        for block in range(begin_block, end_block):
+            var channel = block * BLOCK_ROWS
+            var rows = min(BLOCK_ROWS, walk.result_channels - channel)
+            for phase in range(walk.result_step):
+                var begin_tap = walk.begins[phase]
+                var taps = walk.begins[phase + 1] - begin_tap
+                var these = weights.unsafe_ptr()
+                comptime if IS_COPIED:
+                    copy_weights(these, w, walk, group, channel, rows, phase)
+                else:
+                    var there = walk.weight(channel, 0, 0, group)
+                    these = type_of(these)(unsafe_from_address=Int(w.unsafe_offset(there)))
+                var count = min(walk.tile, ceildiv(walk.result_length - phase, walk.result_step) - first)
+                for at in range(0, count, BLOCK):
+                    sum_block[ACC](
+                        sums.unsafe_ptr(),
+                        packed.unsafe_ptr().unsafe_offset(at),
+                        these,
+                        walk.offsets.unsafe_ptr().unsafe_offset(begin_tap),
+                        walk.source_channels,
+                        taps,
+                        walk.planes * walk.plane,
+                        rows,
+                        count - at,
+                    )
+                    if is_edge:
+                        mend_sums(sums.unsafe_ptr(), channels, w, walk, group, channel, rows, phase, first + at)
+                    store_sums(outputs, sums.unsafe_ptr(), epilogue, walk, group, channel, rows, phase, first + at)
+
+
+def pack_tile[
+    dtype: DType, transposed: Bool
+](
+    packed: Pointer[mut=True, Scalar[accum_dtype[dtype]()], _],
+    channels: Pointer[Scalar[dtype], MutAnyOrigin],
+    walk: Walk[dtype, transposed],
+    first: Int,
+) -> Bool:
+    """Lays out the source of a tile.
+
+    Parameters:
+        dtype: Element type of the source.
+        transposed: As for `conv_cpu`.
+
+    Args:
+        packed: Receives (source channels, planes, plane); zeros where there is no source.
+        channels: Source of the group.
+        walk: How the source is read.
+        first: First result of the tile within its phase.
+
+    Returns:
+        True if there are zeros that no source stands for.
+    """
+    comptime ACC = accum_dtype[dtype]()
+    comptime WIDTH = simd_width_of[ACC]()
+    var step = walk.source_step
+    var is_edge = False
+    for plane in range(walk.planes):
+        var start = walk.lowest + first * step + plane
+        var begin = min(walk.plane, ceildiv(max(0, -start), step))
+        var end = max(begin, min(walk.plane, ceildiv(walk.source_length - start, step)))
+        is_edge = is_edge or begin > 0 or end < walk.plane
+        for channel in range(walk.source_channels):
+            var there = packed.unsafe_offset((channel * walk.planes + plane) * walk.plane)
+            var here = channels.unsafe_offset(channel * walk.source_length + start)
+            for e in range(begin):
+                there[unsafe_offset=e] = 0
+            var e = begin
+            if step == 1:
+                while e + WIDTH <= end:
+                    there.unsafe_store(e, here.unsafe_load[width=WIDTH](e).cast[ACC]())
+                    e += WIDTH
+            while e < end:
+                there[unsafe_offset=e] = here[unsafe_offset=e * step].cast[ACC]()
+                e += 1
+            for e in range(end, walk.plane):
+                there[unsafe_offset=e] = 0
+    return is_edge
+
+
+def copy_weights[
+    dtype: DType, transposed: Bool
+](
+    weights: Pointer[mut=True, Scalar[accum_dtype[dtype]()], _],
+    w: Pointer[Scalar[dtype], MutAnyOrigin],
+    walk: Walk[dtype, transposed],
+    group: Int,
+    channel: Int,
+    rows: Int,
+    phase: Int,
+):
+    """Lays out the weights of a block as its sums need them.
+
+    Parameters:
+        dtype: Element type of the weights.
+        transposed: As for `conv_cpu`.
+
+    Args:
+        weights: Receives (rows, source channels, taps of the phase).
+        w: All weights.
+        walk: How the weights are read.
+        group: Which group.
+        channel: First result channel of the block, within its group.
+        rows: Result channels of the block.
+        phase: Which phase of the results.
+    """
+    comptime ACC = accum_dtype[dtype]()
+    var begin = walk.begins[phase]
+    var taps = walk.begins[phase + 1] - begin
+    var columns = walk.taps.unsafe_ptr().unsafe_offset(begin)
+    for source_channel in range(walk.source_channels):
+        for row in range(rows):
+            var there = weights.unsafe_offset((row * walk.source_channels + source_channel) * taps)
+            var here = w.unsafe_offset(walk.weight(channel + row, source_channel, 0, group))
+            for tap in range(taps):
+                there[unsafe_offset=tap] = here[unsafe_offset=columns[unsafe_offset=tap]].cast[ACC]()
+
+
+def sum_block[
+    acc: DType
+](
+    sums: Pointer[mut=True, Scalar[acc], _],
+    packed: Pointer[mut=False, Scalar[acc], _],
+    weights: Pointer[mut=False, Scalar[acc], _],
+    offsets: Pointer[mut=False, Int, _],
+    channels: Int,
+    taps: Int,
+    channel_stride: Int,
+    rows: Int,
+    count: Int,
+):
+    """Computes the sums of one register block, narrower if few results are wanted.
+
+    Parameters:
+        acc: Accumulation type.
+
+    Args:
+        sums: Receives (rows, BLOCK_VECTORS vectors); vectors behind `count` are left as they were.
+        packed: Packed source from the block's first result on.
+        weights: Weights (rows, channels, taps).
+        offsets: Where in a packed channel each tap begins.
+        channels: Source channels.
+        taps: Taps.
+        channel_stride: From a packed channel to the next.
+        rows: Result channels, at most BLOCK_ROWS.
+        count: Results wanted of each, at least 1.
+    """
+    comptime WIDTH = simd_width_of[acc]()
+    comptime for wanted in range(1, BLOCK_ROWS + 1):
+        if rows == wanted:
+            if count > BLOCK_VECTORS // 2 * WIDTH:
+                sum_registers[wanted, BLOCK_VECTORS](sums, packed, weights, offsets, channels, taps, channel_stride)
+            elif count > WIDTH:
+                sum_registers[wanted, 2](sums, packed, weights, offsets, channels, taps, channel_stride)
+            else:
+                sum_registers[wanted, 1](sums, packed, weights, offsets, channels, taps, channel_stride)
+
+
+@no_inline
+def sum_registers[
+    acc: DType, //, rows: Int, vectors: Int
+](
+    sums: Pointer[mut=True, Scalar[acc], _],
+    packed: Pointer[mut=False, Scalar[acc], _],
+    weights: Pointer[mut=False, Scalar[acc], _],
+    offsets: Pointer[mut=False, Int, _],
+    channels: Int,
+    taps: Int,
+    channel_stride: Int,
+):
+    """Runs all channels and taps past one block of sums in registers.
+
+    Parameters:
+        acc: Accumulation type.
+        rows: Result channels.
+        vectors: Vectors of each.
+
+    Args:
+        sums: Receives (rows, BLOCK_VECTORS vectors).
+        packed: Packed source from the block's first result on.
+        weights: Weights (rows, channels, taps).
+        offsets: Where in a packed channel each tap begins.
+        channels: Source channels.
+        taps: Taps.
+        channel_stride: From a packed channel to the next.
+    """
+    comptime WIDTH = simd_width_of[acc]()
+    var block = Array[SIMD[acc, WIDTH], rows * vectors](fill=0)
+    var row_stride = channels * taps
+    var these = weights
+    for channel in range(channels):
+        var samples = packed.unsafe_offset(channel * channel_stride)
+        for tap in range(taps):
+            var run = samples.unsafe_offset(offsets[unsafe_offset=tap])
+            var column = Array[SIMD[acc, WIDTH], vectors](fill=0)
+            comptime for vector in range(vectors):
+                column[vector] = run.unsafe_load[width=WIDTH](vector * WIDTH)
+            comptime for row in range(rows):
+                var weight = SIMD[acc, WIDTH](these[unsafe_offset=row * row_stride])
+                comptime for vector in range(vectors):
+                    comptime at = row * vectors + vector
+                    block[at] = multiply_add(column[vector], weight, block[at])
+            these = these.unsafe_offset(1)
+    comptime for row in range(rows):
+        comptime for vector in range(vectors):
+            sums.unsafe_store((row * BLOCK_VECTORS + vector) * WIDTH, block[row * vectors + vector])
+
+
+@no_inline
+def mend_sums[
+    dtype: DType, transposed: Bool
+](
+    sums: Pointer[mut=True, Scalar[accum_dtype[dtype]()], _],
+    channels: Pointer[Scalar[dtype], MutAnyOrigin],
+    w: Pointer[Scalar[dtype], MutAnyOrigin],
+    walk: Walk[dtype, transposed],
+    group: Int,
+    channel: Int,
+    rows: Int,
+    phase: Int,
+    first: Int,
+):
+    """Does the sums of a block that are NaN again, term by term: an infinite weight may have met a zero of no source.
+
+    Parameters:
+        dtype: Element type of source and weights.
+        transposed: As for `conv_cpu`.
+
+    Args:
+        sums: The block's sums.
+        channels: Source of the group.
+        w: All weights.
+        walk: How they lie to one another.
+        group: Which group.
+        channel: First result channel of the block, within its group.
+        rows: Result channels of the block.
+        phase: Which phase of the results.
+        first: First result of the block within its phase.
+    """
+    comptime ACC = accum_dtype[dtype]()
+    comptime BLOCK = BLOCK_VECTORS * simd_width_of[ACC]()
+    var count = min(BLOCK, ceildiv(walk.result_length - phase, walk.result_step) - first)
+    for row in range(rows):
+        for at in range(count):
+            var sum = sums[unsafe_offset=row * BLOCK + at]
+            if not isnan(sum):
+                continue
+            sum = 0
+            for source_channel in range(walk.source_channels):
+                for tap in range(walk.begins[phase], walk.begins[phase + 1]):
+                    var offset = walk.offsets[tap]
+                    var place = (
+                        walk.lowest + offset // walk.plane + (offset % walk.plane + first + at) * walk.source_step
+                    )
+                    if place >= 0 and place < walk.source_length:
+                        var sample = channels[unsafe_offset=source_channel * walk.source_length + place].cast[ACC]()
+                        var weight = w[unsafe_offset=walk.weight(channel + row, source_channel, walk.taps[tap], group)]
+                        sum = multiply_add(sample, weight.cast[ACC](), sum)
+            sums[unsafe_offset=row * BLOCK + at] = sum
+
+
+def store_sums[
+    dtype: DType, transposed: Bool
+](
+    outputs: Pointer[Scalar[dtype], MutAnyOrigin],
+    sums: Pointer[mut=True, Scalar[accum_dtype[dtype]()], _],
+    epilogue: Epilogue,
+    walk: Walk[dtype, transposed],
+    group: Int,
+    channel: Int,
+    rows: Int,
+    phase: Int,
+    first: Int,
+):
+    """Finishes, rounds and stores the sums of a block.
+
+    Parameters:
+        dtype: Element type of the result.
+        transposed: As for `conv_cpu`.
+
+    Args:
+        outputs: Results of the group.
+        sums: The block's sums.
+        epilogue: Bias and activation.
+        walk: How the results lie.
+        group: Which group.
+        channel: First result channel of the block, within its group.
+        rows: Result channels of the block.
+        phase: Which phase of the results.
+        first: First result of the block within its phase.
+    """
+    comptime ACC = accum_dtype[dtype]()
+    comptime WIDTH = simd_width_of[ACC]()
+    comptime BLOCK = BLOCK_VECTORS * WIDTH
+    var step = walk.result_step
+    var count = min(BLOCK, ceildiv(walk.result_length - phase, step) - first)
+    for row in range(rows):
+        var there = outputs.unsafe_offset((channel + row) * walk.result_length + first * step + phase)
+        for at in range(0, count, WIDTH):
+            var values = sums.unsafe_load[width=WIDTH](row * BLOCK + at)
+            values = epilogue.apply(group * walk.result_channels + channel + row, values)
+            var rounded = values.cast[dtype]()
+            if step == 1 and at + WIDTH <= count:
+                there.unsafe_store(at, rounded)
+            else:
+                for lane in range(min(WIDTH, count - at)):
+                    there[unsafe_offset=(at + lane) * step] = rounded[lane]

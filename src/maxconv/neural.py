@@ -1,0 +1,383 @@
+"""Neural networks with PyTorch's semantics: `conv1d` and its kin on (N, C, L) and (C, L)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from . import _layer, _plan
+from ._engine import arrays, layers, run_fft
+from ._errors import ArgumentError, DeviceError, DtypeError, ShapeError
+from ._problem import Problem
+
+
+def conv1d(
+    input: Any,  # noqa: A002  # PyTorch's name
+    weight: Any,
+    bias: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Any:
+    """Apply a convolutional layer: ``y[n, o, i] = sum_{c, j} x[n, c, i*stride + j*dilation - padding] * w[o, c, j]``.
+
+    Parameters
+    ----------
+    input : array_like
+        Signals, shape (N, C, L) or (C, L), of float16, bfloat16, float32 or float64, in host memory.
+    weight : array_like
+        Filters, shape (O, C/groups, K), of the same dtype.
+    bias : array_like, optional
+        Added to each output channel, shape (O), of the same dtype.
+    stride : int or tuple of one int
+        From the window of one output to the next, at least 1.
+    padding : int, tuple of one int, (left, right), "same" or "valid"
+        How many absent samples, which count as zero, the windows may reach beyond each end. ``"valid"``: 0.
+        ``"same"``: as many as keep the length, the odd one on the right; for stride 1.
+    dilation : int or tuple of one int
+        From one tap of a window to the next, at least 1: ``dilation=2`` is as if zeros stood between the taps.
+    groups : int
+        Channels are cut into so many groups that do not see one another: the same as ``groups`` layers side by side,
+        each with its share of the channels of input and output.
+
+    Returns
+    -------
+    array
+        Of the library of `input`, shape (N, O, L_out) or (O, L_out) with
+        ``L_out = (L + left + right - dilation*(K - 1) - 1) // stride + 1``.
+
+    Raises
+    ------
+    ShapeError
+        (a ValueError) If ranks, channels or lengths do not fit together.
+    ArgumentError
+        (a ValueError) If `stride`, `padding`, `dilation` or `groups` is none of the above.
+    DtypeError
+        (a TypeError) If the elements are of another type, or not all of one.
+    DeviceError
+        (a RuntimeError) If an operand is on an accelerator.
+
+    Notes
+    -----
+    Follows `torch.nn.functional.conv1d`. Cost: ``2*N*O*L_out*C/groups*K`` flop. Sums are kept in float64 or float32
+    with fused multiply-adds and rounded once: ``|error| <= (C/groups*K + 1) * eps * (sum|x||w| + |bias|)``. Absent
+    samples are skipped, not multiplied: an infinite weight has no effect where PyTorch makes NaN of zero times
+    infinity. One long filter a channel goes through FFTs where that promises to be faster, with an error of at most
+    ``10 * eps * log2(nfft) * ||x|| ||w||``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import maxconv
+    >>> x = np.array([[[1.0, 2.0, 3.0, 4.0]]])
+    >>> maxconv.conv1d(x, [[[1.0, 1.0]], [[0.0, 1.0]]], padding="same")
+    array([[[3., 5., 7., 4.],
+            [2., 3., 4., 0.]]])
+    >>> maxconv.conv1d(x, [[[1.0, 1.0]]], [0.5], stride=2)
+    array([[[3.5, 7.5]]])
+    """
+    x, restore = _operand("conv1d", "input", input)
+    w, _ = _operand("conv1d", "weight", weight)
+    b = None if bias is None else _operand("conv1d", "bias", bias)[0]
+    _layer.check_dtypes("conv1d", {"input": x, "weight": w} | ({} if b is None else {"bias": b}))
+    bias_shape = None if b is None else b.shape
+    problem = _layer.convolution("conv1d", x.shape, w.shape, bias_shape, stride, padding, dilation, groups)
+    signals = x.reshape(problem.input_shape)
+    y = _by_fft(problem, signals, w, b)
+    if y is None:
+        y = layers.forward(problem, signals, w, b)
+    return _hand_over(y, x.ndim, restore)
+
+
+def conv_transpose1d(
+    input: Any,  # noqa: A002  # PyTorch's name
+    weight: Any,
+    bias: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    groups: int = 1,
+    dilation: Any = 1,
+) -> Any:
+    """Apply a transposed convolutional layer: the gradient of `conv1d` with respect to its input, as a layer.
+
+    Each sample adds its multiple of the filter to the output: ``y[n, o, i*stride + j*dilation - padding] += x[n, c, i]
+    * w[c, o, j]`` for all c, i and j.
+
+    Parameters
+    ----------
+    input : array_like
+        Signals, shape (N, C, L) or (C, L), of float16, bfloat16, float32 or float64, in host memory.
+    weight : array_like
+        Filters, shape (C, O/groups, K), of the same dtype.
+    bias : array_like, optional
+        Added to each output channel, shape (O), of the same dtype.
+    stride : int or tuple of one int
+        Outputs per sample, at least 1.
+    padding : int or tuple of one int
+        Outputs that are cut off at each end.
+    output_padding : int or tuple of one int
+        Outputs more on the right, fewer than `stride` or `dilation`.
+    groups : int
+        As for `conv1d`.
+    dilation : int or tuple of one int
+        From one tap of a filter to the next, at least 1.
+
+    Returns
+    -------
+    array
+        Of the library of `input`, shape (N, O, L_out) or (O, L_out) with
+        ``L_out = (L - 1)*stride - 2*padding + dilation*(K - 1) + output_padding + 1``.
+
+    Raises
+    ------
+    ShapeError, ArgumentError, DtypeError, DeviceError
+        As for `conv1d`.
+
+    Notes
+    -----
+    Follows `torch.nn.functional.conv_transpose1d`. Cost: ``2*N*C*L*O/groups*K`` flop: no inserted zero is multiplied.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import maxconv
+    >>> maxconv.conv_transpose1d(np.array([[1.0, 2.0, 3.0]]), [[[1.0, 0.5]]], stride=2)
+    array([[1. , 0.5, 2. , 1. , 3. , 1.5]])
+    """
+    x, restore = _operand("conv_transpose1d", "input", input)
+    w, _ = _operand("conv_transpose1d", "weight", weight)
+    b = None if bias is None else _operand("conv_transpose1d", "bias", bias)[0]
+    _layer.check_dtypes("conv_transpose1d", {"input": x, "weight": w} | ({} if b is None else {"bias": b}))
+    bias_shape = None if b is None else b.shape
+    problem = _layer.transposed_convolution(
+        "conv_transpose1d", x.shape, w.shape, bias_shape, stride, padding, output_padding, groups, dilation
+    )
+    return _hand_over(layers.transposed(problem, x.reshape(problem.output_shape), w, b), x.ndim, restore)
+
+
+def causal_conv1d(
+    x: Any,
+    weight: Any,
+    bias: Any = None,
+    *,
+    activation: str | None = None,
+    initial_state: Any = None,
+    return_final_state: bool = False,
+    seq_idx: Any = None,
+) -> Any:
+    """Apply one filter to each channel, so that no output depends on a later sample.
+
+    ``y[n, c, i] = activation(bias[c] + sum_j x[n, c, i + j - (K - 1)] * w[c, j])``
+
+    Parameters
+    ----------
+    x : array_like
+        Signals, shape (N, C, L) or (C, L), of float16, bfloat16, float32 or float64, in host memory.
+    weight : array_like
+        Filters, shape (C, K), of the dtype of `x`, or float32 where `x` is of half precision.
+    bias : array_like, optional
+        Added to each channel, shape (C), of the dtype of `weight`.
+    activation : {None, "silu", "swish", "relu", "gelu"}
+        Applied to the sums before they are rounded; "swish" is another name of "silu".
+    initial_state : array_like, optional
+        The samples before `x`, shape (N, C, K - 1) or (C, K - 1), of the dtype of `x`; without it none are.
+    return_final_state : bool
+        Whether the last K - 1 samples are wanted, too, as `initial_state` of what follows.
+    seq_idx : array_like of int, optional
+        The sequence that each sample belongs to, shape (N, L) or (L): samples of other sequences are absent from an
+        output's sum. Where it is negative there is padding, whose outputs are 0.
+
+    Returns
+    -------
+    array, or a pair of arrays
+        Of the library and the shape of `x`; with `return_final_state` also the state, of the shape of `initial_state`.
+
+    Raises
+    ------
+    ShapeError, ArgumentError, DtypeError, DeviceError
+        As for `conv1d`; ArgumentError also if `seq_idx` comes together with a state.
+
+    Notes
+    -----
+    Follows Dao-AILab's `causal_conv1d_fn`, for any number of taps. However a signal is cut, the pieces with their
+    states give the same bits as the whole.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import maxconv
+    >>> maxconv.causal_conv1d(np.array([[1.0, 2.0, 3.0]]), [[0.5, 1.0]])
+    array([[1. , 2.5, 4. ]])
+    >>> maxconv.causal_conv1d(np.array([[1.0, 2.0, 3.0]]), [[0.5, 1.0]], seq_idx=[0, 0, 1])
+    array([[1. , 2.5, 3. ]])
+    """
+    signals, restore = _operand("causal_conv1d", "x", x)
+    w, b = _causal_parameters("causal_conv1d", signals, weight, bias)
+    problem = _layer.causal_convolution("causal_conv1d", signals.shape, w.shape, None if b is None else b.shape)
+    code = _layer.activation_code("causal_conv1d", activation)
+    state = numbers = None
+    if seq_idx is not None:
+        if initial_state is not None or return_final_state:
+            message = (
+                "causal_conv1d: seq_idx says where sequences begin, so it takes no initial_state and gives no final"
+            )
+            raise ArgumentError(message)
+        numbers = _sequence_numbers(signals.shape, seq_idx)
+    if initial_state is not None:
+        state, _ = _operand("causal_conv1d", "initial_state", initial_state)
+        _check_state("causal_conv1d", "initial_state", state, signals)
+        _layer.check_shape("causal_conv1d", "initial_state", state.shape, (*signals.shape[:-1], problem.taps - 1))
+    y = layers.causal(problem, signals, w, b, code, state, numbers)
+    result = _hand_over(y, signals.ndim, restore)
+    if not return_final_state:
+        return result
+    if state is None:
+        state = np.zeros((*signals.shape[:-1], problem.taps - 1), signals.dtype)
+    final = _rolled(state, signals)
+    return result, final if restore is None else restore(final)
+
+
+def causal_conv1d_update(x: Any, state: Any, weight: Any, bias: Any = None, activation: str | None = None) -> Any:
+    """Take the next samples of signals through `causal_conv1d`: one step of a model that generates them.
+
+    Parameters
+    ----------
+    x : array_like
+        The next sample of each channel, shape (N, C), or the next L, shape (N, C, L); as `state` without N: (C) or
+        (C, L).
+    state : array_like
+        The samples before, shape (N, C, S) or (C, S) with S >= K - 1, of the dtype of `x`. It is not changed.
+    weight, bias, activation
+        As for `causal_conv1d`.
+
+    Returns
+    -------
+    out, new_state : pair of arrays
+        Of the libraries and shapes of `x` and `state`; `new_state` ends with `x`.
+
+    Raises
+    ------
+    ShapeError, ArgumentError, DtypeError, DeviceError
+        As for `causal_conv1d`.
+
+    Notes
+    -----
+    Follows Dao-AILab's `causal_conv1d_update`, but changes nothing in place. The same bits as `causal_conv1d` of the
+    whole signal.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import maxconv
+    >>> state = np.array([[2.0]])
+    >>> maxconv.causal_conv1d_update(np.array([3.0]), state, [[0.5, 1.0]])
+    (array([4.]), array([[3.]]))
+    """
+    function = "causal_conv1d_update"
+    signals, restore = _operand(function, "x", x)
+    before, restore_state = _operand(function, "state", state)
+    w, b = _causal_parameters(function, signals, weight, bias)
+    code = _layer.activation_code(function, activation)
+    _check_state(function, "state", before, signals)
+    is_step = signals.ndim == before.ndim - 1
+    if before.ndim not in {2, 3} or not (is_step or signals.ndim == before.ndim):
+        message = (
+            f"{function}: x and state have shapes {signals.shape} and {before.shape}; expected (N, C) or (N, C, L) "
+            "and (N, C, S), or the same without N"
+        )
+        raise ShapeError(message)
+    samples = signals[..., np.newaxis] if is_step else signals
+    problem = _layer.causal_convolution(function, samples.shape, w.shape, None if b is None else b.shape)
+    if before.shape[:-1] != samples.shape[:-1] or before.shape[-1] < problem.taps - 1:
+        wanted = ", ".join(map(str, samples.shape[:-1]))
+        message = (
+            f"{function}: state has shape {before.shape}, but ({wanted}, at least {problem.taps - 1}) is expected "
+            f"for x of shape {signals.shape} and weight of shape {w.shape}"
+        )
+        raise ShapeError(message)
+    last = before[..., before.shape[-1] - (problem.taps - 1) :]
+    y = layers.causal(problem, samples, w, b, code, last).reshape(signals.shape)
+    new_state = _rolled(before, samples)
+    return (
+        y if restore is None else restore(y),
+        new_state if restore_state is None else restore_state(new_state),
+    )
+
+
+def _operand(function: str, argument: str, value: Any) -> tuple[np.ndarray, Any]:
+    """Take a host array."""
+    operand = arrays.ingest(function, argument, value)
+    if operand.device != "cpu":
+        message = f"{function}: {argument} is on {operand.device}; only arrays in host memory are served so far"
+        raise DeviceError(message)
+    data: np.ndarray = operand.data
+    return data, operand.restore
+
+
+def _hand_over(y: np.ndarray, rank: int, restore: Any) -> Any:
+    """Give a result the rank and the library of the input."""
+    result = y.reshape(y.shape[-rank:])
+    return result if restore is None else restore(result)
+
+
+def _by_fft(problem: _layer.LayerProblem, x: np.ndarray, w: np.ndarray, bias: np.ndarray | None) -> np.ndarray | None:
+    """Compute a layer of one long filter a channel by overlap-save, if that promises to be faster; None if not."""
+    is_one_filter_each = problem.groups == problem.in_channels == problem.out_channels
+    if problem.taps < _plan.FEWEST_FFT_TAPS or not is_one_filter_each or problem.stride * problem.dilation > 1:
+        return None
+    channels = problem.in_channels
+    rows = Problem(problem.length, problem.taps, problem.outputs, problem.pad_left, flip=False)
+    rows = rows._replace(batch=(channels,), tap_rows=channels)
+    wide = np.dtype(np.float64 if x.dtype.itemsize == 8 else np.float32)  # noqa: PLR2004  # bytes of float64
+    choice = _plan.choose(rows, wide.itemsize)
+    if choice.method != "fft":
+        return None
+    taps = w.reshape(channels, problem.taps).astype(wide, copy=False)
+    y = np.empty(problem.output_shape, wide)
+    for signal, outputs in zip(x.astype(wide, copy=False), y, strict=True):
+        outputs[:] = run_fft("conv1d", rows, signal, taps, choice.nfft)
+    if not np.isfinite(y.sum()):
+        return None  # an FFT spreads NaN and Inf over its blocks, sums do not
+    if bias is not None:
+        y += bias[:, np.newaxis]
+    return y.astype(x.dtype, copy=False)
+
+
+def _causal_parameters(function: str, x: np.ndarray, weight: Any, bias: Any) -> tuple[np.ndarray, np.ndarray | None]:
+    """Take weight and bias of a causal layer, whose dtype may be that of the sums."""
+    w, _ = _operand(function, "weight", weight)
+    b = None if bias is None else _operand(function, "bias", bias)[0]
+    _layer.check_dtypes(function, {"x": x})
+    _layer.check_dtypes(function, {"weight": w} | ({} if b is None else {"bias": b}))
+    if w.dtype != x.dtype and not (w.dtype == np.float32 and x.dtype.itemsize == 2):  # noqa: PLR2004  # half precision
+        message = (
+            f"{function}: weight is {w.dtype.name}, but x is {x.dtype.name}; expected the dtype of x, or float32 "
+            "where x is of half precision"
+        )
+        raise DtypeError(message)
+    return w, b
+
+
+def _check_state(function: str, argument: str, state: np.ndarray, x: np.ndarray) -> None:
+    if state.dtype != x.dtype:
+        message = f"{function}: {argument} is {state.dtype.name}, but x is {x.dtype.name}; both must have one dtype"
+        raise DtypeError(message)
+
+
+def _sequence_numbers(shape: tuple[int, ...], seq_idx: Any) -> np.ndarray:
+    """Take the sequence numbers of the samples."""
+    numbers, _ = _operand("causal_conv1d", "seq_idx", seq_idx)
+    if numbers.dtype.kind not in "iu":
+        message = f"causal_conv1d: seq_idx has elements of type {numbers.dtype.name}; expected integers"
+        raise DtypeError(message)
+    _layer.check_shape("causal_conv1d", "seq_idx", numbers.shape, (*shape[:-2], shape[-1]))
+    return numbers.astype(np.int32, copy=False)
+
+
+def _rolled(state: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Return the last samples of state and x, as many as the state has."""
+    joined = np.concatenate([state, x], axis=-1)
+    return np.ascontiguousarray(joined[..., joined.shape[-1] - state.shape[-1] :])
