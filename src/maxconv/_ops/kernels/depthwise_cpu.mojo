@@ -23,7 +23,7 @@ from max.algorithm import sync_parallelize
 from max.runtime.asyncrt import parallelism_level
 
 from ..shared.accumulate import accum_dtype, multiply_add
-from ..shared.epilogue import Epilogue
+from ..shared.epilogue import Epilogue, activate
 from ..shared.layer_geometry import LayerGeometry
 
 comptime ROW_TILE = 1024
@@ -143,6 +143,7 @@ def compute_rows[
         var signal = x.unsafe_offset(geometry.input_offset(n, c, 0))
         var weights = w.unsafe_offset(geometry.weight_offset(o, 0, 0))
         var outputs = y.unsafe_offset(geometry.output_offset(n, o, 0))
+        var offset = SIMD[ACC, WIDTH](epilogue.offset[ACC](o))
         var state = history.state.unsafe_offset((n * geometry.in_channels + c) * (geometry.taps - 1))
         for first in range(0, geometry.outputs, tile):
             var count = min(tile, geometry.outputs - first)
@@ -170,21 +171,21 @@ def compute_rows[
                     )
                 else:
                     sums = sum_taps(samples.unsafe_offset(at), offsets.unsafe_ptr(), weights, geometry.taps)
-                comptime for vector in range(BLOCK_VECTORS):
+                var reaches_out = not geometry.is_interior(first + at, min(BLOCK, count - at))
+                for vector in range(min(BLOCK_VECTORS, ceildiv(count - at, WIDTH))):
                     var place = at + vector * WIDTH
-                    if place < count:
-                        if not is_interior and not history.has_numbers:
-                            mend_sums(sums[vector], signal, weights, geometry, first + place, history, state)
-                        var values = epilogue.apply(o, sums[vector])
-                        if history.has_numbers:
-                            var belongs = numbers.unsafe_ptr().unsafe_load[width=WIDTH](place + geometry.halo()).ge(0)
-                            values = belongs.select(values, 0)
-                        var rounded = values.cast[dtype]()
-                        if place + WIDTH <= count:
-                            outputs.unsafe_store(first + place, rounded)
-                        else:
-                            for lane in range(count - place):
-                                outputs[unsafe_offset=first + place + lane] = rounded[lane]
+                    if reaches_out and not history.has_numbers:
+                        mend_sums(sums[vector], signal, weights, geometry, first + place, history, state)
+                    var values = activate(sums[vector] + offset, epilogue.activation)
+                    if history.has_numbers:
+                        var belongs = numbers.unsafe_ptr().unsafe_load[width=WIDTH](place + geometry.halo()).ge(0)
+                        values = belongs.select(values, 0)
+                    var rounded = values.cast[dtype]()
+                    if place + WIDTH <= count:
+                        outputs.unsafe_store(first + place, rounded)
+                    else:
+                        for lane in range(count - place):
+                            outputs[unsafe_offset=first + place + lane] = rounded[lane]
 
 
 @always_inline
@@ -363,7 +364,7 @@ def mend_sums[
     """
     if not isnan(sums).reduce_or():
         return
-    comptime for lane in range(Int(width)):
+    for lane in range(Int(width)):
         if isnan(sums[lane]) and first + lane < geometry.outputs:
             var sum = Scalar[acc](0)
             var begin = 0 if history.has_state else geometry.first_tap(first + lane)
