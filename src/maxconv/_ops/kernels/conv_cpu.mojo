@@ -22,7 +22,6 @@ Source:     register blocking as for a matrix product (Goto and van de Geijn, An
 
 from std.math import ceildiv
 from std.sys.info import simd_width_of, size_of
-from std.sys.intrinsics import PrefetchOptions, prefetch
 from std.utils.numerics import isnan
 from max.algorithm import sync_parallelize
 from max.runtime.asyncrt import parallelism_level
@@ -43,9 +42,6 @@ comptime TILE_BYTES = 192 << 10
 
 comptime LINE_BYTES = 64
 """A line of the caches."""
-
-comptime PREFETCHED_CHANNELS = 4
-"""How many source channels ahead the weights that are copied are fetched: theirs lie far apart."""
 
 comptime CHUNKS_PER_WORKER = 4
 """Pieces of work per thread: a thread that is held up leaves the rest to others."""
@@ -155,10 +151,6 @@ struct Walk[dtype: DType, transposed: Bool](Movable):
     """Where in a packed channel each of these taps meets result 0 of the tile."""
     var begins: List[Int]
     """Where the taps of each phase begin, and where the last one's end."""
-    var places: List[Int]
-    """Where the weights of each of these taps begin in a block's copy."""
-    var counts: List[Int]
-    """From there to the weight of the next channel: the taps of the phase."""
 
     def __init__(out self, geometry: LayerGeometry):
         """Lays out the taps.
@@ -198,8 +190,6 @@ struct Walk[dtype: DType, transposed: Bool](Movable):
         self.taps = List[Int](capacity=geometry.taps)
         self.offsets = List[Int](capacity=geometry.taps)
         self.begins = List[Int](capacity=self.result_step + 1)
-        self.places = List[Int](capacity=geometry.taps)
-        self.counts = List[Int](capacity=geometry.taps)
         self.begins.append(0)
         for phase in range(self.result_step):
             for j in range(geometry.taps):
@@ -212,36 +202,7 @@ struct Walk[dtype: DType, transposed: Bool](Movable):
                     var shift = j * geometry.dilation
                     self.offsets.append(shift % geometry.stride * self.plane + shift // geometry.stride)
                 self.taps.append(j)
-            var begin = self.begins[phase]
-            for tap in range(begin, len(self.taps)):
-                self.places.append(self.copied_phase(phase) + BLOCK_ROWS * (tap - begin))
-                self.counts.append(BLOCK_ROWS * (len(self.taps) - begin))
             self.begins.append(len(self.taps))
-
-    @always_inline
-    def copied_phase(self, phase: Int) -> Int:
-        """Finds the weights of a phase in a block's copy.
-
-        Phases are LINE_BYTES further apart than they need be: at a distance of 4 KB they would share the ways of one
-        set of the L1 cache.
-
-        Args:
-            phase: Which phase of the results.
-
-        Returns:
-            Index of the first.
-        """
-        comptime LINE = LINE_BYTES // size_of[accum_dtype[Self.dtype]()]()
-        return BLOCK_ROWS * self.source_channels * self.begins[phase] + LINE * phase
-
-    @always_inline
-    def copied_weights(self) -> Int:
-        """Measures a block's copy of its weights.
-
-        Returns:
-            Elements of all phases.
-        """
-        return self.copied_phase(self.result_step)
 
     @always_inline
     def weight(self, result_channel: Int, source_channel: Int, j: Int, group: Int) -> Int:
@@ -296,8 +257,9 @@ def compute_tiles[
     # Weights that lie as the sums need them are read where they are.
     comptime IS_COPIED = transposed or dtype != ACC
     comptime LINE = LINE_BYTES // size_of[ACC]()
+    var terms = walk.source_channels * walk.geometry.taps  # of a result
     var source_scratch = List[Scalar[ACC]](length=walk.source_channels * walk.planes * walk.plane + LINE, fill=0)
-    var weight_scratch = List[Scalar[ACC]](length=walk.copied_weights() + LINE if IS_COPIED else LINE, fill=0)
+    var weight_scratch = List[Scalar[ACC]](length=BLOCK_ROWS * terms + LINE if IS_COPIED else LINE, fill=0)
     var sum_scratch = List[Scalar[ACC]](length=walk.result_step * BLOCK_ROWS * BLOCK + LINE, fill=0)
     var packed = at_line(source_scratch)
     var weights = at_line(weight_scratch)
@@ -312,26 +274,26 @@ def compute_tiles[
         for block in range(begin_block, end_block):
             var channel = block * BLOCK_ROWS
             var rows = min(BLOCK_ROWS, walk.result_channels - channel)
+            var these = weights
             comptime if IS_COPIED:
                 copy_weights(weights, w, walk, group, channel, rows)
+            else:
+                these = type_of(these)(unsafe_from_address=Int(w.unsafe_offset(walk.weight(channel, 0, 0, group))))
             var count = min(walk.tile, ceildiv(walk.result_length, walk.result_step) - first)
             for at in range(0, count, BLOCK):
                 for phase in range(walk.result_step):
-                    var these = weights.unsafe_offset(walk.copied_phase(phase))
-                    comptime if not IS_COPIED:
-                        var there = walk.weight(channel, 0, 0, group)
-                        these = type_of(these)(unsafe_from_address=Int(w.unsafe_offset(there)))
                     var block_sums = sums.unsafe_offset(phase * BLOCK_ROWS * BLOCK)
                     sum_block[ACC](
                         block_sums,
                         packed.unsafe_offset(at),
                         these,
                         walk.offsets.unsafe_ptr().unsafe_offset(walk.begins[phase]),
+                        walk.taps.unsafe_ptr().unsafe_offset(walk.begins[phase]),
                         walk.source_channels,
                         walk.begins[phase + 1] - walk.begins[phase],
                         walk.planes * walk.plane,
-                        1 if IS_COPIED else walk.source_channels * walk.geometry.taps,
-                        BLOCK_ROWS if IS_COPIED else 1,
+                        walk.geometry.taps * (BLOCK_ROWS if transposed else 1),
+                        walk.geometry.taps * (1 if transposed else walk.source_channels),
                         rows,
                         count - at,
                     )
@@ -427,14 +389,17 @@ def copy_weights[
     channel: Int,
     rows: Int,
 ):
-    """Lays out the weights of a block as its sums need them.
+    """Copies the weights of a block to where they lie together and in the type of the sums.
+
+    A transposed sum's weights lie far apart, a run for each source channel; runs at a distance of some power of two
+    would drive one another out of the caches while all phases read them.
 
     Parameters:
         dtype: Element type of the weights.
         transposed: As for `conv_cpu`.
 
     Args:
-        weights: Receives for each phase of the results (source channels, taps of the phase, BLOCK_ROWS).
+        weights: Receives (rows, source channels, K), transposed (source channels, BLOCK_ROWS, K).
         w: All weights.
         walk: How the weights are read.
         group: Which group.
@@ -442,24 +407,24 @@ def copy_weights[
         rows: Result channels of the block.
     """
     comptime ACC = accum_dtype[dtype]()
-    var columns = walk.taps.unsafe_ptr()
-    var places = walk.places.unsafe_ptr()
-    var counts = walk.counts.unsafe_ptr()
-    var row_distance = walk.weight(1, 0, 0, group) - walk.weight(0, 0, 0, group)
-    for source_channel in range(walk.source_channels):
-        var here = w.unsafe_offset(walk.weight(channel, source_channel, 0, group))
-        var ahead = min(walk.source_channels - 1, source_channel + PREFETCHED_CHANNELS)
-        var there = w.unsafe_offset(walk.weight(channel, ahead, 0, group))
-        for row in range(rows):
-            prefetch[PrefetchOptions().for_read().high_locality().to_data_cache()](
-                there.unsafe_offset(row * row_distance)
-            )
-        for tap in range(len(walk.taps)):
-            var column = here.unsafe_offset(columns[unsafe_offset=tap])
-            var copy = weights.unsafe_offset(places[unsafe_offset=tap] + source_channel * counts[unsafe_offset=tap])
-            comptime for row in range(BLOCK_ROWS):
-                if row < rows:
-                    copy[unsafe_offset=row] = column[unsafe_offset=row * row_distance].cast[ACC]()
+    comptime WIDTH = simd_width_of[ACC]()
+    var runs = walk.source_channels if transposed else rows
+    var length = walk.geometry.taps * (rows if transposed else walk.source_channels)
+    var distance = walk.geometry.taps * (BLOCK_ROWS if transposed else walk.source_channels)
+    for run in range(runs):
+        var here: Pointer[Scalar[dtype], MutAnyOrigin]
+        comptime if transposed:
+            here = w.unsafe_offset(walk.weight(channel, run, 0, group))
+        else:
+            here = w.unsafe_offset(walk.weight(channel + run, 0, 0, group))
+        var there = weights.unsafe_offset(run * distance)
+        var at = 0
+        while at + WIDTH <= length:
+            there.unsafe_store(at, here.unsafe_load[width=WIDTH](at).cast[ACC]())
+            at += WIDTH
+        while at < length:
+            there[unsafe_offset=at] = here[unsafe_offset=at].cast[ACC]()
+            at += 1
 
 
 def sum_block[
@@ -469,11 +434,12 @@ def sum_block[
     packed: Pointer[mut=False, Scalar[acc], _],
     weights: Pointer[mut=False, Scalar[acc], _],
     offsets: Pointer[mut=False, Int, _],
+    columns: Pointer[mut=False, Int, _],
     channels: Int,
     taps: Int,
     channel_stride: Int,
+    weight_stride: Int,
     row_stride: Int,
-    weight_step: Int,
     rows: Int,
     count: Int,
 ):
@@ -485,13 +451,14 @@ def sum_block[
     Args:
         sums: Receives (rows, BLOCK_VECTORS vectors); vectors behind `count` are left as they were.
         packed: Packed source from the block's first result on.
-        weights: Weights of the first row, channel by channel, tap by tap.
+        weights: Weights of the block.
         offsets: Where in a packed channel each tap begins.
+        columns: Where among the weights of a channel each tap is.
         channels: Source channels.
         taps: Taps.
         channel_stride: From a packed channel to the next.
-        row_stride: From the weight of a row to that of the next.
-        weight_step: From the weight of a tap to that of the next.
+        weight_stride: From the weights of a channel to those of the next.
+        row_stride: From the weights of a row to those of the next.
         rows: Result channels, at most BLOCK_ROWS.
         count: Results wanted of each, at least 1.
     """
@@ -501,7 +468,16 @@ def sum_block[
             comptime for vectors in range(1, BLOCK_VECTORS + 1):
                 if min(BLOCK_VECTORS, ceildiv(count, WIDTH)) == vectors:
                     sum_registers[wanted, vectors](
-                        sums, packed, weights, offsets, channels, taps, channel_stride, row_stride, weight_step
+                        sums,
+                        packed,
+                        weights,
+                        offsets,
+                        columns,
+                        channels,
+                        taps,
+                        channel_stride,
+                        weight_stride,
+                        row_stride,
                     )
 
 
@@ -513,11 +489,12 @@ def sum_registers[
     packed: Pointer[mut=False, Scalar[acc], _],
     weights: Pointer[mut=False, Scalar[acc], _],
     offsets: Pointer[mut=False, Int, _],
+    columns: Pointer[mut=False, Int, _],
     channels: Int,
     taps: Int,
     channel_stride: Int,
+    weight_stride: Int,
     row_stride: Int,
-    weight_step: Int,
 ):
     """Runs all channels and taps past one block of sums in registers.
 
@@ -529,30 +506,31 @@ def sum_registers[
     Args:
         sums: Receives (rows, BLOCK_VECTORS vectors).
         packed: Packed source from the block's first result on.
-        weights: Weights of the first row, channel by channel, tap by tap.
+        weights: Weights of the block.
         offsets: Where in a packed channel each tap begins.
+        columns: Where among the weights of a channel each tap is.
         channels: Source channels.
         taps: Taps.
         channel_stride: From a packed channel to the next.
-        row_stride: From the weight of a row to that of the next.
-        weight_step: From the weight of a tap to that of the next.
+        weight_stride: From the weights of a channel to those of the next.
+        row_stride: From the weights of a row to those of the next.
     """
     comptime WIDTH = simd_width_of[acc]()
     var block = Array[SIMD[acc, WIDTH], rows * vectors](fill=0)
-    var these = weights
     for channel in range(channels):
         var samples = packed.unsafe_offset(channel * channel_stride)
+        var these = weights.unsafe_offset(channel * weight_stride)
         for tap in range(taps):
             var run = samples.unsafe_offset(offsets[unsafe_offset=tap])
+            var column_weights = these.unsafe_offset(columns[unsafe_offset=tap])
             var column = Array[SIMD[acc, WIDTH], vectors](fill=0)
             comptime for vector in range(vectors):
                 column[vector] = run.unsafe_load[width=WIDTH](vector * WIDTH)
             comptime for row in range(rows):
-                var weight = SIMD[acc, WIDTH](these[unsafe_offset=row * row_stride])
+                var weight = SIMD[acc, WIDTH](column_weights[unsafe_offset=row * row_stride])
                 comptime for vector in range(vectors):
                     comptime at = row * vectors + vector
                     block[at] = multiply_add(column[vector], weight, block[at])
-            these = these.unsafe_offset(weight_step)
     comptime for row in range(rows):
         comptime for vector in range(vectors):
             sums.unsafe_store((row * BLOCK_VECTORS + vector) * WIDTH, block[row * vectors + vector])
