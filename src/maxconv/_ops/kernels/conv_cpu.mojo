@@ -22,6 +22,7 @@ Source:     register blocking as for a matrix product (Goto and van de Geijn, An
 
 from std.math import ceildiv
 from std.sys.info import simd_width_of, size_of
+from std.sys.intrinsics import PrefetchOptions, prefetch
 from std.utils.numerics import isnan
 from max.algorithm import sync_parallelize
 from max.runtime.asyncrt import parallelism_level
@@ -42,6 +43,10 @@ comptime TILE_BYTES = 192 << 10
 
 comptime LINE_BYTES = 64
 """A line of the caches."""
+
+comptime PREFETCHED_RUNS = 8
+"""How many runs ahead the weights that are copied are fetched: each run lies in a page of its own (512 -> 256 channels,
+K = 16, 100 samples: 6 ms instead of 7)."""
 
 comptime CHUNKS_PER_WORKER = 4
 """Pieces of work per thread: a thread that is held up leaves the rest to others."""
@@ -418,6 +423,11 @@ def copy_weights[
         else:
             here = w.unsafe_offset(walk.weight(channel + run, 0, 0, group))
         var there = weights.unsafe_offset(run * distance)
+        comptime if transposed:
+            if run + PREFETCHED_RUNS < runs:
+                var ahead = w.unsafe_offset(walk.weight(channel, run + PREFETCHED_RUNS, 0, group))
+                for line in range(0, length, LINE_BYTES // size_of[dtype]()):
+                    prefetch[PrefetchOptions().for_read().high_locality().to_data_cache()](ahead.unsafe_offset(line))
         var at = 0
         while at + WIDTH <= length:
             there.unsafe_store(at, here.unsafe_load[width=WIDTH](at).cast[ACC]())
