@@ -147,6 +147,7 @@ def compute_rows[
         var state = history.state.unsafe_offset((n * geometry.in_channels + c) * (geometry.taps - 1))
         for first in range(0, geometry.outputs, tile):
             var count = min(tile, geometry.outputs - first)
+            var needed = count + geometry.halo() // geometry.stride
             # Whole blocks of outputs are computed: their windows, too, must lie in x to be read where they are.
             var is_interior = geometry.is_interior(first, ceildiv(count, BLOCK) * BLOCK)
             var samples = packed.unsafe_ptr()
@@ -158,10 +159,10 @@ def compute_rows[
                         unsafe_from_address=Int(signal.unsafe_offset(geometry.position(first, 0)))
                     )
             if not is_in_place:
-                pack_row(samples, signal, state, history.has_state, geometry, first, planes, plane)
+                pack_row(samples, signal, state, history.has_state, geometry, first, planes, plane, needed)
             if history.has_numbers:
                 pack_numbers(
-                    numbers.unsafe_ptr(), history.numbers.unsafe_offset(n * geometry.length), geometry, first, plane
+                    numbers.unsafe_ptr(), history.numbers.unsafe_offset(n * geometry.length), geometry, first, needed
                 )
             for at in range(0, count, BLOCK):
                 var sums: Array[SIMD[ACC, WIDTH], BLOCK_VECTORS]
@@ -272,6 +273,7 @@ def pack_row[
     first: Int,
     planes: Int,
     plane: Int,
+    needed: Int,
 ):
     """Lays out the samples of a tile.
 
@@ -279,14 +281,15 @@ def pack_row[
         dtype: Element type of the signal.
 
     Args:
-        packed: Receives (planes, plane); zeros where there is no sample.
+        packed: Receives `needed` elements of each of (planes, plane); zeros where there is no sample.
         signal: One channel.
         state: The K - 1 samples before it.
         has_state: Whether there are any.
         geometry: Sizes and shifts.
         first: First output of the tile.
         planes: Phases of positions that any tap meets.
-        plane: Positions of each.
+        plane: From one plane to the next.
+        needed: Positions of each that the wanted outputs meet; what follows is of no account.
     """
     comptime ACC = accum_dtype[dtype]()
     comptime WIDTH = simd_width_of[ACC]()
@@ -294,8 +297,8 @@ def pack_row[
     for phase in range(planes):
         var there = packed.unsafe_offset(phase * plane)
         var start = geometry.position(first, 0) + phase
-        var begin = min(plane, ceildiv(max(0, -start), step))
-        var end = max(begin, min(plane, ceildiv(geometry.length - start, step)))
+        var begin = min(needed, ceildiv(max(0, -start), step))
+        var end = max(begin, min(needed, ceildiv(geometry.length - start, step)))
         for e in range(begin):
             # Where there is a state, start + e is at least -(K - 1).
             there[unsafe_offset=e] = state[unsafe_offset=geometry.taps - 1 + start + e].cast[ACC]() if has_state else 0
@@ -308,7 +311,7 @@ def pack_row[
         while e < end:
             there[unsafe_offset=e] = here[unsafe_offset=e * step].cast[ACC]()
             e += 1
-        for e in range(end, plane):
+        for e in range(end, needed):
             there[unsafe_offset=e] = 0
 
 
@@ -317,19 +320,19 @@ def pack_numbers(
     numbers: Pointer[mut=False, Int32, _],
     geometry: LayerGeometry,
     first: Int,
-    plane: Int,
+    needed: Int,
 ):
     """Lays out the sequence numbers of a tile's samples as `pack_row` does the samples.
 
     Args:
-        packed: Receives (plane); `NO_SEQUENCE` where there is no sample.
+        packed: Receives `needed` elements; `NO_SEQUENCE` where there is no sample.
         numbers: Numbers of the signal's samples.
         geometry: Sizes and shifts; stride and dilation are 1.
         first: First output of the tile.
-        plane: Positions of the tile and its halo.
+        needed: Positions that the wanted outputs meet.
     """
     var start = geometry.position(first, 0)
-    for e in range(plane):
+    for e in range(needed):
         var exists = start + e >= 0 and start + e < geometry.length
         packed[unsafe_offset=e] = numbers[unsafe_offset=start + e] if exists else NO_SEQUENCE
 
