@@ -128,7 +128,8 @@ def compute_rows[
     comptime WIDTH = simd_width_of[ACC]()
     comptime BLOCK = BLOCK_VECTORS * WIDTH
     var tile = min(ROW_TILE, ceildiv(geometry.outputs, BLOCK) * BLOCK)
-    var plane = tile + geometry.halo() // geometry.stride
+    var reach = geometry.halo() // geometry.stride
+    var plane = tile + reach
     var planes = min(geometry.stride, geometry.halo() + 1)
     var packed = List[Scalar[ACC]](length=planes * plane, fill=0)
     var numbers = List[Int32](length=plane if history.has_numbers else 0, fill=0)
@@ -136,18 +137,24 @@ def compute_rows[
     for j in range(geometry.taps):
         var shift = j * geometry.dilation
         offsets.append(shift % geometry.stride * plane + shift // geometry.stride)
-    for row in range(begin, end):
-        var n = row // geometry.out_channels
-        var o = row % geometry.out_channels
-        var c = o // geometry.group_out()
+    var filters = geometry.group_out()
+    var n = begin // geometry.out_channels
+    var o = begin % geometry.out_channels - 1
+    for _ in range(begin, end):
+        # Counted, not divided: a division takes as long as the whole row of a single step.
+        o += 1
+        if o == geometry.out_channels:
+            o = 0
+            n += 1
+        var c = o if filters == 1 else o // filters
         var signal = x.unsafe_offset(geometry.input_offset(n, c, 0))
-        var weights = w.unsafe_offset(geometry.weight_offset(o, 0, 0))
+        var weights = w.unsafe_offset(o * geometry.taps)
         var outputs = y.unsafe_offset(geometry.output_offset(n, o, 0))
         var offset = SIMD[ACC, WIDTH](epilogue.offset[ACC](o))
         var state = history.state.unsafe_offset((n * geometry.in_channels + c) * (geometry.taps - 1))
         for first in range(0, geometry.outputs, tile):
             var count = min(tile, geometry.outputs - first)
-            var needed = count + geometry.halo() // geometry.stride
+            var needed = count + reach
             # Whole blocks of outputs are computed: their windows, too, must lie in x to be read where they are.
             var is_interior = geometry.is_interior(first, ceildiv(count, BLOCK) * BLOCK)
             var samples = packed.unsafe_ptr()
@@ -297,8 +304,13 @@ def pack_row[
     for phase in range(planes):
         var there = packed.unsafe_offset(phase * plane)
         var start = geometry.position(first, 0) + phase
-        var begin = min(needed, ceildiv(max(0, -start), step))
-        var end = max(begin, min(needed, ceildiv(geometry.length - start, step)))
+        var before = max(0, -start)
+        var length = geometry.length - start
+        if step > 1:
+            before = ceildiv(before, step)
+            length = ceildiv(length, step)
+        var begin = min(needed, before)
+        var end = max(begin, min(needed, length))
         for e in range(begin):
             # Where there is a state, start + e is at least -(K - 1).
             there[unsafe_offset=e] = state[unsafe_offset=geometry.taps - 1 + start + e].cast[ACC]() if has_state else 0
