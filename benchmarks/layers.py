@@ -81,7 +81,8 @@ def bench() -> list[dict[str, Any]]:
                 "torch": lambda layer=layer, tensors=tensors: by_torch(layer, *tensors),
                 "maxconv": lambda layer=layer, arrays=(x, w, b): by_maxconv(layer, *arrays),
             }
-            rows.append(row(layer.name, time_calls(calls), "torch"))
+            # Long turns: for some milliseconds after its last call each library's threads wait at full speed.
+            rows.append(row(layer.name, time_calls(calls, rounds=7, seconds=0.2), "torch"))
     return rows
 
 

@@ -19,6 +19,9 @@ DTYPES = ("float16", "bfloat16", "float32", "float64")
 ACTIVATIONS = {None: 0, "relu": 1, "gelu": 2, "silu": 3, "swish": 3}
 
 
+_names: dict[Any, str] = {}
+
+
 class LayerProblem(NamedTuple):
     """One layer, in elements: the fields of _ops/shared/layer_geometry.mojo in its order."""
 
@@ -195,19 +198,23 @@ def check_shape(function: str, argument: str, shape: tuple[int, ...], expected: 
 
 def check_dtypes(function: str, operands: dict[str, Any]) -> None:
     """Refuse operands, by argument name, that are not all of one of the floating-point types."""
-    first, *others = operands
-    for name, array in operands.items():
-        if array.dtype.name not in DTYPES:
-            listed = ", ".join(DTYPES)
-            message = f"{function}: {name} has elements of type {array.dtype.name}; expected one of {listed}"
+    types = {name: dtype_name(array.dtype) for name, array in operands.items()}
+    first = next(iter(types))
+    for name, kind in types.items():
+        if kind not in DTYPES:
+            message = f"{function}: {name} has elements of type {kind}; expected one of {', '.join(DTYPES)}"
             raise DtypeError(message)
-    for name in others:
-        if operands[name].dtype.name != operands[first].dtype.name:
-            message = (
-                f"{function}: {name} is {operands[name].dtype.name}, but {first} is {operands[first].dtype.name}; "
-                "both must have one dtype"
-            )
+        if kind != types[first]:
+            message = f"{function}: {name} is {kind}, but {first} is {types[first]}; both must have one dtype"
             raise DtypeError(message)
+
+
+def dtype_name(dtype: Any) -> str:
+    """Name an element type; NumPy takes 1.5 us to do so, which is a tenth of a small layer."""
+    name = _names.get(dtype)
+    if name is None:
+        name = _names[dtype] = dtype.name
+    return name
 
 
 def activation_code(function: str, activation: Any) -> int:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .._layer import dtype_name
 from . import native
 from .buffers import compact
 
@@ -27,7 +28,7 @@ def forward(
         return causal(problem, x, w, bias, activation)
     y = np.empty(problem.output_shape, x.dtype)
     arrays = y, compact(x), compact(w), _in_accumulator(bias, x.dtype)
-    native.run_layer_on_cpu(f"conv_{x.dtype.name}", arrays, problem, activation)
+    native.run_layer_on_cpu(f"conv_{dtype_name(x.dtype)}", arrays, problem, activation)
     return y
 
 
@@ -37,14 +38,14 @@ def transposed(
     """Compute x (N, C, L) from y (N, O, L_out) and w (O, C/G, K): the input gradient of `forward`, too."""
     x = np.empty(problem.input_shape, y.dtype)
     arrays = x, compact(y), compact(w), _in_accumulator(bias, y.dtype)
-    native.run_layer_on_cpu(f"conv_transpose_{y.dtype.name}", arrays, problem, activation)
+    native.run_layer_on_cpu(f"conv_transpose_{dtype_name(y.dtype)}", arrays, problem, activation)
     return x
 
 
 def weight_gradient(problem: LayerProblem, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Compute w (O, C/G, K) from x (N, C, L) and y (N, O, L_out), the gradient of the outputs."""
     w = np.empty(problem.weight_shape, x.dtype)
-    native.run_layer_on_cpu(f"weight_gradient_{x.dtype.name}", (w, compact(x), compact(y)), problem)
+    native.run_layer_on_cpu(f"weight_gradient_{dtype_name(x.dtype)}", (w, compact(x), compact(y)), problem)
     return w
 
 
@@ -76,7 +77,7 @@ def causal(
     state = np.empty(0, x.dtype) if state is None else compact(state)
     numbers = np.empty(0, np.int32) if numbers is None else compact(numbers)
     arrays = y, compact(x), _in_accumulator(w, x.dtype), _in_accumulator(bias, x.dtype), state, numbers
-    native.run_layer_on_cpu(f"depthwise_{x.dtype.name}", arrays, problem, activation)
+    native.run_layer_on_cpu(f"depthwise_{dtype_name(x.dtype)}", arrays, problem, activation)
     return y
 
 

@@ -23,7 +23,7 @@ from max.algorithm import sync_parallelize
 from max.runtime.asyncrt import parallelism_level
 
 from ..shared.accumulate import accum_dtype, multiply_add
-from ..shared.epilogue import Epilogue
+from ..shared.epilogue import Epilogue, activate
 from ..shared.layer_geometry import LayerGeometry
 
 comptime ROW_TILE = 1024
@@ -128,7 +128,8 @@ def compute_rows[
     comptime WIDTH = simd_width_of[ACC]()
     comptime BLOCK = BLOCK_VECTORS * WIDTH
     var tile = min(ROW_TILE, ceildiv(geometry.outputs, BLOCK) * BLOCK)
-    var plane = tile + geometry.halo() // geometry.stride
+    var reach = geometry.halo() // geometry.stride
+    var plane = tile + reach
     var planes = min(geometry.stride, geometry.halo() + 1)
     var packed = List[Scalar[ACC]](length=planes * plane, fill=0)
     var numbers = List[Int32](length=plane if history.has_numbers else 0, fill=0)
@@ -136,16 +137,24 @@ def compute_rows[
     for j in range(geometry.taps):
         var shift = j * geometry.dilation
         offsets.append(shift % geometry.stride * plane + shift // geometry.stride)
-    for row in range(begin, end):
-        var n = row // geometry.out_channels
-        var o = row % geometry.out_channels
-        var c = o // geometry.group_out()
+    var filters = geometry.group_out()
+    var n = begin // geometry.out_channels
+    var o = begin % geometry.out_channels - 1
+    for _ in range(begin, end):
+        # Counted, not divided: a division takes as long as the whole row of a single step.
+        o += 1
+        if o == geometry.out_channels:
+            o = 0
+            n += 1
+        var c = o if filters == 1 else o // filters
         var signal = x.unsafe_offset(geometry.input_offset(n, c, 0))
-        var weights = w.unsafe_offset(geometry.weight_offset(o, 0, 0))
+        var weights = w.unsafe_offset(o * geometry.taps)
         var outputs = y.unsafe_offset(geometry.output_offset(n, o, 0))
+        var offset = SIMD[ACC, WIDTH](epilogue.offset[ACC](o))
         var state = history.state.unsafe_offset((n * geometry.in_channels + c) * (geometry.taps - 1))
         for first in range(0, geometry.outputs, tile):
             var count = min(tile, geometry.outputs - first)
+            var needed = count + reach
             # Whole blocks of outputs are computed: their windows, too, must lie in x to be read where they are.
             var is_interior = geometry.is_interior(first, ceildiv(count, BLOCK) * BLOCK)
             var samples = packed.unsafe_ptr()
@@ -157,10 +166,10 @@ def compute_rows[
                         unsafe_from_address=Int(signal.unsafe_offset(geometry.position(first, 0)))
                     )
             if not is_in_place:
-                pack_row(samples, signal, state, history.has_state, geometry, first, planes, plane)
+                pack_row(samples, signal, state, history.has_state, geometry, first, planes, plane, needed)
             if history.has_numbers:
                 pack_numbers(
-                    numbers.unsafe_ptr(), history.numbers.unsafe_offset(n * geometry.length), geometry, first, plane
+                    numbers.unsafe_ptr(), history.numbers.unsafe_offset(n * geometry.length), geometry, first, needed
                 )
             for at in range(0, count, BLOCK):
                 var sums: Array[SIMD[ACC, WIDTH], BLOCK_VECTORS]
@@ -170,21 +179,21 @@ def compute_rows[
                     )
                 else:
                     sums = sum_taps(samples.unsafe_offset(at), offsets.unsafe_ptr(), weights, geometry.taps)
-                comptime for vector in range(BLOCK_VECTORS):
+                var reaches_out = not geometry.is_interior(first + at, min(BLOCK, count - at))
+                for vector in range(min(BLOCK_VECTORS, ceildiv(count - at, WIDTH))):
                     var place = at + vector * WIDTH
-                    if place < count:
-                        if not is_interior and not history.has_numbers:
-                            mend_sums(sums[vector], signal, weights, geometry, first + place, history, state)
-                        var values = epilogue.apply(o, sums[vector])
-                        if history.has_numbers:
-                            var belongs = numbers.unsafe_ptr().unsafe_load[width=WIDTH](place + geometry.halo()).ge(0)
-                            values = belongs.select(values, 0)
-                        var rounded = values.cast[dtype]()
-                        if place + WIDTH <= count:
-                            outputs.unsafe_store(first + place, rounded)
-                        else:
-                            for lane in range(count - place):
-                                outputs[unsafe_offset=first + place + lane] = rounded[lane]
+                    if reaches_out and not history.has_numbers:
+                        mend_sums(sums[vector], signal, weights, geometry, first + place, history, state)
+                    var values = activate(sums[vector] + offset, epilogue.activation)
+                    if history.has_numbers:
+                        var belongs = numbers.unsafe_ptr().unsafe_load[width=WIDTH](place + geometry.halo()).ge(0)
+                        values = belongs.select(values, 0)
+                    var rounded = values.cast[dtype]()
+                    if place + WIDTH <= count:
+                        outputs.unsafe_store(first + place, rounded)
+                    else:
+                        for lane in range(count - place):
+                            outputs[unsafe_offset=first + place + lane] = rounded[lane]
 
 
 @always_inline
@@ -271,6 +280,7 @@ def pack_row[
     first: Int,
     planes: Int,
     plane: Int,
+    needed: Int,
 ):
     """Lays out the samples of a tile.
 
@@ -278,14 +288,15 @@ def pack_row[
         dtype: Element type of the signal.
 
     Args:
-        packed: Receives (planes, plane); zeros where there is no sample.
+        packed: Receives `needed` elements of each of (planes, plane); zeros where there is no sample.
         signal: One channel.
         state: The K - 1 samples before it.
         has_state: Whether there are any.
         geometry: Sizes and shifts.
         first: First output of the tile.
         planes: Phases of positions that any tap meets.
-        plane: Positions of each.
+        plane: From one plane to the next.
+        needed: Positions of each that the wanted outputs meet; what follows is of no account.
     """
     comptime ACC = accum_dtype[dtype]()
     comptime WIDTH = simd_width_of[ACC]()
@@ -293,8 +304,13 @@ def pack_row[
     for phase in range(planes):
         var there = packed.unsafe_offset(phase * plane)
         var start = geometry.position(first, 0) + phase
-        var begin = min(plane, ceildiv(max(0, -start), step))
-        var end = max(begin, min(plane, ceildiv(geometry.length - start, step)))
+        var before = max(0, -start)
+        var length = geometry.length - start
+        if step > 1:
+            before = ceildiv(before, step)
+            length = ceildiv(length, step)
+        var begin = min(needed, before)
+        var end = max(begin, min(needed, length))
         for e in range(begin):
             # Where there is a state, start + e is at least -(K - 1).
             there[unsafe_offset=e] = state[unsafe_offset=geometry.taps - 1 + start + e].cast[ACC]() if has_state else 0
@@ -307,7 +323,7 @@ def pack_row[
         while e < end:
             there[unsafe_offset=e] = here[unsafe_offset=e * step].cast[ACC]()
             e += 1
-        for e in range(end, plane):
+        for e in range(end, needed):
             there[unsafe_offset=e] = 0
 
 
@@ -316,19 +332,19 @@ def pack_numbers(
     numbers: Pointer[mut=False, Int32, _],
     geometry: LayerGeometry,
     first: Int,
-    plane: Int,
+    needed: Int,
 ):
     """Lays out the sequence numbers of a tile's samples as `pack_row` does the samples.
 
     Args:
-        packed: Receives (plane); `NO_SEQUENCE` where there is no sample.
+        packed: Receives `needed` elements; `NO_SEQUENCE` where there is no sample.
         numbers: Numbers of the signal's samples.
         geometry: Sizes and shifts; stride and dilation are 1.
         first: First output of the tile.
-        plane: Positions of the tile and its halo.
+        needed: Positions that the wanted outputs meet.
     """
     var start = geometry.position(first, 0)
-    for e in range(plane):
+    for e in range(needed):
         var exists = start + e >= 0 and start + e < geometry.length
         packed[unsafe_offset=e] = numbers[unsafe_offset=start + e] if exists else NO_SEQUENCE
 
@@ -363,7 +379,7 @@ def mend_sums[
     """
     if not isnan(sums).reduce_or():
         return
-    comptime for lane in range(Int(width)):
+    for lane in range(Int(width)):
         if isnan(sums[lane]) and first + lane < geometry.outputs:
             var sum = Scalar[acc](0)
             var begin = 0 if history.has_state else geometry.first_tap(first + lane)

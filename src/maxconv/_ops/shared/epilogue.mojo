@@ -20,7 +20,7 @@ comptime SILU = 3
 """The activation v / (1 + exp(-v)), also called swish."""
 
 comptime INVERSE_SQRT_2 = 0.70710678118654752440
-"""The factor in `GELU`."""
+"""The factor in `gelu`."""
 
 
 @fieldwise_init
@@ -39,8 +39,23 @@ struct Epilogue[dtype: DType](TrivialRegisterPassable):
     """One of the constants of this file."""
 
     @always_inline
+    def offset[acc: DType](self, channel: Int) -> Scalar[acc]:
+        """Reads what is added to the sums of a channel.
+
+        Parameters:
+            acc: Accumulation type.
+
+        Args:
+            channel: Channel of the result.
+
+        Returns:
+            The bias, or 0 if there is none.
+        """
+        return self.bias[unsafe_offset=channel].cast[acc]() if self.has_bias else 0
+
+    @always_inline
     def apply[acc: DType, width: SIMDLength](self, channel: Int, sums: SIMD[acc, width]) -> SIMD[acc, width]:
-        """Finishes neighbouring sums of one channel.
+        """Finishes neighbouring sums of one channel: `activate` of the sums and the `offset`.
 
         Parameters:
             acc: Accumulation type.
@@ -53,10 +68,7 @@ struct Epilogue[dtype: DType](TrivialRegisterPassable):
         Returns:
             What is to be rounded and stored.
         """
-        var values = sums
-        if self.has_bias:
-            values += SIMD[acc, width](self.bias[unsafe_offset=channel].cast[acc]())
-        return activate(values, self.activation)
+        return activate(sums + SIMD[acc, width](self.offset[acc](channel)), self.activation)
 
 
 @always_inline
@@ -73,18 +85,57 @@ def activate[acc: DType, width: SIMDLength](values: SIMD[acc, width], activation
 
     Returns:
         What becomes of them.
+    """
+    if activation == NONE:
+        return values
+    if activation == RELU:
+        return values.lt(0).select(SIMD[acc, width](0), values)
+    return silu(values) if activation == SILU else gelu(values)
+
+
+@no_inline
+def silu[acc: DType, width: SIMDLength](values: SIMD[acc, width]) -> SIMD[acc, width]:
+    """Computes v / (1 + exp(-v)).
+
+    Out of line, as `gelu` is: the compiler would turn the branches of `activate` into selections, and compute every
+    activation for each sum.
+
+    Parameters:
+        acc: Accumulation type.
+        width: Number of values.
+
+    Args:
+        values: The values.
+
+    Returns:
+        What becomes of them.
 
     Constraints:
         A floating-point type.
     """
     comptime assert acc.is_floating_point()
-    if activation == RELU:
-        return values.lt(0).select(SIMD[acc, width](0), values)
-    if activation == SILU:
-        return values / (1 + exponential(-values))
-    if activation == GELU:
-        return 0.5 * values * (1 + erf(values * INVERSE_SQRT_2))
-    return values
+    return values / (1 + exponential(-values))
+
+
+@no_inline
+def gelu[acc: DType, width: SIMDLength](values: SIMD[acc, width]) -> SIMD[acc, width]:
+    """Computes v * (1 + erf(v / sqrt(2))) / 2.
+
+    Parameters:
+        acc: Accumulation type.
+        width: Number of values.
+
+    Args:
+        values: The values.
+
+    Returns:
+        What becomes of them.
+
+    Constraints:
+        A floating-point type.
+    """
+    comptime assert acc.is_floating_point()
+    return 0.5 * values * (1 + erf(values * INVERSE_SQRT_2))
 
 
 @always_inline
