@@ -9,19 +9,22 @@ import numpy as np
 from timing import Timing, row, summarize, time_calls
 
 import maxconv
-from maxconv._engine import native
+from maxconv import _plan
+from maxconv._engine import native, spectra
 from maxconv._problem import part_of_full
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 CASES = {
-    "float32": [(2**26, 4), (2**26, 16), (2**26, 64), (2**26, 256), (2**20, 64), (1024, 16)],
+    "float32": [(2**26, 4**power) for power in range(1, 8)] + [(2**20, 64), (1024, 16)],
     "bfloat16": [(2**26, 4), (2**26, 16), (2**26, 64)],
     "float64": [(2**26, 4), (2**26, 16), (2**26, 64)],
 }
 LAUNCHES = 5
 ROUNDS = 20
+FEWEST_FFT_TAPS = 16
+MOST_SUMMED_TAPS = 1024
 
 
 def by_events(record: Callable[[Any], Any], events: tuple[Any, Any], call: Callable[[], Any]) -> Timing:
@@ -61,21 +64,35 @@ def bench_kernel(device: Any, dtype: str, n: int, m: int) -> dict[str, Any]:
     y = Buffer(signal.dtype, (n,), device=device)
     problem = part_of_full(n, m, "same", flip=False)
     addresses = y._data_ptr(), signal._data_ptr(), taps._data_ptr()
-    launch = partial(native.run_on_gpu, problem, dtype, device._device_context_ptr(), *addresses)
-    launch()
-    device.synchronize()
-    check(torch.from_dlpack(y), x, k, problem.pad_left)
+    launches = {}
+    if m <= MOST_SUMMED_TAPS:
+        launches["maxconv direct"] = partial(
+            native.run_on_gpu, problem, dtype, device._device_context_ptr(), *addresses
+        )
+    if m >= FEWEST_FFT_TAPS:
+        nfft = _plan.choose_on_gpu(problem, x.element_size()).nfft
+        plan = spectra.of_taps(problem, dtype, "gpu:0", taps, nfft)
+        launches["maxconv fft"] = partial(spectra.convolve, problem, dtype, "gpu:0", signal, plan, nfft)
+    for launch in launches.values():
+        result = launch() or y
+        device.synchronize()
+        check(torch.from_dlpack(result), x, k, problem.pad_left)
+
+    def transform() -> Any:
+        length = n + m - 1
+        return torch.fft.irfft(torch.fft.rfft(x, length) * torch.fft.rfft(k, length), length)
 
     on_max = DeviceEvent(device, enable_timing=True), DeviceEvent(device, enable_timing=True)
     on_torch = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     record = torch.cuda.Event.record
-    timings = {
-        "copy": by_events(record, on_torch, partial(target.copy_, x)),
-        "maxconv kernel": by_events(device.default_queue.record_event, on_max, launch),
-        "torch conv1d": by_events(
-            record, on_torch, partial(torch.conv1d, x[None, None], k[None, None], padding=m // 2)
-        ),
-    }
+    timings = {"copy": by_events(record, on_torch, partial(target.copy_, x))}
+    for name, launch in launches.items():
+        timings[name] = by_events(device.default_queue.record_event, on_max, launch)
+    if m <= MOST_SUMMED_TAPS:
+        summed = partial(torch.conv1d, x[None, None], k[None, None], padding=m // 2)
+        timings["torch conv1d"] = by_events(record, on_torch, summed)
+    if m >= FEWEST_FFT_TAPS and dtype != "bfloat16":
+        timings["torch fft"] = by_events(record, on_torch, transform)
     return row(f"{dtype} N={n} K={m}", timings, "copy")
 
 
