@@ -1,4 +1,4 @@
-"""Signal processing with SciPy's semantics: `convolve` and `correlate` of vectors."""
+"""Signal processing with SciPy's semantics: `convolve`, `correlate` and `choose_method`."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from ._errors import ArgumentError, DeviceError, DtypeError, ShapeError
 def convolve(
     in1: Any, in2: Any, mode: str = "full", method: str = "auto", *, axis: int = -1, device: str | None = None
 ) -> Any:  # any library's arrays
-    """Convolve two vectors: ``full[i] = sum_j in1[i - j] * in2[j]``.
+    """Convolve along one axis: ``full[i] = sum_j in1[i - j] * in2[j]``.
 
     Parameters
     ----------
     in1 : array_like
-        First operand, shape (N). NumPy arrays, lists, and arrays of any library that speaks DLPack.
+        First operand, N samples along `axis`. NumPy arrays, lists, and arrays of any library that speaks DLPack.
     in2 : array_like
-        Second operand, shape (K), on the same device. The operands change places when K > N.
+        Second operand, on the same device: K samples along `axis` of as many axes, which broadcast with those of
+        `in1`, or of rank 1 for all of `in1`. The operands change places when K > N.
     mode : {"full", "same", "valid"}
         Which part of the full result to return.
     method : {"auto", "direct", "fft"}
@@ -38,27 +39,29 @@ def convolve(
     Returns
     -------
     array
-        Of the library and on the device of `in1`, of dtype ``numpy.result_type(in1, in2)`` and length
-        N + K - 1 (full), N (same) or max(N, K) - min(N, K) + 1 (valid).
+        Of the library and on the device of `in1`, of dtype ``numpy.result_type(in1, in2)`` and, along `axis`, of
+        N + K - 1 (full), N (same) or max(N, K) - min(N, K) + 1 (valid) samples.
 
     Raises
     ------
     ShapeError
-        (a ValueError) If an operand is empty or not of rank 1.
+        (a ValueError) If an operand is empty, or the shapes do not fit.
     ArgumentError
-        (a ValueError) If `mode`, `method` or `device` is none of the above.
+        (a ValueError) If `mode`, `method`, `axis` or `device` is none of the above.
     DtypeError
-        (a TypeError) If the elements are neither float16, bfloat16, float32, float64 nor integers.
+        (a TypeError) If the elements are neither float16, bfloat16, float32, float64, complex, boolean nor integers;
+        on an accelerator complex numbers and booleans come from host memory only.
     DeviceError
         (a RuntimeError) If the device is not there, or the operands are on different ones.
 
     Notes
     -----
-    Follows `scipy.signal.convolve`. Cost: 2*N*K flop. Every sum is kept in the elements' own type with fused
-    multiply-adds (float16 and bfloat16: in float32, rounded once), so ``|error| <= K * eps * sum|in1||in2|``;
-    integers are exact modulo 2^bits. By FFT: ``5*nfft*log2(nfft)`` flop per block, and an error of at most
-    ``10 * eps * log2(nfft) * ||in1|| ||in2||``, relative to the largest values around, not to the output itself. NaN
-    and Inf reach only the outputs that meet them, but with "fft" all those of the blocks that hold them.
+    Follows `scipy.signal.convolve`, along one axis as `scipy.signal.oaconvolve(axes=axis)`. Cost: 2*N*K flop. Every
+    sum is kept in the elements' own type with fused multiply-adds (float16 and bfloat16: in float32, rounded once), so
+    ``|error| <= K * eps * sum|in1||in2|``; integers are exact modulo 2^bits. By FFT: ``5*nfft*log2(nfft)`` flop per
+    block, and an error of at most ``10 * eps * log2(nfft) * ||in1|| ||in2||``, relative to the largest values around,
+    not to the output itself. NaN and Inf reach only the outputs that meet them, but with "fft", and where "auto" takes
+    FFTs on an accelerator, all those of the blocks that hold them.
 
     Examples
     --------
@@ -99,7 +102,7 @@ def correlate(
 
     Notes
     -----
-    Follows `scipy.signal.correlate`; ``correlate(x, k)`` equals ``convolve(x, k[::-1])``.
+    Follows `scipy.signal.correlate`; ``correlate(x, k)`` equals ``convolve(x, k[::-1].conj())``.
 
     Examples
     --------
@@ -209,7 +212,7 @@ def choose_method(n: int, k: int, mode: str = "full", dtype: Any = np.float32, *
     if device == "gpu":
         return _plan.choose_on_gpu(problem, kind.itemsize)
     choice = _plan.choose(problem, 8 if kind.itemsize == 8 else 4)  # noqa: PLR2004  # bytes of float64
-    return choice if problem.taps >= _plan.FEWEST_FFT_TAPS else choice._replace(method="direct")
+    return choice if _plan.is_worth_a_choice(problem) else choice._replace(method="direct")
 
 
 def _common_dtype(function: str, dtype1: np.dtype, dtype2: np.dtype) -> np.dtype:
