@@ -145,7 +145,7 @@ def test_device_memory_that_runs_out_is_a_memory_error(monkeypatch):
 
     monkeypatch.setattr(devices, "accelerator_count", lambda: 1)
     monkeypatch.setattr(devices, "handle", lambda _: Handle())
-    monkeypatch.setattr(_engine, "_to_buffer", refuse)
+    monkeypatch.setattr(_engine, "upload", refuse)
     with pytest.raises(MemoryError, match="gpu:0 has not enough free memory for 19 elements of float64"):
         maxconv.convolve(ONES, ONES, device="gpu")
 

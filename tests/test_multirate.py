@@ -198,7 +198,7 @@ def test_bad_input_is_refused_in_words(call, kind, text):
 def test_work_worth_the_transfers_goes_to_the_gpu():
     """With many taps per output the model prefers the GPU, with few the CPU."""
     assert _plan.resampling_prefers_gpu(10**7, 10**7, 10**12, 4)
-    assert not _plan.resampling_prefers_gpu(10**7, 10**7, 10**8, 4)
+    assert not _plan.resampling_prefers_gpu(10**7, 10**7, 2 * 10**7, 4)
 
 
 GPU_RATES = [*RATES, (147, 160), (33, 5), (511, 600), (700, 3), (5, 300_000), (1, 8)]

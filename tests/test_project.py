@@ -141,7 +141,7 @@ def test_gpu_kernels_compile_without_a_gpu(tmp_path, target):
         assert "__local_depot" not in kernel
 
     def of(algorithm: str) -> list[str]:
-        return [kernel for kernel in kernels if re.search(rf"entry \w*_{algorithm}_gpu", kernel)]
+        return [kernel for kernel in kernels if re.search(rf"entry \w*_kernels_{algorithm}_gpu", kernel)]
 
     assert len(of("direct")) == 8  # one of each type
     assert all("ld.global.nc.v" in kernel and "bar.sync" in kernel for kernel in of("direct"))

@@ -193,7 +193,7 @@ def choose_method(n: int, k: int, mode: str = "full", dtype: Any = np.float32, *
     'direct'
     >>> maxconv.choose_method(10**6, 4096).method
     'fft'
-    >>> maxconv.choose_method(10**8, 16, device="gpu").method
+    >>> maxconv.choose_method(10**8, 4, device="gpu").method
     'direct'
     """
     _problem.check_choice("choose_method", "mode", mode, _problem.MODES)
