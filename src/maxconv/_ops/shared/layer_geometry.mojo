@@ -14,9 +14,9 @@ and each of a layer's sums runs over them:
 
 Kernels take pointers in the order result, operands, then the rest:
 
-    conv_cpu[dtype, transposed: Bool](result, source, w, epilogue, geometry, max_workers)
+    conv_cpu[transposed: Bool](result, source, w, epilogue, geometry, max_workers)
     depthwise_cpu[dtype](y, x, w, epilogue, geometry, history, max_workers)     groups == C; w in accum_dtype
-    conv_weight_gradient_cpu[dtype](w, x, y, geometry, max_workers)
+    conv_weight_gradient_cpu(w, x, y, geometry, max_workers)
 
 with `epilogue`, an `Epilogue` (epilogue.mojo): bias and activation, both known at run time only. Everything but the
 element type, `transposed` and the layout is a run-time number: one compile serves all layers. The layout is a
