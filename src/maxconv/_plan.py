@@ -29,7 +29,8 @@ _FEWEST_FFT_PRODUCTS = 1 << 14
 # As in direct_cpu.mojo and overlap_save_cpu.mojo: the distance of paired taps, the work that gets one more thread, and
 # the block that many share.
 PAIR_BYTES = 64
-MULTIPLY_ADDS_PER_WORKER, SAMPLES_PER_WORKER, SHARED_BLOCK = 1 << 20, 1 << 17, 1 << 16
+MULTIPLY_ADDS_PER_WORKER, MULTIPLY_ADDS_OF_AN_OUTPUT = 1 << 22, 8
+SAMPLES_PER_WORKER, SHARED_BLOCK = 1 << 17, 1 << 16
 _NEAR_BYTES = 2 << 20
 
 
@@ -92,7 +93,8 @@ def _direct_ns(problem: Problem, itemsize: int) -> float:
     sums += edges * (cost["edge_output"] + meeting * cost["edge_multiply_add"])
     outputs = problem.outputs * cost["near_output" if _is_near(problem, itemsize) else "far_output"]
     work = problem.rows * (sums + outputs)
-    return float(cost["call"] + _shared(work, problem.multiply_adds // MULTIPLY_ADDS_PER_WORKER))
+    shared = problem.multiply_adds + problem.rows * problem.outputs * MULTIPLY_ADDS_OF_AN_OUTPUT
+    return float(cost["call"] + _shared(work, shared // MULTIPLY_ADDS_PER_WORKER))
 
 
 def _fft_ns(problem: Problem, itemsize: int, nfft: int) -> float:

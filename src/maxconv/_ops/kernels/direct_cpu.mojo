@@ -39,9 +39,13 @@ comptime PAIR_BYTES = 64
 """Distance of paired taps, in bytes of the accumulation type: one AVX-512 vector. The same number on every CPU, so
 that narrower SIMD adds the taps in the same order."""
 
-comptime MULTIPLY_ADDS_PER_WORKER = 1 << 20
-"""Work below which a further thread does not pay: 2^20 multiply-adds take about 20 us on one core, a parallel region
-costs 20 to 40 us."""
+comptime MULTIPLY_ADDS_PER_WORKER = 1 << 22
+"""Work below which a further thread does not pay: 2^22 multiply-adds take about 80 us on one core. A parallel region
+costs 20 to 40 us on an idle machine, but up to 1 ms where other programs keep the cores busy: with 2^20, 10^5 samples
+and 32 taps took 60 us there on one thread, 650 us on two (AMD EPYC, 2026-11-22)."""
+
+comptime MULTIPLY_ADDS_OF_AN_OUTPUT = 8
+"""What moving a sample in and an output out counts for: 10^6 of them are worth two threads with any taps."""
 
 
 def direct_cpu[
@@ -70,7 +74,8 @@ def direct_cpu[
     comptime TILE = TILE_VECTORS * simd_width_of[accum_dtype[dtype]()]()
     var tiles = ceildiv(geometry.outputs, TILE)  # of one row
     var all_tiles = tiles * geometry.rows
-    var workers = min(geometry.multiply_adds() // MULTIPLY_ADDS_PER_WORKER, all_tiles)
+    var work = geometry.multiply_adds() + geometry.rows * geometry.outputs * MULTIPLY_ADDS_OF_AN_OUTPUT
+    var workers = min(work // MULTIPLY_ADDS_PER_WORKER, all_tiles)
     if workers > 1 and max_workers != 1:
         workers = min(workers, parallelism_level(None) if max_workers == 0 else max_workers)
 
