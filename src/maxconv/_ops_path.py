@@ -20,7 +20,7 @@ def kernels_path() -> Path:
     -------
     pathlib.Path
         The folder. It registers the ops ``conv1d``, ``maxconv_direct``, ``maxconv_conv1d_layer``,
-        ``maxconv_conv_transpose1d`` and ``maxconv_causal_conv1d``.
+        ``maxconv_conv_transpose1d``, ``maxconv_causal_conv1d`` and ``maxconv_causal_state``.
 
     Examples
     --------

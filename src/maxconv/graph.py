@@ -277,7 +277,7 @@ def causal_conv1d(
     bias_shape = None if bias is None else _stand_ins(bias, channels)
     _layer.causal_convolution(function, _stand_ins(x, 1, channels, 1), _stand_ins(weight, channels, 1), bias_shape)
     before = weight.shape[1] - 1
-    state, numbers = _nothing((0, 0, 0), x), _nothing((0, 0), x).cast(DType.int32)
+    state, numbers = _nothing(_RANK, x.dtype, x.device), _nothing(2, DType.int32, x.device)
     if seq_idx is not None:
         if initial_state is not None or return_final_state:
             message = f"{function}: seq_idx says where sequences begin, so it takes no initial_state and gives no final"
@@ -290,17 +290,15 @@ def causal_conv1d(
     if initial_state is not None:
         _check_shape(function, "initial_state", initial_state, [*x.shape[:-1], before])
         state = _batched(initial_state)
-    biases = _nothing((0,), x) if bias is None else bias
-    operands = [_batched(x), weight.cast(wide), biases.cast(wide), state, numbers, _scalar(code)]
+    biases = _nothing(1, weight.dtype, x.device) if bias is None else bias
+    operands = [_batched(x), weight, biases, state, numbers, _scalar(code)]
     y = ops.custom("maxconv_causal_conv1d", x.device, operands, [operands[0].type])[0].tensor
     result = y if x.rank == _RANK else ops.squeeze(y, 0)
     if not return_final_state:
         return result
-    if initial_state is None:
-        zero = ops.constant(0, x.dtype, DeviceRef.CPU()).to(x.device)
-        initial_state = ops.broadcast_to(zero, [*x.shape[:-1], before])
-    joined = ops.concat([initial_state, x], axis=-1)
-    return result, joined[..., (slice(TensorValue(x.shape[-1]), None), before)]
+    kind = TensorType(x.dtype, (*operands[0].shape[:-1], before), x.device)
+    final = ops.custom("maxconv_causal_state", x.device, [operands[0], state], [kind])[0].tensor
+    return result, final if x.rank == _RANK else ops.squeeze(final, 0)
 
 
 def direct(
@@ -385,7 +383,7 @@ def _place_layer(
     signals = _batched(x)
     channels, outputs = shape
     length = outputs if _known(outputs) else _new_length()
-    operands = [signals, weight, _nothing((0,), x) if bias is None else bias, *options]
+    operands = [signals, weight, _nothing(1, x.dtype, x.device) if bias is None else bias, *options]
     kind = TensorType(x.dtype, (signals.shape[0], channels, length), x.device)
     y = ops.custom(op, x.device, operands, [kind])[0].tensor.rebind([signals.shape[0], channels, outputs])
     return y if x.rank == _RANK else ops.squeeze(y, 0)
@@ -396,9 +394,12 @@ def _batched(tensor: TensorValue, rank: int = _RANK) -> TensorValue:
     return tensor if tensor.rank == rank else ops.unsqueeze(tensor, 0)
 
 
-def _nothing(shape: tuple[int, ...], like: TensorValue) -> TensorValue:
+def _nothing(rank: int, dtype: DType, device: DeviceRef) -> TensorValue:
     """Make the empty tensor that tells an op of an operand that is not there."""
-    return ops.constant(np.zeros(shape, np.float32), DType.float32, DeviceRef.CPU()).cast(like.dtype).to(like.device)
+    nothing: list[Any] = []
+    for _ in range(rank - 1):
+        nothing = [nothing]
+    return ops.constant(nothing, dtype, DeviceRef.CPU()).to(device)
 
 
 def _scalar(number: int) -> TensorValue:

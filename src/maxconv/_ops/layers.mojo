@@ -6,9 +6,8 @@ from layout import coord_to_index_list
 from max.gpu.host import DeviceContext
 from std.utils.index import IndexList
 
-from .kernels.conv import conv, depthwise
+from .kernels.conv import conv, depthwise, roll_state
 from .kernels.depthwise_cpu import History
-from .shared.accumulate import accum_dtype
 from .shared.epilogue import Epilogue
 from .shared.layer_geometry import LayerGeometry
 
@@ -220,7 +219,7 @@ struct CausalConv1d:
         Parameters:
             target: "cpu" or "gpu", supplied by MAX.
             dtype: Element type of signals, state and outputs.
-            weight_dtype: Element type of weights and bias: the accumulation type of `dtype`.
+            weight_dtype: Element type of weights and bias: `dtype`, or that of its sums.
 
         Args:
             y: Outputs, shape (N, C, L).
@@ -234,12 +233,7 @@ struct CausalConv1d:
 
         Raises:
             If the shapes do not fit together, or no kernel serves the target.
-
-        Constraints:
-            `weight_dtype` as above.
         """
-        comptime ACC = accum_dtype[dtype]()
-        comptime assert weight_dtype == ACC, "maxconv_causal_conv1d: w must be of the accumulation type"
         comptime OP: StaticString = "maxconv_causal_conv1d"
         var n = x.dim_size(0)
         var channels = x.dim_size(1)
@@ -271,8 +265,49 @@ struct CausalConv1d:
             has_numbers=numbers.size() != 0,
         )
         var epilogue = make_epilogue(OP, bias, channels, activation)
-        var weights = rebind[Pointer[Scalar[ACC], MutAnyOrigin]](w.unsafe_ptr())
-        depthwise[target](y.unsafe_ptr(), x.unsafe_ptr(), weights, epilogue, geometry, history, ctx)
+        depthwise[target](y.unsafe_ptr(), x.unsafe_ptr(), w.unsafe_ptr(), epilogue, geometry, history, ctx)
+
+
+@extensibility.register("maxconv_causal_state")
+struct CausalState:
+    """The state after `maxconv_causal_conv1d`: the last samples of `state` with `x` behind it."""
+
+    @staticmethod
+    def execute[
+        target: StaticString, dtype: DType
+    ](
+        last: OutputTensor[dtype=dtype, rank=3, ...],
+        x: InputTensor[dtype=dtype, rank=3, ...],
+        state: InputTensor[dtype=dtype, rank=3, ...],
+        ctx: DeviceContext,
+    ) raises:
+        """Runs the op; MAX calls this.
+
+        Parameters:
+            target: "cpu" or "gpu", supplied by MAX.
+            dtype: Element type of signals and states.
+
+        Args:
+            last: The last samples, shape (N, C, K - 1).
+            x: Signals, shape (N, C, L).
+            state: The samples before x, shape (N, C, K - 1), or none for zeros.
+            ctx: The device.
+
+        Raises:
+            If the shapes do not fit together, or no kernel serves the target.
+        """
+        var before = last.dim_size(2)
+        require_shape("maxconv_causal_state", last.shape(), IndexList[3](x.dim_size(0), x.dim_size(1), before))
+        if state.size() != 0:
+            require_shape("maxconv_causal_state", state.shape(), last.shape())
+        var history = History[dtype](
+            state=Pointer[Scalar[dtype], MutUntrackedOrigin](unsafe_from_address=Int(state.unsafe_ptr())),
+            has_state=state.size() != 0,
+            numbers=Pointer[Int32, MutUntrackedOrigin](unsafe_from_address=Int(state.unsafe_ptr())),
+            has_numbers=False,
+        )
+        var rows = x.dim_size(0) * x.dim_size(1)
+        roll_state[target](last.unsafe_ptr(), x.unsafe_ptr(), history, rows, x.dim_size(2), before, ctx)
 
 
 def convolution_geometry(

@@ -46,7 +46,7 @@ def conv[
                 geometry.groups == geometry.in_channels
                 and geometry.out_channels < FILTERS_OF_A_PRODUCT * geometry.in_channels
             ):
-                filter_channels_on_cpu(result, source, w, epilogue, geometry)
+                depthwise[target](result, source, w, epilogue, geometry, no_history(source), ctx)
                 return
         conv_cpu[transposed](result, source, w, epilogue, geometry, max_workers=0)
     else:
@@ -54,11 +54,11 @@ def conv[
 
 
 def depthwise[
-    dtype: DType, //, target: StaticString
+    dtype: DType, weight_dtype: DType, //, target: StaticString
 ](
     y: Pointer[Scalar[dtype], MutAnyOrigin],
     x: Pointer[Scalar[dtype], MutAnyOrigin],
-    w: Pointer[Scalar[accum_dtype[dtype]()], MutAnyOrigin],
+    w: Pointer[Scalar[weight_dtype], MutAnyOrigin],
     epilogue: Epilogue,
     geometry: LayerGeometry,
     history: History[dtype],
@@ -68,6 +68,7 @@ def depthwise[
 
     Parameters:
         dtype: Element type of x and y.
+        weight_dtype: Element type of w.
         target: Where the arrays are: "cpu" or "gpu".
 
     Args:
@@ -83,45 +84,79 @@ def depthwise[
         `Unsupported target: <target>` where there is no kernel.
     """
     comptime if target == "cpu":
-        depthwise_cpu[dtype](y, x, w, epilogue, geometry, history, max_workers=0)
+        comptime ACC = accum_dtype[dtype]()
+        comptime if weight_dtype == ACC:
+            var weights = rebind[Pointer[Scalar[ACC], MutAnyOrigin]](w)
+            depthwise_cpu[dtype](y, x, weights, epilogue, geometry, history, max_workers=0)
+        else:
+            var wide = List[Scalar[ACC]](capacity=geometry.out_channels * geometry.taps)
+            for i in range(geometry.out_channels * geometry.taps):
+                wide.append(w[unsafe_offset=i].cast[ACC]())
+            var weights = Pointer[Scalar[ACC], MutAnyOrigin](unsafe_from_address=Int(wide.unsafe_ptr()))
+            depthwise_cpu[dtype](y, x, weights, epilogue, geometry, history, max_workers=0)
+            _ = wide^
     else:
         raise Error("Unsupported target: ", target)
 
 
-def filter_channels_on_cpu[
-    dtype: DType
+def roll_state[
+    dtype: DType, //, target: StaticString
 ](
-    y: Pointer[Scalar[dtype], MutAnyOrigin],
+    last: Pointer[Scalar[dtype], MutAnyOrigin],
     x: Pointer[Scalar[dtype], MutAnyOrigin],
-    w: Pointer[Scalar[dtype], MutAnyOrigin],
-    epilogue: Epilogue,
-    geometry: LayerGeometry,
-):
-    """Computes y of a depthwise layer whose weights are of the element type.
+    history: History[dtype],
+    rows: Int,
+    length: Int,
+    before: Int,
+    ctx: DeviceContext,
+) raises:
+    """Takes the last samples of a state and the signals behind it, or enqueues that.
 
     Parameters:
-        dtype: Element type of x, w and y.
+        dtype: Element type of signals and states.
+        target: Where the arrays are: "cpu" or "gpu".
 
     Args:
-        y: Outputs, shape (N, O, L_out).
-        x: Signals, shape (N, C, L).
-        w: Weights, shape (O, 1, K).
-        epilogue: Bias and activation.
-        geometry: Sizes and shifts.
+        last: Receives (rows, before).
+        x: Signals, shape (rows, length).
+        history: The state, shape (rows, before); zeros if there is none.
+        rows: Channels of all signals.
+        length: Samples of each.
+        before: Samples of a state.
+        ctx: The device; not used on "cpu".
+
+    Raises:
+        `Unsupported target: <target>` where there is no kernel.
     """
-    comptime ACC = accum_dtype[dtype]()
-    var none = History[dtype](
+    comptime if target == "cpu":
+        for row in range(rows):
+            for j in range(before):
+                var place = length - before + j
+                var sample = Scalar[dtype](0)
+                if place >= 0:
+                    sample = x[unsafe_offset=row * length + place]
+                elif history.has_state:
+                    sample = history.state[unsafe_offset=row * before + length + j]
+                last[unsafe_offset=row * before + j] = sample
+    else:
+        raise Error("Unsupported target: ", target)
+
+
+def no_history[dtype: DType](x: Pointer[Scalar[dtype], MutAnyOrigin]) -> History[dtype]:
+    """Makes the history of signals that have none.
+
+    Parameters:
+        dtype: Element type of the signals.
+
+    Args:
+        x: Any address, which nothing is read from.
+
+    Returns:
+        No state and no sequence numbers.
+    """
+    return History[dtype](
         state=Pointer[Scalar[dtype], MutUntrackedOrigin](unsafe_from_address=Int(x)),
         has_state=False,
         numbers=Pointer[Int32, MutUntrackedOrigin](unsafe_from_address=Int(x)),
         has_numbers=False,
     )
-    comptime if dtype == ACC:
-        depthwise_cpu[dtype](y, x, rebind[Pointer[Scalar[ACC], MutAnyOrigin]](w), epilogue, geometry, none, 0)
-    else:
-        var wide = List[Scalar[ACC]](capacity=geometry.out_channels * geometry.taps)
-        for i in range(geometry.out_channels * geometry.taps):
-            wide.append(w[unsafe_offset=i].cast[ACC]())
-        var weights = Pointer[Scalar[ACC], MutAnyOrigin](unsafe_from_address=Int(wide.unsafe_ptr()))
-        depthwise_cpu[dtype](y, x, weights, epilogue, geometry, none, 0)
-        _ = wide^
