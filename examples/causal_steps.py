@@ -23,22 +23,21 @@ class Block(NamedTuple):
     bias: np.ndarray  # (C)
     out_proj: np.ndarray  # (C, C)
 
-    def enter(self, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def enter(self, tokens: np.ndarray) -> Any:
         """Project tokens (N, C, L) to what is convolved and to the gate."""
-        x, gate = np.split(np.einsum("oc,ncl->nol", self.in_proj, tokens), 2, axis=1)
-        return x, gate
+        return np.split(np.einsum("oc,ncl->nol", self.in_proj, tokens), 2, axis=1)
 
-    def leave(self, y: np.ndarray, gate: np.ndarray) -> np.ndarray:
+    def leave(self, y: Any, gate: np.ndarray) -> Any:
         """Gate and project back."""
         return np.einsum("oc,ncl->nol", self.out_proj, y * gate / (1 + np.exp(-gate)))
 
-    def prefill(self, tokens: np.ndarray) -> tuple[np.ndarray, Any]:
+    def prefill(self, tokens: np.ndarray) -> tuple[Any, Any]:
         """Take a prompt at once; return its outputs and the state for what follows."""
         x, gate = self.enter(tokens)
         y, state = maxconv.causal_conv1d(x, self.weight, self.bias, activation="silu", return_final_state=True)
         return self.leave(y, gate), state
 
-    def step(self, token: np.ndarray, state: Any) -> tuple[np.ndarray, Any]:
+    def step(self, token: np.ndarray, state: Any) -> tuple[Any, Any]:
         """Take the next token (N, C, 1)."""
         x, gate = self.enter(token)
         y, state = maxconv.causal_conv1d_update(x, state, self.weight, self.bias, activation="silu")
@@ -49,7 +48,7 @@ def random_block(rng: np.random.Generator, channels: int) -> Block:
     """Draw weights that keep the scale of their input."""
 
     def draw(*shape: int) -> np.ndarray:
-        return (rng.standard_normal(shape) / np.sqrt(shape[-1])).astype(np.float32)
+        return np.asarray(rng.standard_normal(shape) / np.sqrt(shape[-1]), np.float32)
 
     return Block(draw(2 * channels, channels), draw(channels, TAPS), draw(channels), draw(channels, channels))
 

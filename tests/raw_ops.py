@@ -137,6 +137,19 @@ def _to_numpy(result: Buffer) -> np.ndarray:
     return result.to(CPU()).view(DType[f"uint{8 * dtype.itemsize}"]).to_numpy().view(dtype)
 
 
+def _add_layers(library: KernelLibrary, module: Module, state: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Add graph "layers"; fill `state` with random weights of its modules and return them under the graph's names."""
+    place, rng = DeviceRef.CPU(), np.random.default_rng()
+    net = Net(place)
+    state.update({name: rng.standard_normal(shape).astype(np.float32) for name, shape in NET_SHAPES.items()})
+    net.load_state_dict(state)
+    types = [TensorType(DType[dtype], shape, place) for dtype, shape in LAYER_INPUTS.values()]
+    with Graph("layers", input_types=types, kernel_library=library, module=module) as graph:
+        values = dict(zip(LAYER_INPUTS, graph.inputs, strict=True))
+        graph.output(*apply_layers(maxconv.graph, **values).values(), net(values["x"]))
+    return net.state_dict()
+
+
 def compile_all(device: str, folder: Path) -> Ops:
     """Compile every graph of this file in one module, from a package made by `mojo precompile`."""
     package = folder / "maxconv.mojoc"
@@ -170,15 +183,10 @@ def compile_all(device: str, folder: Path) -> Ops:
         add(f"conv1d_{name}", "float32", ["n", "k"], lambda x, w, p=padding: maxconv.graph.conv1d(x, w, padding=p))
     add("conv1d_static", "float64", [20, 6], lambda x, w: maxconv.graph.conv1d(x, w, padding=(1, 4)))
 
-    types = [TensorType(DType[dtype], shape, place) for dtype, shape in LAYER_INPUTS.values()]
-    net, rng = Net(place), np.random.default_rng()
-    state = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in NET_SHAPES.items()}
-    net.load_state_dict(state)
-    with Graph("layers", input_types=types, kernel_library=library, module=module) as graph:
-        values = dict(zip(LAYER_INPUTS, graph.inputs, strict=True))
-        graph.output(*apply_layers(maxconv.graph, **values).values(), net(values["x"]))
+    state: dict[str, np.ndarray] = {}
+    weights = _add_layers(library, module, state) if device == "cpu" else {}  # layers have no GPU kernels yet
 
     handle = CPU() if device == "cpu" else Accelerator()
     session = InferenceSession(devices=[handle])
     compiled = session.compile(module, custom_extensions=library.library_paths())
-    return Ops(session.init_all(compiled, weights_registry=net.state_dict()), handle, state)
+    return Ops(session.init_all(compiled, weights_registry=weights), handle, state)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import layer_reference as reference
 import ml_dtypes
 import numpy as np
@@ -15,6 +19,7 @@ import maxconv
 from maxconv import ArgumentError, DeviceError, DtypeError, ShapeError
 
 HOST = DeviceRef.CPU()
+EXAMPLES = Path(__file__).parents[1] / "examples"
 
 #: The kernels of layers are on the CPU.
 on_cpu = pytest.mark.parametrize("ops_on_device", ["cpu"], indirect=True)
@@ -210,3 +215,10 @@ def test_modules_load_from_pytorch():
     ]
     for theirs, ours in pairs:
         ours.load_state_dict(theirs.state_dict())
+
+
+@pytest.mark.parametrize("job", [("causal_steps.py", "24", "20"), ("hubert_features.py", "32", "4000")])
+def test_examples_succeed(job):
+    """The examples, made small, find that their networks are right."""
+    done = subprocess.run([sys.executable, EXAMPLES / job[0], *job[1:]], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
