@@ -49,13 +49,25 @@ def test_importing_maxconv_loads_nothing_heavy():
 
 #: module -> what it may import of the package, by first name; a door is a module without an underscore.
 LAYERS = {
-    "__init__": {"_engine", "_errors", "_ops_path", "graph", "multirate", "ndimage", "neural", "signal", "streaming"},
+    "__init__": {
+        "_engine",
+        "_errors",
+        "_ops_path",
+        "graph",
+        "multirate",
+        "ndimage",
+        "neural",
+        "nn",
+        "signal",
+        "streaming",
+    },
     "signal": {"_composed", "_engine", "_errors", "_methods", "_plan", "_problem"},
     "ndimage": {"_composed", "_engine", "_errors", "_methods", "_problem"},
     "multirate": {"_engine", "_errors", "_plan", "_polyphase", "_problem"},
     "neural": {"_engine", "_errors", "_layer", "_plan", "_problem"},
     "streaming": {"_composed", "_engine", "_errors", "_methods", "_problem"},
-    "graph": {"_errors", "_problem"},
+    "graph": {"_errors", "_layer", "_problem"},
+    "nn": {"_errors", "_layer", "graph"},
     "cli": {"_engine", "_errors", "_filtering", "_recording"},
     "_filtering": {"_engine", "_errors", "_plan", "_problem", "_recording", "maxconv"},
     "_recording": {"_errors"},

@@ -28,6 +28,7 @@ from .streaming import FIRFilter as FIRFilter
 
 if TYPE_CHECKING:
     from . import graph as graph
+    from . import nn as nn
 
 __all__ = [
     "ArgumentError",
@@ -49,6 +50,7 @@ __all__ = [
     "get_default_device",
     "graph",
     "kernels_path",
+    "nn",
     "resample_poly",
     "set_default_device",
     "upfirdn",
@@ -57,9 +59,9 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Load the doors that need a framework when they are first named."""
-    if name == "graph":
+    if name in {"graph", "nn"}:
         from importlib import import_module
 
-        return import_module(".graph", __name__)
+        return import_module(f".{name}", __name__)
     message = f"module {__name__!r} has no attribute {name!r}"
     raise AttributeError(message)

@@ -96,7 +96,7 @@ def convolution(
         raise ShapeError(message)
     _check_bias(function, bias_shape, out_channels)
     stride, dilation = single(function, "stride", stride, 1), single(function, "dilation", dilation, 1)
-    pad_left, pad_right = _paddings(function, padding, stride, dilation * (taps - 1))
+    pad_left, pad_right = paddings(function, padding, stride, dilation * (taps - 1))
     room = length + pad_left + pad_right - dilation * (taps - 1) - 1
     if room < 0:
         message = (
@@ -248,8 +248,8 @@ def single(function: str, argument: str, value: Any, least: int) -> int:
     return integer(function, argument, value, least)
 
 
-def _paddings(function: str, padding: Any, stride: int, halo: int) -> tuple[int, int]:
-    """Translate the argument `padding` into zeros on the left and on the right."""
+def paddings(function: str, padding: Any, stride: int, halo: Any) -> tuple[Any, Any]:
+    """Translate the argument `padding` into zeros on the left and on the right; `halo` may be a symbolic dimension."""
     if isinstance(padding, str):
         if padding == "valid":
             return 0, 0

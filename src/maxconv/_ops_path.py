@@ -19,7 +19,8 @@ def kernels_path() -> Path:
     Returns
     -------
     pathlib.Path
-        The folder. It registers the ops ``conv1d`` and ``maxconv_direct``.
+        The folder. It registers the ops ``conv1d``, ``maxconv_direct``, ``maxconv_conv1d_layer``,
+        ``maxconv_conv_transpose1d``, ``maxconv_causal_conv1d`` and ``maxconv_causal_state``.
 
     Examples
     --------

@@ -1,0 +1,162 @@
+"""The sums of layers on whatever target a caller is compiled for: one place that knows which kernels there are."""
+
+from max.gpu.host import DeviceContext
+
+from ..shared.accumulate import accum_dtype
+from ..shared.epilogue import Epilogue
+from ..shared.layer_geometry import LayerGeometry
+from .conv_cpu import conv_cpu
+from .depthwise_cpu import History, depthwise_cpu
+
+comptime FILTERS_OF_A_PRODUCT = 4
+"""Filters per channel from which conv_cpu serves depthwise layers better, as in _engine/layers.py."""
+
+
+def conv[
+    dtype: DType, //, target: StaticString, transposed: Bool
+](
+    result: Pointer[Scalar[dtype], MutAnyOrigin],
+    source: Pointer[Scalar[dtype], MutAnyOrigin],
+    w: Pointer[Scalar[dtype], MutAnyOrigin],
+    epilogue: Epilogue,
+    geometry: LayerGeometry,
+    ctx: DeviceContext,
+) raises:
+    """Computes y from x, or x from y, or enqueues its computation.
+
+    Parameters:
+        dtype: Element type of result, source and weights.
+        target: Where the arrays are: "cpu" or "gpu".
+        transposed: False: the result is y. True: the result is x.
+
+    Args:
+        result: The array y, or x; every element is written.
+        source: The array x, or y.
+        w: Weights, shape (O, C/G, K).
+        epilogue: Bias and activation of the result.
+        geometry: Sizes and shifts.
+        ctx: The device; not used on "cpu".
+
+    Raises:
+        `Unsupported target: <target>` where there is no kernel.
+    """
+    comptime if target == "cpu":
+        comptime if not transposed:
+            if (
+                geometry.groups == geometry.in_channels
+                and geometry.out_channels < FILTERS_OF_A_PRODUCT * geometry.in_channels
+            ):
+                depthwise[target](result, source, w, epilogue, geometry, no_history(source), ctx)
+                return
+        conv_cpu[transposed](result, source, w, epilogue, geometry, max_workers=0)
+    else:
+        raise Error("Unsupported target: ", target)
+
+
+def depthwise[
+    dtype: DType, weight_dtype: DType, //, target: StaticString
+](
+    y: Pointer[Scalar[dtype], MutAnyOrigin],
+    x: Pointer[Scalar[dtype], MutAnyOrigin],
+    w: Pointer[Scalar[weight_dtype], MutAnyOrigin],
+    epilogue: Epilogue,
+    geometry: LayerGeometry,
+    history: History[dtype],
+    ctx: DeviceContext,
+) raises:
+    """Computes y of a layer with one input channel a group, or enqueues its computation.
+
+    Parameters:
+        dtype: Element type of x and y.
+        weight_dtype: Element type of w.
+        target: Where the arrays are: "cpu" or "gpu".
+
+    Args:
+        y: Outputs, shape (N, O, L_out); every one is written.
+        x: Signals, shape (N, C, L).
+        w: Weights, shape (O, K).
+        epilogue: Bias and activation.
+        geometry: Sizes and shifts.
+        history: State and sequence numbers.
+        ctx: The device; not used on "cpu".
+
+    Raises:
+        `Unsupported target: <target>` where there is no kernel.
+    """
+    comptime if target == "cpu":
+        comptime ACC = accum_dtype[dtype]()
+        comptime if weight_dtype == ACC:
+            var weights = rebind[Pointer[Scalar[ACC], MutAnyOrigin]](w)
+            depthwise_cpu[dtype](y, x, weights, epilogue, geometry, history, max_workers=0)
+        else:
+            var wide = List[Scalar[ACC]](capacity=geometry.out_channels * geometry.taps)
+            for i in range(geometry.out_channels * geometry.taps):
+                wide.append(w[unsafe_offset=i].cast[ACC]())
+            var weights = Pointer[Scalar[ACC], MutAnyOrigin](unsafe_from_address=Int(wide.unsafe_ptr()))
+            depthwise_cpu[dtype](y, x, weights, epilogue, geometry, history, max_workers=0)
+            _ = wide^
+    else:
+        raise Error("Unsupported target: ", target)
+
+
+def roll_state[
+    dtype: DType, //, target: StaticString
+](
+    last: Pointer[Scalar[dtype], MutAnyOrigin],
+    x: Pointer[Scalar[dtype], MutAnyOrigin],
+    history: History[dtype],
+    rows: Int,
+    length: Int,
+    before: Int,
+    ctx: DeviceContext,
+) raises:
+    """Takes the last samples of a state and the signals behind it, or enqueues that.
+
+    Parameters:
+        dtype: Element type of signals and states.
+        target: Where the arrays are: "cpu" or "gpu".
+
+    Args:
+        last: Receives (rows, before).
+        x: Signals, shape (rows, length).
+        history: The state, shape (rows, before); zeros if there is none.
+        rows: Channels of all signals.
+        length: Samples of each.
+        before: Samples of a state.
+        ctx: The device; not used on "cpu".
+
+    Raises:
+        `Unsupported target: <target>` where there is no kernel.
+    """
+    comptime if target == "cpu":
+        for row in range(rows):
+            for j in range(before):
+                var place = length - before + j
+                var sample = Scalar[dtype](0)
+                if place >= 0:
+                    sample = x[unsafe_offset=row * length + place]
+                elif history.has_state:
+                    sample = history.state[unsafe_offset=row * before + length + j]
+                last[unsafe_offset=row * before + j] = sample
+    else:
+        raise Error("Unsupported target: ", target)
+
+
+def no_history[dtype: DType](x: Pointer[Scalar[dtype], MutAnyOrigin]) -> History[dtype]:
+    """Makes the history of signals that have none.
+
+    Parameters:
+        dtype: Element type of the signals.
+
+    Args:
+        x: Any address, which nothing is read from.
+
+    Returns:
+        No state and no sequence numbers.
+    """
+    return History[dtype](
+        state=Pointer[Scalar[dtype], MutUntrackedOrigin](unsafe_from_address=Int(x)),
+        has_state=False,
+        numbers=Pointer[Int32, MutUntrackedOrigin](unsafe_from_address=Int(x)),
+        has_numbers=False,
+    )
