@@ -42,6 +42,9 @@ KINDS = {"cpu": 15, "cpu_layers": 20, "gpu": 20, "gpu_fft": 60, "gpu_layers": 40
 #: The oldest NVIDIA family served. Builds for sm_75, sm_80 and sm_90a of today's kernels differ in nothing but name.
 GPU_BASELINE = "sm_75"
 
+#: The same for layers, whose half-precision products take instructions of Ampere's tensor cores.
+LAYERS_GPU_BASELINE = "sm_80"
+
 _DIRECT = {name: f"direct_{name}" for name in set(KERNEL_DTYPES.values())}
 """Names of the direct kernels: making one takes 0.1 us."""
 
@@ -195,9 +198,9 @@ def columns_on_gpu(problem: Problem, dtype: str, context: int, arrays: tuple[Any
     getattr(_extension("gpu"), f"columns_{dtype}")(context, addresses, sizes, _border(problem))
 
 
-def build(kind: str, target: Path, *, cpu_level: str | None = None, gpu: str = GPU_BASELINE) -> None:
+def build(kind: str, target: Path, *, cpu_level: str | None = None, gpu: str | None = None) -> None:
     """Compile the extension `kind`, one of `KINDS`, to the file `target`."""
-    accelerator = ["--target-accelerator", gpu] if kind.startswith("gpu") else []
+    accelerator = ["--target-accelerator", gpu or _gpu_baseline(kind)] if kind.startswith("gpu") else []
     toolchain.run_mojo(
         "build",
         "--emit",
@@ -213,9 +216,14 @@ def build(kind: str, target: Path, *, cpu_level: str | None = None, gpu: str = G
     )
 
 
+def _gpu_baseline(kind: str) -> str:
+    """Name the oldest NVIDIA family that an extension is built for."""
+    return LAYERS_GPU_BASELINE if kind == "gpu_layers" else GPU_BASELINE
+
+
 def entry_name(kind: str) -> str:
     """Name the cache entry of an extension by everything its content depends on."""
-    target = toolchain.cpu_level() + (f"-{GPU_BASELINE}" if kind.startswith("gpu") else "")
+    target = toolchain.cpu_level() + (f"-{_gpu_baseline(kind)}" if kind.startswith("gpu") else "")
     python = f"{sys.implementation.cache_tag}-{sysconfig.get_platform()}"
     mojo = toolchain.versions()["mojo"]
     return f"native-{kind}-{target}-{python}-mojo{mojo}-{_ops_path.source_hash()}.so"

@@ -9,6 +9,7 @@ from std.python import PythonObject
 from std.python.bindings import PythonModuleBuilder
 
 from _ops.kernels.conv_gpu import conv_gpu
+from _ops.kernels.conv_mma_gpu import conv_mma_gpu
 from _ops.kernels.conv_weight_gradient_gpu import conv_weight_gradient_gpu
 from _ops.kernels.depthwise_gpu import DeviceHistory, depthwise_gpu
 from _ops.shared.epilogue import Epilogue
@@ -134,14 +135,15 @@ def convolve_into[
     Raises:
         If the launch is refused.
     """
-    conv_gpu[transposed](
-        device_pointer[dtype](arrays[0]),
-        device_pointer[dtype](arrays[1]),
-        device_pointer[dtype](arrays[2]),
-        read_epilogue[dtype](arrays[3], activation),
-        read_geometry(sizes),
-        device_context(context),
-    )
+    var result = device_pointer[dtype](arrays[0])
+    var source = device_pointer[dtype](arrays[1])
+    var weights = device_pointer[dtype](arrays[2])
+    var epilogue = read_epilogue[dtype](arrays[3], activation)
+    var geometry = read_geometry(sizes)
+    comptime if dtype.is_half_float():
+        conv_mma_gpu[transposed](result, source, weights, epilogue, geometry, device_context(context))
+    else:
+        conv_gpu[transposed](result, source, weights, epilogue, geometry, device_context(context))
     return PythonObject(None)
 
 

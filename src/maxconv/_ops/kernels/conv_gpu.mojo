@@ -15,7 +15,7 @@ Tile:       row_tile result channels by column_tile results; two chunks of both 
 Accuracy:   sums in accumulate.accum_dtype on EVERY path of this file; each result adds its terms one by one, channel
             by channel, taps in ascending order, then the bias: the bits of conv_cpu.mojo. A sum that comes out as NaN
             at an edge is done again without the zeros that stand outside the source.
-Gate:       none: any sizes >= 1, batch and outputs may be 0; strides below 2^22.
+Gate:       any sizes >= 1, batch and outputs may be 0; strides below 2^22. Half precision goes to conv_mma_gpu.mojo.
 Tuning:     the tiles in `conv_gpu`; from counts of registers and shared reads, not yet measured.
 Source:     register and shared-memory tiles of a matrix product as in Volkov and Demmel, Benchmarking GPUs to Tune
             Dense Linear Algebra, 2008; im2col as addresses as in Chetlur et al., cuDNN, 2014.
