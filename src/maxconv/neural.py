@@ -69,8 +69,9 @@ def conv1d(
     Follows `torch.nn.functional.conv1d`. Cost: ``2*N*O*L_out*C/groups*K`` flop. Sums are kept in float64 or float32
     with fused multiply-adds and rounded once: ``|error| <= (C/groups*K + 1) * eps * (sum|x||w| + |bias|)``. Absent
     samples are skipped, not multiplied: an infinite weight has no effect where PyTorch makes NaN of zero times
-    infinity. On the CPU one long filter a channel goes through FFTs where that promises to be faster, with an error of at most
-    ``10 * eps * log2(nfft) * ||x|| ||w||``.
+    infinity. On the CPU one long filter a channel goes through FFTs where that promises to be faster, with an error of
+    at most ``10 * eps * log2(nfft) * ||x|| ||w||``. On a GPU float16 and bfloat16 are multiplied by tensor cores, which
+    add in float32 in an order of their own.
 
     Examples
     --------

@@ -114,9 +114,7 @@ def untracked[dtype: DType](address: PythonObject) raises -> Pointer[Scalar[dtyp
 
 def convolve_into[
     dtype: DType, transposed: Bool
-](
-    context: PythonObject, arrays: PythonObject, sizes: PythonObject, activation: PythonObject
-) raises -> PythonObject:
+](context: PythonObject, arrays: PythonObject, sizes: PythonObject, activation: PythonObject) raises -> PythonObject:
     """Enqueues a convolution or transposed convolution; returns before it is computed.
 
     Parameters:
@@ -149,9 +147,7 @@ def convolve_into[
 
 def depthwise_into[
     dtype: DType, weight_dtype: DType
-](
-    context: PythonObject, arrays: PythonObject, sizes: PythonObject, activation: PythonObject
-) raises -> PythonObject:
+](context: PythonObject, arrays: PythonObject, sizes: PythonObject, activation: PythonObject) raises -> PythonObject:
     """Enqueues a depthwise convolution; returns before it is computed.
 
     Parameters:

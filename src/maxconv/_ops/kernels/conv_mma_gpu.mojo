@@ -215,9 +215,7 @@ def compute_tile[
                 next_samples[run][each] = 0
                 var at = first_sample + Int(cursor.t) * taps.shift
                 if term + Int32(each) < terms and at >= 0 and at < walk.source_length():
-                    next_samples[run][each] = channels[
-                        unsafe_offset=Int(cursor.channel) * walk.source_length() + at
-                    ]
+                    next_samples[run][each] = channels[unsafe_offset=Int(cursor.channel) * walk.source_length() + at]
                 cursor.advance(Cursor(0, 1), tap_count)
 
     @always_inline
