@@ -1,7 +1,8 @@
-"""The convolutional layers that people ship, by name: timed beside PyTorch on the CPU here, checked in tests."""
+"""The convolutional layers that people ship, by name: timed beside PyTorch here, checked in tests."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -83,6 +84,47 @@ def bench() -> list[dict[str, Any]]:
             }
             # Long turns: for some milliseconds after its last call each library's threads wait at full speed.
             rows.append(row(layer.name, time_calls(calls, rounds=7, seconds=0.2), "torch"))
+    return rows
+
+
+def bench_gpu() -> list[dict[str, Any]]:
+    """Time every layer on resident tensors beside PyTorch, float32 without and with TF32; refuse a wrong result.
+
+    Device time between two events of a queue: PyTorch's calls between its own, our launches between MAX's.
+    """
+    import torch
+    from gpu import by_events
+    from max.driver import Accelerator, Buffer, DeviceEvent
+    from timing import row
+
+    device = Accelerator()
+    on_torch = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    on_max = DeviceEvent(device, enable_timing=True), DeviceEvent(device, enable_timing=True)
+    rows = []
+    for kind in ("float32", "bfloat16", "float16", "float64"):
+        for layer in LAYERS:
+            shapes = (1, layer.in_channels, layer.length), layer.weight_shape, (layer.out_channels,)
+            tensors = [torch.randn(shape, device="cuda", dtype=getattr(torch, kind)) for shape in shapes]
+            torch.cuda.synchronize()
+            buffers = [Buffer.from_dlpack(tensor) for tensor in tensors]
+            device.synchronize()
+            with torch.no_grad():
+                exact = by_torch(layer, *(tensor.double() for tensor in tensors))
+                actual = by_maxconv(layer, *buffers)
+                device.synchronize()
+                worst = (torch.from_dlpack(actual).double() - exact).abs().max().item()
+                if not worst <= (1e-2 if "16" in kind else 1e-4) * exact.abs().max().item():
+                    message = f"{layer.name} {kind}: wrong by {worst}"
+                    raise SystemExit(message)
+                ours = partial(by_maxconv, layer, *buffers)
+                timings = {"maxconv": by_events(device.default_queue.record_event, on_max, ours)}
+                for name in ("torch", "torch TF32") if kind == "float32" else ("torch",):
+                    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = name == "torch TF32"
+                    if "16" in kind and layer.taps == layer.length:
+                        continue  # its FFT serves no half precision
+                    call = partial(by_torch, layer, *tensors)
+                    timings[name] = by_events(torch.cuda.Event.record, on_torch, call)
+            rows.append(row(f"{layer.name} {kind}", timings, "torch" if "torch" in timings else "maxconv"))
     return rows
 
 

@@ -1,7 +1,7 @@
 """Time maxconv beside its peers and write `benchmarks/results/<what>.json`.
 
     python benchmarks/run.py cpu        calls on NumPy arrays: NumPy, SciPy and maxconv
-    python benchmarks/run.py layers     layers of neural networks on the CPU: PyTorch and maxconv
+    python benchmarks/run.py layers     layers of neural networks: PyTorch and maxconv
     python benchmarks/run.py startup    new processes: from the interpreter to the first result
     python benchmarks/run.py gpu        arrays on an NVIDIA GPU: PyTorch, a plain copy and maxconv
     python benchmarks/run.py accuracy   errors of every path beside NumPy's and SciPy's; also writes docs/accuracy.md
@@ -9,7 +9,7 @@
     python benchmarks/run.py auto       whether `method="auto"` takes the faster method
     python benchmarks/run.py calibrate  measures what that choice reckons with: src/maxconv/_costs.json
 
-`--device gpu` for accuracy, auto and calibrate on an NVIDIA GPU.
+`--device gpu` for layers, accuracy, auto and calibrate on an NVIDIA GPU.
 
 Every figure is a median of one run in which all contenders took turns on the same data; results are compared with
 float64 before they are timed.
@@ -133,7 +133,7 @@ def main() -> int:
     options = parser.parse_args()
     suites: dict[str, Callable[[], list[dict[str, Any]]]] = {
         "cpu": bench_cpu,
-        "layers": layers.bench,
+        "layers": layers.bench if options.device == "cpu" else layers.bench_gpu,
         "startup": bench_startup,
         "gpu": gpu.bench,
         "accuracy": partial(accuracy.bench, options.device),

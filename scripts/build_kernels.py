@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,6 +37,8 @@ def main() -> int:
         timed(f"{kind}-{toolchain.cpu_level()}.so", lambda target, kind=kind: native.build(kind, target))  # type: ignore[misc]
     for gpu in GPU_TARGETS:
         timed(f"gpu-{gpu}.so", lambda target, gpu=gpu: native.build("gpu", target, gpu=gpu))  # type: ignore[misc]
+    for gpu in (native.LAYERS_GPU_BASELINE, GPU_TARGETS[-1]):
+        timed(f"gpu_layers-{gpu}.so", partial(native.build, "gpu_layers", gpu=gpu))
     return 0
 
 

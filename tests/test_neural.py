@@ -10,13 +10,14 @@ import ml_dtypes
 import numpy as np
 import pytest
 from arrays import FLOATS
+from conftest import DEVICES
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from tolerances import assert_layer_within_bound, assert_within_fft_bound
 
 import maxconv
-from maxconv import ArgumentError, DtypeError, ShapeError, _layer
-from maxconv._engine import layers, native
+from maxconv import ArgumentError, DeviceError, DtypeError, ShapeError, _layer
+from maxconv._engine import download, layers, native, upload
 
 LAYERS = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks/layers.py"))["LAYERS"]
 SHORT = 150
@@ -43,22 +44,22 @@ def shortened(layer):
 
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
 @pytest.mark.parametrize("layer", [shortened(layer) for layer in LAYERS], ids=lambda layer: layer.name)
-def test_layers_of_published_models(rng, layer, dtype):
+def test_layers_of_published_models(rng, layer, dtype, device):
     """Every layer of the table, on a short signal, is right in every element type."""
     x = normal(rng, (1, layer.in_channels, layer.length), dtype)
     w = normal(rng, layer.weight_shape, dtype)
     b = normal(rng, layer.out_channels, dtype)
     pads = layer.padding if isinstance(layer.padding, tuple) else (layer.padding, layer.padding)
     if layer.kind == "causal_conv1d":
-        actual = maxconv.causal_conv1d(x, w, b)
+        actual = maxconv.causal_conv1d(x, w, b, device=device)
         function, options = reference.causal_conv1d, {}
     elif layer.kind == "conv_transpose1d":
         options = {"stride": layer.stride, "padding": layer.padding}
-        actual = maxconv.conv_transpose1d(x, w, b, **options)
+        actual = maxconv.conv_transpose1d(x, w, b, **options, device=device)
         function = reference.conv_transpose1d
     else:
         options = {"stride": layer.stride, "dilation": layer.dilation, "groups": layer.groups}
-        actual = maxconv.conv1d(x, w, b, padding=layer.padding, **options)
+        actual = maxconv.conv1d(x, w, b, padding=layer.padding, **options, device=device)
         function, options = reference.conv1d, options | {"padding": pads}
     assert actual.dtype == dtype
     terms = w.size // w.shape[0] + 1 if layer.kind == "conv1d" else layer.in_channels * layer.taps + 1
@@ -87,11 +88,12 @@ sizes = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @settings(max_examples=150, deadline=None)
 @given(
     size=sizes, left=st.integers(0, 300), right=st.integers(0, 50), kind=st.sampled_from(FLOATS), seed=st.integers(0)
 )
-def test_any_convolution_and_its_gradients(size, left, right, kind, seed):
+def test_any_convolution_and_its_gradients(device, size, left, right, kind, seed):
     """Any sizes, strides, dilations, groups and paddings give the right sums; the gradients are those of the sums."""
     groups, taps, dilation = size["groups"], size["taps"], size["dilation"]
     group_in, group_out = min(size["group_in"], 70 // groups), min(size["group_out"], 70 // groups)
@@ -102,7 +104,8 @@ def test_any_convolution_and_its_gradients(size, left, right, kind, seed):
     options = {"stride": size["stride"], "padding": (left, right), "dilation": dilation, "groups": groups}
     problem = _layer.convolution("conv1d", x.shape, w.shape, b.shape, **options)
     exact, magnitude = reference.conv1d(x, w, b, **options), reference.conv1d(abs(x), abs(w), abs(b), **options)
-    assert_layer_within_bound(layers.forward(problem, x, w, b), exact, magnitude, group_in * taps + 1)
+    actual = layers.forward(problem, x, w, b, device=device)
+    assert_layer_within_bound(actual, exact, magnitude, group_in * taps + 1)
 
     gradient = normal(rng, exact.shape, kind)
     through = {name: options[name] for name in ("stride", "dilation", "groups")}
@@ -115,16 +118,18 @@ def test_any_convolution_and_its_gradients(size, left, right, kind, seed):
             reference.conv_transpose1d(abs(gradient), abs(w), **through),
         )
     )
-    assert_layer_within_bound(layers.transposed(problem, gradient, w), exact, magnitude, group_out * taps)
+    actual = layers.transposed(problem, gradient, w, device=device)
+    assert_layer_within_bound(actual, exact, magnitude, group_out * taps)
     exact = reference.weight_gradient(x, gradient, taps, **options)
     magnitude = reference.weight_gradient(abs(x), abs(gradient), taps, **options)
     terms = max(1, size["batch"] * problem.outputs)
-    assert_layer_within_bound(layers.weight_gradient(problem, x, gradient), exact, magnitude, terms)
+    assert_layer_within_bound(layers.weight_gradient(problem, x, gradient, device), exact, magnitude, terms)
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @settings(max_examples=100, deadline=None)
 @given(size=sizes, padding=st.integers(0, 60), extra=st.integers(0, 6), seed=st.integers(0))
-def test_any_transposed_convolution(size, padding, extra, seed):
+def test_any_transposed_convolution(device, size, padding, extra, seed):
     """Any sizes, strides, dilations, groups, paddings and output paddings of `conv_transpose1d` give the right sums."""
     groups, taps = size["groups"], size["taps"]
     group_in, group_out = min(size["group_in"], 70 // groups), min(size["group_out"], 70 // groups)
@@ -140,7 +145,7 @@ def test_any_transposed_convolution(size, padding, extra, seed):
         reference.conv_transpose1d(x, w, b, **options),
         reference.conv_transpose1d(abs(x), abs(w), abs(b), **options),
     )
-    actual = maxconv.conv_transpose1d(x, w, b, **options)
+    actual = maxconv.conv_transpose1d(x, w, b, **options, device=device)
     assert_layer_within_bound(actual, exact, magnitude, group_in * taps + 1)
 
 
@@ -158,7 +163,7 @@ def test_gradients_are_adjoint(rng, groups):
 
 @pytest.mark.parametrize("activation", ["relu", "gelu", "silu"])
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
-def test_activations_are_applied_before_rounding(rng, activation, dtype):
+def test_activations_are_applied_before_rounding(rng, activation, dtype, device):
     """Bias and activation of dense, transposed and depthwise layers are right in every element type."""
     x, w, b = normal(rng, (2, 8, 77), dtype), normal(rng, (12, 8, 5), dtype), normal(rng, 12, dtype) * 3
     code = _layer.activation_code("test", activation)
@@ -167,83 +172,85 @@ def test_activations_are_applied_before_rounding(rng, activation, dtype):
         reference.conv1d(x, w, b, padding=(2, 2)),
         reference.conv1d(abs(x), abs(w), abs(b), padding=(2, 2)),
     )
-    actual = layers.forward(problem, x, w, b, code)
+    actual = layers.forward(problem, x, w, b, code, device)
     assert_layer_within_bound(actual, exact, magnitude, 41, reference.ACTIVATIONS[activation])
     w, b = normal(rng, (8, 4), dtype), normal(rng, 8, dtype)
     exact, magnitude = reference.causal_conv1d(x, w, b), reference.causal_conv1d(abs(x), abs(w), abs(b))
-    actual = maxconv.causal_conv1d(x, w, b, activation=activation)
+    actual = maxconv.causal_conv1d(x, w, b, activation=activation, device=device)
     assert_layer_within_bound(actual, exact, magnitude, 5, reference.ACTIVATIONS[activation])
 
 
 @pytest.mark.parametrize("taps", [1, 2, 4, 9, 40])
 @pytest.mark.parametrize("length", [1, 3, 16, 200, 1100])
-def test_causal_states_and_sequences(rng, taps, length):
+def test_causal_states_and_sequences(rng, taps, length, device):
     """Initial and final states and sequence numbers mean what the reference says."""
     x, w, b = normal(rng, (2, 5, length)), normal(rng, (5, taps)), normal(rng, 5)
     state = normal(rng, (2, 5, taps - 1))
-    actual, final = maxconv.causal_conv1d(x, w, b, initial_state=state, return_final_state=True)
+    actual, final = maxconv.causal_conv1d(x, w, b, initial_state=state, return_final_state=True, device=device)
     exact = reference.causal_conv1d(x, w, b, initial_state=state)
     np.testing.assert_allclose(actual, exact.astype(float), rtol=1e-11, atol=1e-11)
     np.testing.assert_array_equal(np.concatenate([state, x], axis=-1)[..., length:], final)
     seq_idx = np.sort(rng.integers(-1, 4, (2, length)), axis=-1)
-    actual = maxconv.causal_conv1d(x, w, b, seq_idx=seq_idx)
+    actual = maxconv.causal_conv1d(x, w, b, seq_idx=seq_idx, device=device)
     np.testing.assert_allclose(actual, reference.causal_conv1d(x, w, b, seq_idx=seq_idx), rtol=1e-11, atol=1e-11)
     seq_idx = rng.integers(-1, 2, (2, length), dtype=np.int8 if length == 16 else np.int64)
-    actual = maxconv.causal_conv1d(x, w, b, seq_idx=seq_idx, activation="silu")
+    actual = maxconv.causal_conv1d(x, w, b, seq_idx=seq_idx, activation="silu", device=device)
     exact = reference.ACTIVATIONS["silu"](reference.causal_conv1d(x, w, b, seq_idx=seq_idx))
     np.testing.assert_allclose(actual, exact.astype(float), rtol=1e-11, atol=1e-11)
 
 
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
 @pytest.mark.parametrize("taps", [1, 4, 37])
-def test_pieces_are_the_whole(rng, taps, dtype):
+def test_pieces_are_the_whole(rng, taps, dtype, device):
     """Token by token, and in pieces of any length, a signal gives the same bits as at once."""
     x, w, b = normal(rng, (3, 17, 150), dtype), normal(rng, (17, taps), dtype), normal(rng, 17, dtype)
-    whole = maxconv.causal_conv1d(x, w, b, activation="silu")
+    whole = maxconv.causal_conv1d(x, w, b, activation="silu", device=device)
     state, rolling = np.zeros((3, 17, taps - 1), dtype), np.zeros((3, 17, taps + 2), dtype)
     begin = 0
     while begin < 150:
         end = begin + int(rng.integers(1, 40))
         piece = x[..., begin:end]
-        y, state = maxconv.causal_conv1d(piece, w, b, activation="swish", initial_state=state, return_final_state=True)
+        y, state = maxconv.causal_conv1d(
+            piece, w, b, activation="swish", initial_state=state, return_final_state=True, device=device
+        )
         np.testing.assert_array_equal(whole[..., begin:end], y)
         begin = end
     for i in range(20):
         before = rolling.copy()
-        y, updated = maxconv.causal_conv1d_update(x[..., i], rolling, w, b, "silu")
+        y, updated = maxconv.causal_conv1d_update(x[..., i], rolling, w, b, "silu", device=device)
         np.testing.assert_array_equal(whole[..., i], y)
         np.testing.assert_array_equal(before, rolling)
         rolling = updated
-    y, rolling = maxconv.causal_conv1d_update(x[..., 20:60], rolling, w, b, "silu")
+    y, rolling = maxconv.causal_conv1d_update(x[..., 20:60], rolling, w, b, "silu", device=device)
     np.testing.assert_array_equal(whole[..., 20:60], y)
     np.testing.assert_array_equal(x[..., 60 - taps - 2 : 60] if taps < 50 else rolling, rolling)
 
 
-def test_half_precision_signals_with_wide_weights(rng):
+def test_half_precision_signals_with_wide_weights(rng, device):
     """`causal_conv1d` of bfloat16 with float32 weights rounds once, at the end."""
     x, w, b = normal(rng, (2, 8, 60), ml_dtypes.bfloat16), normal(rng, (8, 4), np.float32), normal(rng, 8, np.float32)
     exact, magnitude = reference.causal_conv1d(x, w, b), reference.causal_conv1d(abs(x), abs(w), abs(b))
-    actual = maxconv.causal_conv1d(x, w, b)
+    actual = maxconv.causal_conv1d(x, w, b, device=device)
     assert actual.dtype == x.dtype
     assert_layer_within_bound(actual, exact, magnitude, 5)
 
 
 @pytest.mark.parametrize("length", [40, 300])
-def test_absent_samples_meet_no_weight(length):
+def test_absent_samples_meet_no_weight(length, device):
     """Infinite weights, or gradients, that meet nothing but padding make no NaN."""
     for filters in (1, 2, 9):
         w = np.ones((filters, 1, 3))
         w[:, :, 0] = np.inf
-        y = maxconv.conv1d(np.ones((1, 1, length)), w, padding=1)
+        y = maxconv.conv1d(np.ones((1, 1, length)), w, padding=1, device=device)
         np.testing.assert_array_equal(2, y[..., 0])
         np.testing.assert_array_equal(np.inf, y[..., 1:])
-        y = maxconv.conv_transpose1d(np.ones((1, filters, length)), w, padding=1)
+        y = maxconv.conv_transpose1d(np.ones((1, filters, length)), w, padding=1, device=device)
         np.testing.assert_array_equal(2 * filters, y[..., -1])
         np.testing.assert_array_equal(np.inf, y[..., :-1])
         g = np.ones((1, filters, length))
         g[..., 0] = np.inf
         problem = _layer.convolution("test", (1, 1, length), w.shape, None, 1, 1, 1, 1)
-        gradient = layers.weight_gradient(problem, np.ones((1, 1, length)), g)
+        gradient = layers.weight_gradient(problem, np.ones((1, 1, length)), g, device)
         np.testing.assert_array_equal(length - 1, gradient[..., 0])
         np.testing.assert_array_equal(np.inf, gradient[..., 1:])
 
@@ -361,6 +368,8 @@ REFUSED = [
     (lambda: conv(X, W, groups=2, padding=(1, 2, 3)), ArgumentError, r"padding must be one integer .* \(1, 2, 3\)"),
     (lambda: conv(X, W, groups=2, padding=(1, -2)), ArgumentError, "padding must be an integer >= 0, got -2"),
     (lambda: conv([["a"]], W), DtypeError, "input has elements of type str"),
+    (lambda: conv(X, W, groups=2, device="gpu:99"), DeviceError, "conv1d: device: gpu:99 was asked for"),
+    (lambda: transposed(X, X[0], device="tpu"), ArgumentError, "conv_transpose1d: device must be"),
     (lambda: causal(X[0, 0], W[0]), ShapeError, r"x has shape \(10,\), but \(N, C, L\) or \(C, L\) is expected"),
     (lambda: causal(X, W[0]), ShapeError, r"weight has shape \(8, 3\), but \(C, K\) = \(16, at least 1\)"),
     (lambda: causal(X, W), ShapeError, r"weight has shape \(4, 8, 3\)"),
@@ -436,3 +445,58 @@ def test_tensors_come_back_as_tensors(rng):
     y, state = maxconv.causal_conv1d(x, w[:6, 0], return_final_state=True)
     assert isinstance(y, torch.Tensor)
     torch.testing.assert_close(state, x[..., -3:])
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+def test_arrays_on_a_gpu_stay_there(rng, dtype):
+    """Buffers on a GPU give Buffers there, of the bits that host arrays sent to it give."""
+    x, w, b = normal(rng, (2, 6, 50), dtype), normal(rng, (6, 3, 4), dtype), normal(rng, 6, dtype)
+    state = normal(rng, (2, 6, 3), dtype)
+    there = {name: upload(array, "gpu:0") for name, array in {"x": x, "w": w, "b": b, "state": state}.items()}
+    depthwise, depthwise_there = np.ascontiguousarray(w[:, 0]), upload(w[:, 0], "gpu:0")
+
+    def assert_same(expected, actual) -> None:
+        assert actual.device.label == "gpu"
+        np.testing.assert_array_equal(np.asarray(expected, np.float64), download(actual).astype(np.float64))
+
+    expected = maxconv.conv1d(x, w, b, padding=2, groups=2, device="gpu")
+    assert_same(expected, maxconv.conv1d(there["x"], there["w"], there["b"], padding=2, groups=2))
+    expected = maxconv.conv_transpose1d(x, w, stride=2, device="gpu")
+    assert_same(expected, maxconv.conv_transpose1d(there["x"], there["w"], stride=2))
+    for initial in (None, "state"):
+        options = {"activation": "silu", "return_final_state": True}
+        before = None if initial is None else state
+        whole = maxconv.causal_conv1d(x, depthwise, b, initial_state=before, device="gpu", **options)
+        before = None if initial is None else there["state"]
+        pair = maxconv.causal_conv1d(there["x"], depthwise_there, there["b"], initial_state=before, **options)
+        assert_same(whole[0], pair[0])
+        assert_same(whole[1], pair[1])
+    step, step_there = x[..., 0], upload(np.ascontiguousarray(x[..., 0]), "gpu:0")
+    expected = maxconv.causal_conv1d_update(step, state, depthwise, b, device="gpu")
+    pair = maxconv.causal_conv1d_update(step_there, there["state"], depthwise_there, there["b"])
+    assert_same(expected[0], pair[0])
+    assert_same(expected[1], pair[1])
+
+
+@pytest.mark.gpu
+def test_operands_on_two_devices_are_refused():
+    """An input on a GPU and weights in host memory are refused by name."""
+    with pytest.raises(DeviceError, match="conv1d: input is on gpu:0, but weight is on cpu; all must be on one device"):
+        maxconv.conv1d(upload(X, "gpu:0"), W, groups=2)
+
+
+@pytest.mark.gpu
+def test_cuda_tensors_come_back_as_tensors():
+    """PyTorch's tensors on a GPU, sequence numbers included, give tensors there, of PyTorch's values."""
+    torch = pytest.importorskip("torch")
+    x, w = torch.randn(2, 6, 50, device="cuda"), torch.randn(9, 2, 4, device="cuda")
+    expected = torch.nn.functional.conv1d(x.double(), w.double(), None, 2, 3, 2, 3)
+    y = maxconv.conv1d(x, w, None, 2, 3, 2, 3)
+    assert y.is_cuda
+    torch.testing.assert_close(y.double(), expected, rtol=1e-5, atol=1e-5)
+    numbers = torch.zeros(2, 50, dtype=torch.int32, device="cuda")
+    y = maxconv.causal_conv1d(x, w[:6, 0], seq_idx=numbers)
+    torch.testing.assert_close(y, maxconv.causal_conv1d(x, w[:6, 0]))
+    with pytest.raises(DtypeError, match="seq_idx has elements of type int64; expected int32 on gpu:0"):
+        maxconv.causal_conv1d(x, w[:6, 0], seq_idx=numbers.long())

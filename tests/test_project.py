@@ -163,3 +163,21 @@ def test_gpu_kernels_compile_without_a_gpu(tmp_path, target):
     panels = [kernel for kernel in of("polyphase") if "bar.sync" in kernel]
     assert len(panels) == 4  # of two types, with one and with two periods a thread
     assert all("ld.shared.v" in kernel for kernel in panels)
+
+
+def test_layer_kernels_for_gpus_compile_without_one(tmp_path):
+    """Each type's kernels compile for Hopper without local memory, half precision for its tensor cores."""
+    arguments = ["--target-accelerator", "sm_90a", "-I", str(PACKAGE), str(PACKAGE / "_native/gpu_layers.mojo")]
+    toolchain.run_mojo("build", "--emit", "asm", *arguments, "-o", str(tmp_path / "layers.s"))
+    kernels = [path.read_text() for path in tmp_path.glob("*.ptx")]
+    assert not any("__local_depot" in kernel for kernel in kernels)
+
+    def of(algorithm: str) -> list[str]:
+        return [kernel for kernel in kernels if re.search(rf"entry \w*_{algorithm}_gpu", kernel)]
+
+    products = of("conv_mma")
+    assert len(products) == 2 * 2 * 3  # of two types, forward and transposed, with three tiles
+    assert all("mma.sync" in kernel and "ldmatrix" in kernel for kernel in products)
+    assert len(of("conv")) == 2 * (4 + 3)  # float64 has three tiles
+    assert all("ld.shared.v" in kernel for kernel in of("conv"))
+    assert len(of("depthwise")) == 6 * 3  # an output a thread, short tiles, long tiles

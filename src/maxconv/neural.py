@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from . import _layer, _plan
-from ._engine import arrays, layers, run_fft
+from ._engine import arrays, devices, is_native, joined, layers, run_fft, tail, upload
 from ._errors import ArgumentError, DeviceError, DtypeError, ShapeError
 from ._problem import Problem
 
@@ -20,13 +20,15 @@ def conv1d(
     padding: Any = 0,
     dilation: Any = 1,
     groups: int = 1,
+    *,
+    device: str | None = None,
 ) -> Any:
     """Apply a convolutional layer: ``y[n, o, i] = sum_{c, j} x[n, c, i*stride + j*dilation - padding] * w[o, c, j]``.
 
     Parameters
     ----------
     input : array_like
-        Signals, shape (N, C, L) or (C, L), of float16, bfloat16, float32 or float64, in host memory.
+        Signals, shape (N, C, L) or (C, L), of float16, bfloat16, float32 or float64.
     weight : array_like
         Filters, shape (O, C/groups, K), of the same dtype.
     bias : array_like, optional
@@ -41,11 +43,14 @@ def conv1d(
     groups : int
         Channels are cut into so many groups that do not see one another: the same as ``groups`` layers side by side,
         each with its share of the channels of input and output.
+    device : str, optional
+        Where host arrays are computed: "cpu", "gpu", "gpu:<id>", or "auto", which is the CPU here; by default what
+        `set_default_device` says. Arrays on an NVIDIA GPU, all operands on the same, are computed there.
 
     Returns
     -------
     array
-        Of the library of `input`, shape (N, O, L_out) or (O, L_out) with
+        Of the library and on the device of `input`, shape (N, O, L_out) or (O, L_out) with
         ``L_out = (L + left + right - dilation*(K - 1) - 1) // stride + 1``.
 
     Raises
@@ -57,15 +62,16 @@ def conv1d(
     DtypeError
         (a TypeError) If the elements are of another type, or not all of one.
     DeviceError
-        (a RuntimeError) If an operand is on an accelerator.
+        (a RuntimeError) If the device is not there or no NVIDIA GPU, or the operands are on different ones.
 
     Notes
     -----
     Follows `torch.nn.functional.conv1d`. Cost: ``2*N*O*L_out*C/groups*K`` flop. Sums are kept in float64 or float32
     with fused multiply-adds and rounded once: ``|error| <= (C/groups*K + 1) * eps * (sum|x||w| + |bias|)``. Absent
     samples are skipped, not multiplied: an infinite weight has no effect where PyTorch makes NaN of zero times
-    infinity. One long filter a channel goes through FFTs where that promises to be faster, with an error of at most
-    ``10 * eps * log2(nfft) * ||x|| ||w||``.
+    infinity. On the CPU one long filter a channel goes through FFTs where that promises to be faster, with an error of
+    at most ``10 * eps * log2(nfft) * ||x|| ||w||``. On a GPU float16 and bfloat16 are multiplied by tensor cores, which
+    add in float32 in an order of their own.
 
     Examples
     --------
@@ -78,17 +84,14 @@ def conv1d(
     >>> maxconv.conv1d(x, [[[1.0, 1.0]]], [0.5], stride=2)
     array([[[3.5, 7.5]]])
     """
-    x, restore = _operand("conv1d", "input", input)
-    w, _ = _operand("conv1d", "weight", weight)
-    b = None if bias is None else _operand("conv1d", "bias", bias)[0]
+    (x, w, b), place, restore = _operands("conv1d", device, input=input, weight=weight, bias=bias)
     _layer.check_dtypes("conv1d", {"input": x, "weight": w} | ({} if b is None else {"bias": b}))
     bias_shape = None if b is None else b.shape
     problem = _layer.convolution("conv1d", x.shape, w.shape, bias_shape, stride, padding, dilation, groups)
-    signals = x.reshape(problem.input_shape)
-    y = _by_fft(problem, signals, w, b)
+    y = _by_fft(problem, x.reshape(problem.input_shape), w, b) if place == "cpu" else None
     if y is None:
-        y = layers.forward(problem, signals, w, b)
-    return _hand_over(y, x.ndim, restore)
+        y = layers.forward(problem, x, w, b, device=place)
+    return _hand_over(y, x, restore)
 
 
 def conv_transpose1d(
@@ -100,6 +103,8 @@ def conv_transpose1d(
     output_padding: Any = 0,
     groups: int = 1,
     dilation: Any = 1,
+    *,
+    device: str | None = None,
 ) -> Any:
     """Apply a transposed convolutional layer: the gradient of `conv1d` with respect to its input, as a layer.
 
@@ -109,7 +114,7 @@ def conv_transpose1d(
     Parameters
     ----------
     input : array_like
-        Signals, shape (N, C, L) or (C, L), of float16, bfloat16, float32 or float64, in host memory.
+        Signals, shape (N, C, L) or (C, L), of float16, bfloat16, float32 or float64.
     weight : array_like
         Filters, shape (C, O/groups, K), of the same dtype.
     bias : array_like, optional
@@ -124,11 +129,13 @@ def conv_transpose1d(
         As for `conv1d`.
     dilation : int or tuple of one int
         From one tap of a filter to the next, at least 1.
+    device : str, optional
+        As for `conv1d`.
 
     Returns
     -------
     array
-        Of the library of `input`, shape (N, O, L_out) or (O, L_out) with
+        Of the library and on the device of `input`, shape (N, O, L_out) or (O, L_out) with
         ``L_out = (L - 1)*stride - 2*padding + dilation*(K - 1) + output_padding + 1``.
 
     Raises
@@ -147,15 +154,13 @@ def conv_transpose1d(
     >>> maxconv.conv_transpose1d(np.array([[1.0, 2.0, 3.0]]), [[[1.0, 0.5]]], stride=2)
     array([[1. , 0.5, 2. , 1. , 3. , 1.5]])
     """
-    x, restore = _operand("conv_transpose1d", "input", input)
-    w, _ = _operand("conv_transpose1d", "weight", weight)
-    b = None if bias is None else _operand("conv_transpose1d", "bias", bias)[0]
+    (x, w, b), place, restore = _operands("conv_transpose1d", device, input=input, weight=weight, bias=bias)
     _layer.check_dtypes("conv_transpose1d", {"input": x, "weight": w} | ({} if b is None else {"bias": b}))
     bias_shape = None if b is None else b.shape
     problem = _layer.transposed_convolution(
         "conv_transpose1d", x.shape, w.shape, bias_shape, stride, padding, output_padding, groups, dilation
     )
-    return _hand_over(layers.transposed(problem, x.reshape(problem.output_shape), w, b), x.ndim, restore)
+    return _hand_over(layers.transposed(problem, x, w, b, device=place), x, restore)
 
 
 def causal_conv1d(
@@ -167,6 +172,7 @@ def causal_conv1d(
     initial_state: Any = None,
     return_final_state: bool = False,
     seq_idx: Any = None,
+    device: str | None = None,
 ) -> Any:
     """Apply one filter to each channel, so that no output depends on a later sample.
 
@@ -175,7 +181,7 @@ def causal_conv1d(
     Parameters
     ----------
     x : array_like
-        Signals, shape (N, C, L) or (C, L), of float16, bfloat16, float32 or float64, in host memory.
+        Signals, shape (N, C, L) or (C, L), of float16, bfloat16, float32 or float64.
     weight : array_like
         Filters, shape (C, K), of the dtype of `x`, or float32 where `x` is of half precision.
     bias : array_like, optional
@@ -188,7 +194,9 @@ def causal_conv1d(
         Whether the last K - 1 samples are wanted, too, as `initial_state` of what follows.
     seq_idx : array_like of int, optional
         The sequence that each sample belongs to, shape (N, L) or (L): samples of other sequences are absent from an
-        output's sum. Where it is negative there is padding, whose outputs are 0.
+        output's sum. Where it is negative there is padding, whose outputs are 0. On an accelerator, int32.
+    device : str, optional
+        As for `conv1d`.
 
     Returns
     -------
@@ -214,33 +222,34 @@ def causal_conv1d(
     >>> maxconv.causal_conv1d(np.array([[1.0, 2.0, 3.0]]), [[0.5, 1.0]], seq_idx=[0, 0, 1])
     array([[1. , 2.5, 3. ]])
     """
-    signals, restore = _operand("causal_conv1d", "x", x)
-    w, b = _causal_parameters("causal_conv1d", signals, weight, bias)
+    operands = {"x": x, "weight": weight, "bias": bias, "initial_state": initial_state, "seq_idx": seq_idx}
+    (signals, w, b, state, numbers), place, restore = _operands("causal_conv1d", device, **operands)
+    _check_causal_dtypes("causal_conv1d", signals, w, b)
     problem = _layer.causal_convolution("causal_conv1d", signals.shape, w.shape, None if b is None else b.shape)
     code = _layer.activation_code("causal_conv1d", activation)
-    state = numbers = None
-    if seq_idx is not None:
+    if numbers is not None:
         if initial_state is not None or return_final_state:
             message = (
                 "causal_conv1d: seq_idx says where sequences begin, so it takes no initial_state and gives no final"
             )
             raise ArgumentError(message)
-        numbers = _sequence_numbers(signals.shape, seq_idx)
-    if initial_state is not None:
-        state, _ = _operand("causal_conv1d", "initial_state", initial_state)
+        numbers = _sequence_numbers(signals.shape, numbers, place)
+    if state is not None:
         _check_state("causal_conv1d", "initial_state", state, signals)
         _layer.check_shape("causal_conv1d", "initial_state", state.shape, (*signals.shape[:-1], problem.taps - 1))
-    y = layers.causal(problem, signals, w, b, code, state, numbers)
-    result = _hand_over(y, signals.ndim, restore)
+    y = layers.causal(problem, signals, w, b, code, state, numbers, place)
+    result = _hand_over(y, signals, restore)
     if not return_final_state:
         return result
     if state is None:
-        state = np.zeros((*signals.shape[:-1], problem.taps - 1), signals.dtype)
-    final = _rolled(state, signals)
+        state = _zeros((*signals.shape[:-1], problem.taps - 1), signals, place)
+    final = _rolled(state, signals, place)
     return result, final if restore is None else restore(final)
 
 
-def causal_conv1d_update(x: Any, state: Any, weight: Any, bias: Any = None, activation: str | None = None) -> Any:
+def causal_conv1d_update(
+    x: Any, state: Any, weight: Any, bias: Any = None, activation: str | None = None, *, device: str | None = None
+) -> Any:
     """Take the next samples of signals through `causal_conv1d`: one step of a model that generates them.
 
     Parameters
@@ -250,7 +259,7 @@ def causal_conv1d_update(x: Any, state: Any, weight: Any, bias: Any = None, acti
         (C, L).
     state : array_like
         The samples before, shape (N, C, S) or (C, S) with S >= K - 1, of the dtype of `x`. It is not changed.
-    weight, bias, activation
+    weight, bias, activation, device
         As for `causal_conv1d`.
 
     Returns
@@ -277,19 +286,19 @@ def causal_conv1d_update(x: Any, state: Any, weight: Any, bias: Any = None, acti
     (array([4.]), array([[3.]]))
     """
     function = "causal_conv1d_update"
-    signals, restore = _operand(function, "x", x)
-    before, restore_state = _operand(function, "state", state)
-    w, b = _causal_parameters(function, signals, weight, bias)
+    operands = {"x": x, "state": state, "weight": weight, "bias": bias}
+    (signals, before, w, b), place, restore = _operands(function, device, **operands)
+    _check_causal_dtypes(function, signals, w, b)
     code = _layer.activation_code(function, activation)
     _check_state(function, "state", before, signals)
-    is_step = signals.ndim == before.ndim - 1
-    if before.ndim not in {2, 3} or not (is_step or signals.ndim == before.ndim):
+    is_step = len(signals.shape) == len(before.shape) - 1
+    if len(before.shape) not in {2, 3} or not (is_step or len(signals.shape) == len(before.shape)):
         message = (
             f"{function}: x and state have shapes {signals.shape} and {before.shape}; expected (N, C) or (N, C, L) "
             "and (N, C, S), or the same without N"
         )
         raise ShapeError(message)
-    samples = signals[..., np.newaxis] if is_step else signals
+    samples = _reshaped(signals, (*signals.shape, 1)) if is_step else signals
     problem = _layer.causal_convolution(function, samples.shape, w.shape, None if b is None else b.shape)
     if before.shape[:-1] != samples.shape[:-1] or before.shape[-1] < problem.taps - 1:
         wanted = ", ".join(map(str, samples.shape[:-1]))
@@ -298,29 +307,46 @@ def causal_conv1d_update(x: Any, state: Any, weight: Any, bias: Any = None, acti
             f"for x of shape {signals.shape} and weight of shape {w.shape}"
         )
         raise ShapeError(message)
-    last = before[..., before.shape[-1] - (problem.taps - 1) :]
-    y = layers.causal(problem, samples, w, b, code, last).reshape(signals.shape)
-    new_state = _rolled(before, samples)
+    last = _last(before, problem.taps - 1, place)
+    y = _reshaped(layers.causal(problem, samples, w, b, code, last, device=place), signals.shape)
+    new_state = _rolled(before, samples, place)
+    restore_state = arrays.ingest(function, "state", state).restore
     return (
         y if restore is None else restore(y),
         new_state if restore_state is None else restore_state(new_state),
     )
 
 
-def _operand(function: str, argument: str, value: Any) -> tuple[np.ndarray, Any]:
-    """Take a host array."""
-    operand = arrays.ingest(function, argument, value)
-    if operand.device != "cpu":
-        message = f"{function}: {argument} is on {operand.device}; only arrays in host memory are served so far"
+def _operands(function: str, device: str | None, **values: Any) -> tuple[list[Any], str, Any]:
+    """Take the arrays of a call; return them, None for None, where they are computed, and what restores the first."""
+    taken = {name: None if value is None else arrays.ingest(function, name, value) for name, value in values.items()}
+    (first, signals), *others = taken.items()
+    assert signals is not None  # noqa: S101  # only optional arguments are None, and the first is not
+    place = signals.device
+    for name, operand in others:
+        if operand is not None and operand.device != place:
+            message = f"{function}: {first} is on {place}, but {name} is on {operand.device}; all must be on one device"
+            raise DeviceError(message)
+    wanted = devices.requested(function, device)
+    if place == "cpu":
+        place = "cpu" if wanted == "auto" else wanted
+    elif device is not None and wanted not in {place, "auto"}:
+        message = f"{function}: device={device!r} was asked for, but {first} is on {place}"
         raise DeviceError(message)
-    data: np.ndarray = operand.data
-    return data, operand.restore
+    if not is_native(place):
+        message = f"{function}: layers are served by CPUs and NVIDIA GPUs, but {place} is neither"
+        raise DeviceError(message)
+    return [None if operand is None else operand.data for operand in taken.values()], place, signals.restore
 
 
-def _hand_over(y: np.ndarray, rank: int, restore: Any) -> Any:
+def _hand_over(y: Any, x: Any, restore: Any) -> Any:
     """Give a result the rank and the library of the input."""
-    result = y.reshape(y.shape[-rank:])
+    result = _reshaped(y, y.shape[-len(x.shape) :])
     return result if restore is None else restore(result)
+
+
+def _reshaped(array: Any, shape: tuple[int, ...]) -> Any:
+    return array.reshape(shape) if isinstance(array, np.ndarray) else array.view(array.dtype, shape)
 
 
 def _by_fft(problem: _layer.LayerProblem, x: np.ndarray, w: np.ndarray, bias: np.ndarray | None) -> np.ndarray | None:
@@ -346,38 +372,53 @@ def _by_fft(problem: _layer.LayerProblem, x: np.ndarray, w: np.ndarray, bias: np
     return y.astype(x.dtype, copy=False)
 
 
-def _causal_parameters(function: str, x: np.ndarray, weight: Any, bias: Any) -> tuple[np.ndarray, np.ndarray | None]:
-    """Take weight and bias of a causal layer, whose dtype may be that of the sums."""
-    w, _ = _operand(function, "weight", weight)
-    b = None if bias is None else _operand(function, "bias", bias)[0]
+def _check_causal_dtypes(function: str, x: Any, w: Any, b: Any) -> None:
+    """Check the parameters of a causal layer, whose dtype may be that of the sums."""
     _layer.check_dtypes(function, {"x": x})
     _layer.check_dtypes(function, {"weight": w} | ({} if b is None else {"bias": b}))
-    if w.dtype != x.dtype and not (w.dtype == np.float32 and x.dtype.itemsize == 2):  # noqa: PLR2004  # half precision
+    name, given = x.dtype.name, w.dtype.name
+    if given != name and not (given == "float32" and name in {"float16", "bfloat16"}):
         message = (
             f"{function}: weight is {w.dtype.name}, but x is {x.dtype.name}; expected the dtype of x, or float32 "
             "where x is of half precision"
         )
         raise DtypeError(message)
-    return w, b
 
 
-def _check_state(function: str, argument: str, state: np.ndarray, x: np.ndarray) -> None:
-    if state.dtype != x.dtype:
+def _check_state(function: str, argument: str, state: Any, x: Any) -> None:
+    if state.dtype.name != x.dtype.name:
         message = f"{function}: {argument} is {state.dtype.name}, but x is {x.dtype.name}; both must have one dtype"
         raise DtypeError(message)
 
 
-def _sequence_numbers(shape: tuple[int, ...], seq_idx: Any) -> np.ndarray:
-    """Take the sequence numbers of the samples."""
-    numbers, _ = _operand("causal_conv1d", "seq_idx", seq_idx)
-    if numbers.dtype.kind not in "iu":
-        message = f"causal_conv1d: seq_idx has elements of type {numbers.dtype.name}; expected integers"
+def _sequence_numbers(shape: tuple[int, ...], numbers: Any, place: str) -> Any:
+    """Check the sequence numbers of the samples; the kernels take int32."""
+    on_host = isinstance(numbers, np.ndarray)
+    if numbers.dtype.kind not in "iu" if on_host else numbers.dtype.name != "int32":
+        message = f"causal_conv1d: seq_idx has elements of type {numbers.dtype.name}; expected "
+        message += "integers" if on_host else f"int32 on {place}"
         raise DtypeError(message)
     _layer.check_shape("causal_conv1d", "seq_idx", numbers.shape, (*shape[:-2], shape[-1]))
-    return numbers.astype(np.int32, copy=False)
+    return numbers.astype(np.int32, copy=False) if on_host else numbers
 
 
-def _rolled(state: np.ndarray, x: np.ndarray) -> np.ndarray:
+def _rolled(state: Any, x: Any, place: str) -> Any:
     """Return the last samples of state and x, as many as the state has."""
-    joined = np.concatenate([state, x], axis=-1)
-    return np.ascontiguousarray(joined[..., joined.shape[-1] - state.shape[-1] :])
+    if not isinstance(x, np.ndarray):
+        return _last(joined(state, x, place), state.shape[-1], place)
+    whole = np.concatenate([state, x], axis=-1)
+    return np.ascontiguousarray(_last(whole, state.shape[-1], place))
+
+
+def _last(samples: Any, count: int, place: str) -> Any:
+    """Return the last samples of each channel."""
+    if isinstance(samples, np.ndarray):
+        return samples[..., samples.shape[-1] - count :]
+    return tail(samples, count, place)
+
+
+def _zeros(shape: tuple[int, ...], like: Any, place: str) -> Any:
+    """Make zeros of the type of an array, where it is."""
+    if isinstance(like, np.ndarray):
+        return np.zeros(shape, like.dtype)
+    return upload(np.zeros(shape, f"u{like.dtype.size_in_bytes}"), place).view(like.dtype)

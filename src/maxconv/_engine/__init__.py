@@ -139,10 +139,10 @@ def run_fft(function: str, problem: Problem, x: Any, k: Any, nfft: int, device: 
     from . import spectra  # loads MAX
 
     dtype = kernel_dtype(x.dtype)
-    with _blame_memory(_elements(problem), dtype, device):
+    with blame_memory(_elements(problem), dtype, device):
         there = upload(x, device) if isinstance(x, np.ndarray) else x
         taps = spectra.of_taps(problem, dtype, device, compact(k) if isinstance(k, np.ndarray) else k, nfft)
-        return _like(x, spectra.convolve(problem, dtype, device, there, taps, nfft), x.dtype)
+        return like(x, spectra.convolve(problem, dtype, device, there, taps, nfft), x.dtype)
 
 
 def is_native(device: str) -> bool:
@@ -203,7 +203,7 @@ def _resample_on_accelerator(
     shape = tuple(x.shape)
     rows = math.prod(shape[:-1])
     context = handle._device_context_ptr()  # noqa: SLF001  # MAX has no public name for addresses
-    with _blame_memory(rows * (shape[-1] + outputs) + len(h), dtype, device):
+    with blame_memory(rows * (shape[-1] + outputs) + len(h), dtype, device):
         taps = upload(h, device)
         signal = upload(x, device) if isinstance(x, np.ndarray) else x
         if signal.dtype.name != dtype:
@@ -213,7 +213,7 @@ def _resample_on_accelerator(
         y = Buffer(DType[dtype], (*shape[:-1], outputs), device=handle)
         pointers = y._data_ptr(), signal._data_ptr(), taps._data_ptr()  # noqa: SLF001
         native.resample_on_gpu(dtype, context, pointers, (shape[-1], len(h), *sizes, rows), beyond)
-        return _like(x, y, h.dtype)
+        return like(x, y, h.dtype)
 
 
 def _common_kernel_dtype(function: str, x: Any, k: Any, device: str) -> str:
@@ -227,13 +227,13 @@ def _common_kernel_dtype(function: str, x: Any, k: Any, device: str) -> str:
 def _run_on_accelerator(
     problem: Problem, dtype: str, x: Any, k: Any, device: str, launch: Callable[[Problem, str, str, Any, Any], Any]
 ) -> Any:
-    with _blame_memory(_elements(problem), dtype, device):
+    with blame_memory(_elements(problem), dtype, device):
         there = (upload(array, device) if isinstance(array, np.ndarray) else array for array in (x, k))
-        return _like(x, launch(problem, dtype, device, *there), x.dtype)
+        return like(x, launch(problem, dtype, device, *there), x.dtype)
 
 
 @contextmanager
-def _blame_memory(elements: int, dtype: str, device: str) -> Iterator[None]:
+def blame_memory(elements: int, dtype: str, device: str) -> Iterator[None]:
     """Say in Python's words that an accelerator's memory is full."""
     try:
         yield
@@ -249,7 +249,7 @@ def _elements(problem: Problem) -> int:
     return problem.rows * (problem.samples + problem.outputs) + problem.tap_rows * problem.taps
 
 
-def _like(x: Any, y: Any, dtype: np.dtype) -> Any:
+def like(x: Any, y: Any, dtype: np.dtype) -> Any:
     """Copy a result to host memory if the signal came from there."""
     if not isinstance(x, np.ndarray):
         return y

@@ -1,17 +1,19 @@
-"""Runs the sums of a layer on the CPU: forward, transposed, with a history, and the gradient of the weights.
+"""Runs the sums of a layer: forward, transposed, with a history, and the gradient of the weights.
 
-Arrays are NumPy's, of one floating-point type and in any memory layout, and have passed the checks of `_layer.py`.
+Arrays have passed the checks of `_layer.py`. They are NumPy's, of one floating-point type and in any memory layout; for
+a `device` that is not the CPU also `max.driver.Buffer`s there, contiguous. Results are like the first operand.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .._layer import dtype_name
-from . import native
-from .buffers import compact
+from . import blame_memory, devices, like, native
+from .buffers import compact, upload
 
 if TYPE_CHECKING:
     from .._layer import LayerProblem
@@ -20,12 +22,12 @@ if TYPE_CHECKING:
 _FILTERS_OF_A_PRODUCT = 4
 
 
-def forward(
-    problem: LayerProblem, x: np.ndarray, w: np.ndarray, bias: np.ndarray | None = None, activation: int = 0
-) -> np.ndarray:
+def forward(problem: LayerProblem, x: Any, w: Any, bias: Any = None, activation: int = 0, device: str = "cpu") -> Any:
     """Compute y (N, O, L_out) from x (N, C, L) and w (O, C/G, K)."""
     if problem.groups == problem.in_channels and problem.out_channels < _FILTERS_OF_A_PRODUCT * problem.in_channels:
-        return causal(problem, x, w, bias, activation)
+        return causal(problem, x, w, bias, activation, device=device)
+    if device != "cpu":
+        return _run_on_gpu("conv", problem, device, problem.output_shape, (x, w, bias), activation)
     y = np.empty(problem.output_shape, x.dtype)
     arrays = y, compact(x), compact(w), _in_accumulator(bias, x.dtype)
     native.run_layer_on_cpu(f"conv_{dtype_name(x.dtype)}", arrays, problem, activation)
@@ -33,17 +35,21 @@ def forward(
 
 
 def transposed(
-    problem: LayerProblem, y: np.ndarray, w: np.ndarray, bias: np.ndarray | None = None, activation: int = 0
-) -> np.ndarray:
+    problem: LayerProblem, y: Any, w: Any, bias: Any = None, activation: int = 0, device: str = "cpu"
+) -> Any:
     """Compute x (N, C, L) from y (N, O, L_out) and w (O, C/G, K): the input gradient of `forward`, too."""
+    if device != "cpu":
+        return _run_on_gpu("conv_transpose", problem, device, problem.input_shape, (y, w, bias), activation)
     x = np.empty(problem.input_shape, y.dtype)
     arrays = x, compact(y), compact(w), _in_accumulator(bias, y.dtype)
     native.run_layer_on_cpu(f"conv_transpose_{dtype_name(y.dtype)}", arrays, problem, activation)
     return x
 
 
-def weight_gradient(problem: LayerProblem, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def weight_gradient(problem: LayerProblem, x: Any, y: Any, device: str = "cpu") -> Any:
     """Compute w (O, C/G, K) from x (N, C, L) and y (N, O, L_out), the gradient of the outputs."""
+    if device != "cpu":
+        return _run_on_gpu("weight_gradient", problem, device, problem.weight_shape, (x, y))
     w = np.empty(problem.weight_shape, x.dtype)
     native.run_layer_on_cpu(f"weight_gradient_{dtype_name(x.dtype)}", (w, compact(x), compact(y)), problem)
     return w
@@ -51,13 +57,14 @@ def weight_gradient(problem: LayerProblem, x: np.ndarray, y: np.ndarray) -> np.n
 
 def causal(
     problem: LayerProblem,
-    x: np.ndarray,
-    w: np.ndarray,
-    bias: np.ndarray | None,
+    x: Any,
+    w: Any,
+    bias: Any,
     activation: int,
-    state: np.ndarray | None = None,
-    numbers: np.ndarray | None = None,
-) -> np.ndarray:
+    state: Any = None,
+    numbers: Any = None,
+    device: str = "cpu",
+) -> Any:
     """Compute y of a depthwise layer, which may have a history.
 
     Parameters
@@ -72,7 +79,12 @@ def causal(
         The K - 1 samples before each channel, (N, C, K - 1), of the type of x.
     numbers
         The sequence of each sample, (N, L), int32.
+    device
+        "cpu" or "gpu:<id>".
     """
+    if device != "cpu":
+        operands = x, w, bias, state, numbers
+        return _run_on_gpu("depthwise", problem, device, problem.output_shape, operands, activation)
     y = np.empty(problem.output_shape, x.dtype)
     state = np.empty(0, x.dtype) if state is None else compact(state)
     numbers = np.empty(0, np.int32) if numbers is None else compact(numbers)
@@ -85,3 +97,29 @@ def _in_accumulator(array: np.ndarray | None, dtype: np.dtype) -> np.ndarray:
     """Return a small operand in the type that sums of `dtype` are kept in; empty if there is none."""
     wide = np.dtype(np.float64 if dtype.itemsize == 8 else np.float32)  # noqa: PLR2004  # bytes of float64
     return np.empty(0, wide) if array is None else compact(array.astype(wide, copy=False))
+
+
+def _run_on_gpu(
+    kernel: str, problem: LayerProblem, device: str, shape: tuple[int, ...], operands: tuple[Any, ...], *options: int
+) -> Any:
+    """Enqueue a sum; operands that are None, or have no elements, are not there."""
+    from max.driver import Buffer
+    from max.dtype import DType
+
+    x, w = operands[0], operands[1]
+    kind = x.dtype.name
+    name = f"{kernel}_{kind}" if kernel != "depthwise" else f"{kernel}_{kind}_{w.dtype.name}"
+    handle = devices.handle(device)
+    with blame_memory(sum(map(_size, operands)) + math.prod(shape), kind, device):
+        there = [upload(array, device) if isinstance(array, np.ndarray) and array.size else array for array in operands]
+        result = Buffer(DType[kind], shape, device=handle)
+        addresses = [array._data_ptr() if _size(array) else 0 for array in (result, *there)]  # noqa: SLF001  # see below
+        context = handle._device_context_ptr()  # noqa: SLF001  # MAX has no public name for addresses
+        if addresses[0]:
+            native.run_layer_on_gpu(name, context, tuple(addresses), problem, *options)
+        return like(x, result, x.dtype)
+
+
+def _size(array: Any) -> int:
+    """Count the elements of an operand."""
+    return 0 if array is None else math.prod(array.shape)

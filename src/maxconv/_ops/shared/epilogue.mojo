@@ -3,6 +3,7 @@
 In the accumulation type: half-precision outputs are rounded once, after the activation.
 """
 
+from std.builtin.device_passable import DevicePassable, DeviceTypeEncoder
 from std.math import erf, exp, round
 from std.memory import bitcast
 from std.utils.numerics import inf
@@ -24,7 +25,7 @@ comptime INVERSE_SQRT_2 = 0.70710678118654752440
 
 
 @fieldwise_init
-struct Epilogue[dtype: DType](TrivialRegisterPassable):
+struct Epilogue[dtype: DType](DevicePassable, TrivialRegisterPassable):
     """Bias and activation of a layer.
 
     Parameters:
@@ -37,6 +38,21 @@ struct Epilogue[dtype: DType](TrivialRegisterPassable):
     """Whether there is a bias."""
     var activation: Int
     """One of the constants of this file."""
+
+    comptime device_type: AnyType = Self
+    """What kernels on a GPU receive: the same."""
+
+    def _to_device_type(self, mut encoder: Some[DeviceTypeEncoder], target: MutOpaquePointer[_]):
+        encoder.encode(self, target)
+
+    @staticmethod
+    def get_type_name() -> String:
+        """Names the type in errors of launches.
+
+        Returns:
+            The name.
+        """
+        return "Epilogue"
 
     @always_inline
     def offset[acc: DType](self, channel: Int) -> Scalar[acc]:

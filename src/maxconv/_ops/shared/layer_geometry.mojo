@@ -23,9 +23,11 @@ element type, `transposed` and the layout is a run-time number: one compile serv
 compile-time parameter of the index methods, `channels_last`: True for x (N, L, C) and y (N, L_out, O).
 """
 
+from std.builtin.device_passable import DevicePassable, DeviceTypeEncoder
+
 
 @fieldwise_init
-struct LayerGeometry(TrivialRegisterPassable):
+struct LayerGeometry(DevicePassable, TrivialRegisterPassable):
     """Sizes and shifts of one layer, in elements."""
 
     var batch: Int
@@ -48,6 +50,21 @@ struct LayerGeometry(TrivialRegisterPassable):
     """From one tap of a window to the next."""
     var pad_left: Int
     """How many positions before x[0] the first window starts."""
+
+    comptime device_type: AnyType = Self
+    """What kernels on a GPU receive: the same."""
+
+    def _to_device_type(self, mut encoder: Some[DeviceTypeEncoder], target: MutOpaquePointer[_]):
+        encoder.encode(self, target)
+
+    @staticmethod
+    def get_type_name() -> String:
+        """Names the type in errors of launches.
+
+        Returns:
+            The name.
+        """
+        return "LayerGeometry"
 
     @always_inline
     def group_in(self) -> Int:

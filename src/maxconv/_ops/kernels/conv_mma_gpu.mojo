@@ -1,0 +1,291 @@
+"""Grouped 1-D convolution and transposed convolution of half-precision layers on the tensor cores of NVIDIA GPUs.
+
+Computes:   what conv_gpu.mojo does, of float16 and bfloat16.
+Algorithm:  the same implicit matrix product, with DEPTH terms a chunk as half-precision numbers in shared memory,
+            either operand with its terms as neighbours: `ldmatrix` reads fragments, `mma.m16n8k16` multiplies them
+            and adds in float32. A warp computes a part of the tile.
+Cost:       2*N*O*L_out*C/G*K flop; each tile gathers its samples up to K times from the caches, two bytes at a time:
+            that, not the tensor cores, is the limit.
+Layout:     as conv_gpu.mojo.
+Tile:       row_tile result channels by column_tile results; two chunks of both operands in shared memory, 41 KB at
+            most.
+Accuracy:   products are exact, sums in float32, 16 terms at a time in an order of the hardware's; rounded once, after
+            bias and activation. A sum that comes out as NaN at an edge is done again, as in conv_gpu.mojo.
+Gate:       compute capability 8.0; otherwise conv_gpu.
+Tuning:     the tiles in `conv_mma_gpu`; from counts of registers and shared reads, not yet measured.
+Source:     fragments as in the PTX ISA, section on mma.m16n8k16; im2col as addresses as in Chetlur et al., cuDNN, 2014.
+"""
+
+from std.math import ceildiv
+from std.memory import unsafe_stack_allocation
+from max.gpu import block_idx, thread_idx
+from max.gpu.compute.mma import ld_matrix, mma
+from max.gpu.host import DeviceContext
+from max.gpu.sync import barrier
+
+from ..shared.accumulate import accum_dtype
+from ..shared.epilogue import Epilogue
+from ..shared.layer_geometry import LayerGeometry
+from ..shared.layer_walk import LayerWalk
+from .conv_gpu import ENOUGH_BLOCKS, VECTOR_BYTES, WARP, Cursor, Place, Tile, finish_rows
+
+comptime DEPTH = 32
+"""Terms of a chunk: two steps of the tensor cores."""
+
+comptime PITCH = DEPTH + 8
+"""From one staged row to the next: five times 16 bytes, so that eight rows of a fragment lie in different banks."""
+
+comptime RUN = 8
+"""Terms that a thread loads of a row or a column: 16 bytes of shared memory."""
+
+comptime RUNS = DEPTH // RUN
+"""Runs of a chunk."""
+
+
+def conv_mma_gpu[
+    dtype: DType, //, transposed: Bool
+](
+    result: Pointer[Scalar[dtype], MutAnyOrigin],
+    source: Pointer[Scalar[dtype], MutAnyOrigin],
+    w: Pointer[Scalar[dtype], MutAnyOrigin],
+    epilogue: Epilogue[dtype],
+    geometry: LayerGeometry,
+    ctx: DeviceContext,
+) raises:
+    """Enqueues the computation of y from x, or of x from y; returns before it is there.
+
+    Parameters:
+        dtype: Element type of all arrays, float16 or bfloat16.
+        transposed: False: the result is y. True: the result is x.
+
+    Args:
+        result: The array y, or x, on the device; every element is written.
+        source: The array x, or y, on the device.
+        w: Weights on the device, shape (O, C/G, K).
+        epilogue: Bias and activation of the result.
+        geometry: Sizes and shifts.
+        ctx: The device and its queue.
+
+    Raises:
+        If the launch is refused.
+    """
+    # A warp takes `thread_rows` by `thread_columns` here: 32 threads share what a thread of conv_gpu.mojo has.
+    comptime LARGE = Tile(128, 128, 64, 32)
+    comptime MEDIUM = Tile(64, 64, 32, 32)
+    comptime FEW_ROWS = Tile(16, 128, 16, 32)
+    var walk = LayerWalk[transposed](geometry)
+    if walk.rows() <= FEW_ROWS.rows:
+        launch[FEW_ROWS](result, source, w, epilogue, walk, ctx)
+    elif walk.rows() > MEDIUM.rows and LARGE.blocks(walk) >= ENOUGH_BLOCKS:
+        launch[LARGE](result, source, w, epilogue, walk, ctx)
+    else:
+        launch[MEDIUM](result, source, w, epilogue, walk, ctx)
+
+
+def launch[
+    dtype: DType, transposed: Bool, //, tile: Tile
+](
+    result: Pointer[Scalar[dtype], MutAnyOrigin],
+    source: Pointer[Scalar[dtype], MutAnyOrigin],
+    w: Pointer[Scalar[dtype], MutAnyOrigin],
+    epilogue: Epilogue[dtype],
+    walk: LayerWalk[transposed],
+    ctx: DeviceContext,
+) raises:
+    """Enqueues the kernel for one tile.
+
+    Parameters:
+        dtype: Element type of all arrays.
+        transposed: As for `conv_mma_gpu`.
+        tile: What a block, and a warp, computes.
+
+    Args:
+        result: As for `conv_mma_gpu`.
+        source: As for `conv_mma_gpu`.
+        w: As for `conv_mma_gpu`.
+        epilogue: As for `conv_mma_gpu`.
+        walk: The sum.
+        ctx: As for `conv_mma_gpu`.
+
+    Raises:
+        If the launch is refused.
+    """
+    var blocks = tile.blocks(walk)
+    if blocks == 0:
+        return  # a grid of no blocks is an error
+    comptime kernel = compute_tile[dtype, transposed, tile]
+    ctx.enqueue_function[kernel](
+        result, source, w, epilogue, walk.geometry, grid_dim=blocks, block_dim=comptime (tile.threads() * WARP)
+    )
+
+
+def compute_tile[
+    dtype: DType, transposed: Bool, tile: Tile
+](
+    result: Pointer[Scalar[dtype], MutAnyOrigin],
+    source: Pointer[Scalar[dtype], MutAnyOrigin],
+    w: Pointer[Scalar[dtype], MutAnyOrigin],
+    epilogue: Epilogue[dtype],
+    geometry: LayerGeometry,
+):
+    """Kernel: one block computes one tile of one phase of the results of a group.
+
+    Parameters:
+        dtype: Element type of all arrays.
+        transposed: As for `conv_mma_gpu`.
+        tile: As for `launch`.
+
+    Args:
+        result: As for `conv_mma_gpu`.
+        source: As for `conv_mma_gpu`.
+        w: As for `conv_mma_gpu`.
+        epilogue: As for `conv_mma_gpu`.
+        geometry: As for `conv_mma_gpu`.
+
+    Constraints:
+        The tile divides into whole fragments; its sums fit into shared memory in pieces of 16 rows of a warp.
+    """
+    comptime THREADS = tile.threads() * WARP
+    comptime WARP_COLUMNS = tile.columns // tile.thread_columns
+    comptime ROW_PARTS = tile.rows // tile.thread_rows
+    comptime ROW_FRAGMENTS = tile.thread_rows // 16
+    comptime COLUMN_FRAGMENTS = tile.thread_columns // 8
+    comptime WEIGHT_RUNS = ceildiv(tile.rows * RUNS, THREADS)
+    comptime SAMPLE_RUNS = tile.columns * RUNS // THREADS
+    comptime CHUNK = (tile.rows + tile.columns) * PITCH
+    comptime PIECE = 16 * ROW_PARTS
+    comptime assert tile.columns * RUNS % THREADS == 0 and THREADS % tile.columns == 0 and COLUMN_FRAGMENTS % 2 == 0
+    comptime assert PIECE * tile.columns * 4 <= 2 * CHUNK * 2
+    var shared = unsafe_stack_allocation[
+        2 * CHUNK, Scalar[dtype], address_space=AddressSpace.SHARED, alignment=VECTOR_BYTES
+    ]()
+
+    var walk = LayerWalk[transposed](geometry)
+    var place = Place.of_block[tile](walk, Int(block_idx.x))
+    var columns_left = walk.results(place.phase) - place.first_column
+    if columns_left <= 0:
+        return
+    var taps = walk.phase_taps(place.phase)
+    var thread = Int32(thread_idx.x)
+    var lane = thread % Int32(WARP)
+    var warp = thread // Int32(WARP)
+    var terms = Int32(walk.source_channels() * taps.taps)
+    var tap_count = Int32(max(1, taps.taps))
+    var channels = source.unsafe_offset(
+        (place.signal * walk.geometry.groups + place.group) * walk.source_channels() * walk.source_length()
+    )
+    var group_weights = w.unsafe_offset(walk.group_weights(place.group))
+
+    # A thread loads runs of terms: neighbouring threads those of one row's weights, and of neighbouring columns.
+    var rows_left = Int32(min(walk.rows() - place.first_row, tile.rows))
+    var column = thread % Int32(tile.columns)
+    var sample_run = thread // Int32(tile.columns)
+    comptime COLUMN_THREADS = THREADS // tile.columns
+    var first_sample = (
+        place.first_column + min(Int(column), columns_left - 1)
+    ) * walk.step() + taps.position  # columns behind the last repeat it
+    # Forward, the terms of a row are neighbours in w.
+    var are_aligned = not transposed and terms % Int32(RUN) == 0 and Int(w) % VECTOR_BYTES == 0
+    var next_weights = Array[SIMD[dtype, RUN], WEIGHT_RUNS](fill=0)
+    var next_samples = Array[SIMD[dtype, RUN], SAMPLE_RUNS](fill=0)
+
+    @always_inline
+    def load_chunk(first_term: Int32) {mut}:
+        comptime for run in range(WEIGHT_RUNS):
+            var index = thread + Int32(run * THREADS)
+            var row = index // Int32(RUNS)
+            var term = first_term + index % Int32(RUNS) * Int32(RUN)
+            var weights = group_weights.unsafe_offset((place.first_row + Int(row)) * walk.row_weights())
+            next_weights[run] = 0
+            if are_aligned:
+                if row < rows_left and term < terms:
+                    next_weights[run] = weights.unsafe_load[width=RUN, alignment=VECTOR_BYTES](Int(term))
+            else:
+                var cursor = Cursor.at(term, tap_count)
+                comptime for each in range(RUN):
+                    if row < rows_left and term + Int32(each) < terms:
+                        next_weights[run][each] = weights[
+                            unsafe_offset=Int(cursor.channel) * walk.channel_weights() + taps.tap(Int(cursor.t))
+                        ]
+                    cursor.advance(Cursor(0, 1), tap_count)
+        comptime for run in range(SAMPLE_RUNS):
+            var term = first_term + (sample_run + Int32(run * COLUMN_THREADS)) * Int32(RUN)
+            var cursor = Cursor.at(term, tap_count)
+            comptime for each in range(RUN):
+                next_samples[run][each] = 0
+                var at = first_sample + Int(cursor.t) * taps.shift
+                if term + Int32(each) < terms and at >= 0 and at < walk.source_length():
+                    next_samples[run][each] = channels[unsafe_offset=Int(cursor.channel) * walk.source_length() + at]
+                cursor.advance(Cursor(0, 1), tap_count)
+
+    @always_inline
+    def store_chunk(buffer: Int32) {mut}:
+        var weights = shared.unsafe_offset(buffer * Int32(CHUNK))
+        var samples = weights.unsafe_offset(Int32(tile.rows * PITCH))
+        comptime for run in range(WEIGHT_RUNS):
+            var index = thread + Int32(run * THREADS)
+            if tile.rows * RUNS % THREADS == 0 or index < Int32(tile.rows * RUNS):
+                weights.unsafe_store[alignment=VECTOR_BYTES](
+                    index // Int32(RUNS) * Int32(PITCH) + index % Int32(RUNS) * Int32(RUN), next_weights[run]
+                )
+        comptime for run in range(SAMPLE_RUNS):
+            samples.unsafe_store[alignment=VECTOR_BYTES](
+                column * Int32(PITCH) + (sample_run + Int32(run * COLUMN_THREADS)) * Int32(RUN), next_samples[run]
+            )
+
+    var warp_row = warp // Int32(WARP_COLUMNS) * Int32(tile.thread_rows)
+    var warp_column = warp % Int32(WARP_COLUMNS) * Int32(tile.thread_columns)
+    # The row of a fragment whose 16 bytes a lane fetches: of weights 8 rows, the 8 behind them, then the same for the
+    # next 8 terms; of samples 8 columns, the same for the next 8 terms, then the 8 columns behind them.
+    var weight_place = (warp_row + lane % 16) * Int32(PITCH) + lane // 16 * 8
+    var sample_place = (warp_column + lane // 16 * 8 + lane % 8) * Int32(PITCH) + lane // 8 % 2 * 8
+    var sums = Array[SIMD[DType.float32, 4], ROW_FRAGMENTS * COLUMN_FRAGMENTS](fill=0)
+    var chunks = ceildiv(terms, Int32(DEPTH))
+    if chunks > 0:
+        load_chunk(0)
+        store_chunk(0)
+    barrier()
+    for chunk in range(chunks):
+        if chunk + 1 < chunks:
+            load_chunk((chunk + 1) * Int32(DEPTH))
+        var weights = shared.unsafe_offset(chunk % 2 * Int32(CHUNK))
+        var samples = weights.unsafe_offset(Int32(tile.rows * PITCH))
+        comptime for step in range(DEPTH // 16):
+            var columns = Array[SIMD[dtype, 8], COLUMN_FRAGMENTS // 2](fill=0)
+            comptime for v in range(COLUMN_FRAGMENTS // 2):
+                columns[v] = ld_matrix[8](samples.unsafe_offset(sample_place + Int32(v * 16 * PITCH + step * 16)))
+            comptime for u in range(ROW_FRAGMENTS):
+                var rows = ld_matrix[8](weights.unsafe_offset(weight_place + Int32(u * 16 * PITCH + step * 16)))
+                comptime for v in range(COLUMN_FRAGMENTS):
+                    comptime index = u * COLUMN_FRAGMENTS + v
+                    mma(sums[index], rows, columns[v // 2].slice[4, offset=v % 2 * 4](), sums[index])
+        if chunk + 1 < chunks:
+            store_chunk((chunk + 1) % 2)
+        barrier()
+
+    # A piece: the same 16 rows of every warp. A lane has two neighbours in row lane // 4 and two in the row 8 below.
+    comptime ACC = accum_dtype[dtype]()
+    var staged = shared.unsafe_bitcast[Scalar[ACC]]()
+    for piece in range(ROW_FRAGMENTS):
+        comptime for u in range(ROW_FRAGMENTS):
+            if piece == u:
+                comptime for v in range(COLUMN_FRAGMENTS):
+                    var at = (warp // Int32(WARP_COLUMNS) * 16 + lane // 4) * Int32(tile.columns)
+                    at += warp_column + Int32(v * 8) + lane % 4 * 2
+                    var four = sums[u * COLUMN_FRAGMENTS + v].cast[ACC]()
+                    staged.unsafe_store[alignment=8](at, four.slice[2, offset=0]())
+                    staged.unsafe_store[alignment=8](at + Int32(8 * tile.columns), four.slice[2, offset=2]())
+        barrier()
+        for part in range(ROW_PARTS):
+            finish_rows[16, tile.columns, THREADS](
+                result,
+                channels,
+                group_weights,
+                staged.unsafe_offset(part * 16 * tile.columns),
+                epilogue,
+                walk,
+                taps,
+                place,
+                place.first_row + part * tile.thread_rows + piece * 16,
+            )
+        barrier()

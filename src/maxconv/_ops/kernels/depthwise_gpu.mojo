@@ -1,0 +1,378 @@
+"""Depthwise 1-D convolution of layers on GPU, causal ones with a state and with packed sequences included.
+
+Computes:   y[n, o, i] = sum_j x[n, o // M, i*stride + j*dilation - pad_left] * w[o, j] + bias[o], then an activation,
+            with M = O/C filters a channel; terms outside x are left out, or taken from a state where there is one.
+            With sequence numbers only terms whose sample has the output's number count.
+Algorithm:  rows of stride and dilation 1 as in direct_gpu.mojo: a tile of samples and its halo in shared memory,
+            widened, register windows that slide over them, CHUNK taps a pass; zeros, or the state, stand outside x.
+            All others, short rows and numbered samples: a thread an output, whatever its row, which reads samples and
+            taps through the level-1 cache.
+Cost:       2*N*O*L_out*K flop; reads N*C*L and writes N*O*L_out elements; memory-bound below K ~ 16.
+Layout:     x (N, C, L), w (O, K), y (N, O, L_out), state (N, C, K - 1), numbers (N, L).
+Accuracy:   sums in accumulate.accum_dtype on EVERY path; each output adds its terms in ascending order of taps, then
+            the bias: a signal taken in pieces, each with the state of the one before, gives the same bits. A sum that
+            comes out as NaN at an edge is done again without the zeros that stand outside x.
+Gate:       groups == in_channels. A state needs stride == dilation == 1 and pad_left == K - 1; so do numbers.
+Tuning:     THREADS, CHUNK and the runs of direct_gpu.mojo; SHORT_ROW below.
+Source:     the meaning of state and numbers is that of Dao-AILab/causal-conv1d.
+"""
+
+from std.builtin.device_passable import DevicePassable, DeviceTypeEncoder
+from std.math import ceildiv
+from std.memory import unsafe_stack_allocation
+from std.utils.numerics import isnan
+from max.gpu import block_idx, thread_idx
+from max.gpu.host import DeviceContext
+from max.gpu.sync import barrier
+
+from ..shared.accumulate import accum_dtype, multiply_add
+from ..shared.epilogue import Epilogue
+from ..shared.layer_geometry import LayerGeometry
+from .direct_gpu import CHUNK, THREADS, VECTOR_BYTES, add_taps, first_of_run, group_count, run_length
+
+comptime SHORT_ROW = 96
+"""Outputs of a row below which most threads of a tile would have none."""
+
+
+@fieldwise_init
+struct DeviceHistory[dtype: DType](DevicePassable, TrivialRegisterPassable):
+    """What came before a causal convolution, and which of its samples belong together.
+
+    Parameters:
+        dtype: Element type of the state.
+    """
+
+    var state: Pointer[Scalar[Self.dtype], MutUntrackedOrigin]
+    """The K - 1 samples before each channel, shape (N, C, K - 1); read only if `has_state`."""
+    var has_state: Bool
+    """Whether there is a state."""
+    var numbers: Pointer[Int32, MutUntrackedOrigin]
+    """The sequence that each sample belongs to, shape (N, L), negative: to none; read only if `has_numbers`."""
+    var has_numbers: Bool
+    """Whether the samples are numbered."""
+
+    comptime device_type: AnyType = Self
+    """What kernels on a GPU receive: the same."""
+
+    def _to_device_type(self, mut encoder: Some[DeviceTypeEncoder], target: MutOpaquePointer[_]):
+        encoder.encode(self, target)
+
+    @staticmethod
+    def get_type_name() -> String:
+        """Names the type in errors of launches.
+
+        Returns:
+            The name.
+        """
+        return "DeviceHistory"
+
+    @always_inline
+    def sample(
+        self, x: Pointer[Scalar[Self.dtype], MutAnyOrigin], geometry: LayerGeometry, channel: Int, position: Int
+    ) -> Scalar[Self.dtype]:
+        """Reads a sample of a channel or of its state.
+
+        Args:
+            x: All signals.
+            geometry: Sizes and shifts.
+            channel: Counted over signals and channels.
+            position: Any integer from -(K - 1) on if there is a state.
+
+        Returns:
+            The sample; 0 where there is none.
+        """
+        if 0 <= position and position < geometry.length:
+            return x[unsafe_offset=channel * geometry.length + position]
+        if self.has_state and position < 0:
+            return self.state[unsafe_offset=(channel + 1) * (geometry.taps - 1) + position]
+        return 0
+
+    @always_inline
+    def exists(self, geometry: LayerGeometry, position: Int) -> Bool:
+        """Tells whether there is a sample.
+
+        Args:
+            geometry: Sizes and shifts.
+            position: Any integer from -(K - 1) on if there is a state.
+
+        Returns:
+            True within x, and in the state.
+        """
+        return position < geometry.length and (position >= 0 or self.has_state)
+
+
+def depthwise_gpu[
+    dtype: DType, weight_dtype: DType, //
+](
+    y: Pointer[Scalar[dtype], MutAnyOrigin],
+    x: Pointer[Scalar[dtype], MutAnyOrigin],
+    w: Pointer[Scalar[weight_dtype], MutAnyOrigin],
+    epilogue: Epilogue[weight_dtype],
+    geometry: LayerGeometry,
+    history: DeviceHistory[dtype],
+    ctx: DeviceContext,
+) raises:
+    """Enqueues the computation of all outputs; returns before they are there.
+
+    Parameters:
+        dtype: Element type of x, y and state.
+        weight_dtype: Element type of weights and bias, `dtype` or its accumulation type.
+
+    Args:
+        y: Outputs on the device, shape (N, O, L_out); every one is written.
+        x: Signals on the device, shape (N, C, L).
+        w: Weights on the device, shape (O, K).
+        epilogue: Bias and activation.
+        geometry: Sizes and shifts.
+        history: State and sequence numbers.
+        ctx: The device and its queue.
+
+    Raises:
+        If the launch is refused.
+    """
+    comptime ACC = accum_dtype[dtype]()
+    comptime GROUPS = group_count[ACC]()
+    var rows = geometry.batch * geometry.out_channels
+    if rows * geometry.outputs == 0:
+        return  # a grid of no blocks is an error
+    var is_dense = geometry.stride == 1 and geometry.dilation == 1 and not history.has_numbers
+    if not is_dense or geometry.outputs < SHORT_ROW:
+        comptime kernel = compute_outputs[dtype, weight_dtype]
+        ctx.enqueue_function[kernel](
+            y,
+            x,
+            w,
+            epilogue,
+            geometry,
+            history,
+            grid_dim=ceildiv(rows * geometry.outputs, THREADS),
+            block_dim=THREADS,
+        )
+    elif geometry.outputs <= THREADS * run_length[ACC]() * GROUPS // 2:
+        launch_tiles[GROUPS // 4](y, x, w, epilogue, geometry, history, ctx)
+    else:
+        launch_tiles[GROUPS](y, x, w, epilogue, geometry, history, ctx)
+
+
+def launch_tiles[
+    dtype: DType, weight_dtype: DType, //, groups: Int
+](
+    y: Pointer[Scalar[dtype], MutAnyOrigin],
+    x: Pointer[Scalar[dtype], MutAnyOrigin],
+    w: Pointer[Scalar[weight_dtype], MutAnyOrigin],
+    epilogue: Epilogue[weight_dtype],
+    geometry: LayerGeometry,
+    history: DeviceHistory[dtype],
+    ctx: DeviceContext,
+) raises:
+    """Enqueues the kernel for one length of tiles.
+
+    Parameters:
+        dtype: As for `depthwise_gpu`.
+        weight_dtype: As for `depthwise_gpu`.
+        groups: Runs of neighbouring outputs of a thread.
+
+    Args:
+        y: As for `depthwise_gpu`.
+        x: As for `depthwise_gpu`.
+        w: As for `depthwise_gpu`.
+        epilogue: As for `depthwise_gpu`.
+        geometry: Sizes and shifts; stride and dilation are 1.
+        history: As for `depthwise_gpu`, without numbers.
+        ctx: As for `depthwise_gpu`.
+
+    Raises:
+        If the launch is refused.
+    """
+    comptime TILE = THREADS * groups * run_length[accum_dtype[dtype]()]()
+    comptime kernel = compute_tile[dtype, weight_dtype, groups]
+    ctx.enqueue_function[kernel](
+        y,
+        x,
+        w,
+        epilogue,
+        geometry,
+        history,
+        grid_dim=geometry.batch * geometry.out_channels * ceildiv(geometry.outputs, TILE),
+        block_dim=THREADS,
+    )
+
+
+@always_inline
+def channel_of(geometry: LayerGeometry, row: Int) -> Int:
+    """Finds the channel of x that a row of y is made of.
+
+    Args:
+        geometry: Sizes and shifts.
+        row: Counted over signals and output channels.
+
+    Returns:
+        Counted over signals and input channels.
+    """
+    return row // geometry.group_out()  # O = C * group_out: the signals are counted along
+
+
+def compute_tile[
+    dtype: DType, weight_dtype: DType, groups: Int
+](
+    y: Pointer[Scalar[dtype], MutAnyOrigin],
+    x: Pointer[Scalar[dtype], MutAnyOrigin],
+    w: Pointer[Scalar[weight_dtype], MutAnyOrigin],
+    epilogue: Epilogue[weight_dtype],
+    geometry: LayerGeometry,
+    history: DeviceHistory[dtype],
+):
+    """Kernel: one block computes one tile of outputs of one row, of stride and dilation 1.
+
+    Parameters:
+        dtype: As for `depthwise_gpu`.
+        weight_dtype: As for `depthwise_gpu`.
+        groups: Runs of neighbouring outputs of a thread.
+
+    Args:
+        y: As for `depthwise_gpu`.
+        x: As for `depthwise_gpu`.
+        w: As for `depthwise_gpu`.
+        epilogue: As for `depthwise_gpu`.
+        geometry: As for `depthwise_gpu`.
+        history: As for `depthwise_gpu`, without numbers.
+    """
+    comptime ACC = accum_dtype[dtype]()
+    comptime RUN = run_length[ACC]()
+    comptime TILE = THREADS * groups * RUN
+    var window = unsafe_stack_allocation[
+        TILE + CHUNK + 2 * RUN, Scalar[ACC], address_space=AddressSpace.SHARED, alignment=VECTOR_BYTES
+    ]()
+    var tap_window = unsafe_stack_allocation[
+        CHUNK + 2 * RUN, Scalar[ACC], address_space=AddressSpace.SHARED, alignment=VECTOR_BYTES
+    ]()
+    var tiles = ceildiv(geometry.outputs, TILE)
+    var row = Int(block_idx.x) // tiles
+    var tile_begin = Int(block_idx.x) % tiles * TILE
+    var channel = channel_of(geometry, row)
+    var o = row % geometry.out_channels
+    var weights = w.unsafe_offset(o * geometry.taps)
+    var thread = Int32(thread_idx.x)
+    var sums = Array[SIMD[ACC, RUN], groups](fill=0)
+
+    # Only taps that meet a sample: a row shorter than the taps then costs N*L_out, not K*L_out.
+    var begin = 0 if history.has_state else geometry.first_tap(min(tile_begin + TILE, geometry.outputs) - 1)
+    var end = geometry.end_tap(tile_begin)
+    for chunk_begin in range(begin, end, CHUNK):
+        var chunk = Int32(min(CHUNK, end - chunk_begin))
+        var window_begin = geometry.position(tile_begin, chunk_begin)
+        var staged = Int32(TILE - 1) + chunk
+        var at = thread
+        if window_begin >= 0 and window_begin + Int(staged) <= geometry.length:
+            var samples = x.unsafe_offset(channel * geometry.length + window_begin)
+            while at < staged:
+                window[unsafe_offset=at] = samples[unsafe_offset=at].cast[ACC]()
+                at += Int32(THREADS)
+        else:
+            while at < staged:
+                window[unsafe_offset=at] = history.sample(x, geometry, channel, window_begin + Int(at)).cast[ACC]()
+                at += Int32(THREADS)
+        var j = thread
+        while j < chunk:
+            tap_window[unsafe_offset=j] = weights[unsafe_offset=chunk_begin + Int(j)].cast[ACC]()
+            j += Int32(THREADS)
+        barrier()
+        add_taps(sums, window, tap_window, 0, chunk, thread)
+        barrier()  # the next chunk overwrites what slower threads still read
+
+    # By way of shared memory: stores are then coalesced for every type, and the activation is in the program once.
+    comptime for group in range(groups):
+        window.unsafe_store[alignment=VECTOR_BYTES](first_of_run[ACC](group, thread), sums[group])
+    barrier()
+    var count = Int32(min(TILE, geometry.outputs - tile_begin))
+    var outputs = y.unsafe_offset(row * geometry.outputs + tile_begin)
+    var at = thread
+    while at < count:
+        var sum = window[unsafe_offset=at]
+        if isnan(sum) and not geometry.is_interior(tile_begin + Int(at), 1):
+            sum = sum_terms(x, weights, geometry, history, channel, tile_begin + Int(at))
+        outputs[unsafe_offset=at] = epilogue.apply(o, sum).cast[dtype]()
+        at += Int32(THREADS)
+
+
+def compute_outputs[
+    dtype: DType, weight_dtype: DType
+](
+    y: Pointer[Scalar[dtype], MutAnyOrigin],
+    x: Pointer[Scalar[dtype], MutAnyOrigin],
+    w: Pointer[Scalar[weight_dtype], MutAnyOrigin],
+    epilogue: Epilogue[weight_dtype],
+    geometry: LayerGeometry,
+    history: DeviceHistory[dtype],
+):
+    """Kernel: each thread computes one output.
+
+    Parameters:
+        dtype: As for `depthwise_gpu`.
+        weight_dtype: As for `depthwise_gpu`.
+
+    Args:
+        y: As for `depthwise_gpu`.
+        x: As for `depthwise_gpu`.
+        w: As for `depthwise_gpu`.
+        epilogue: As for `depthwise_gpu`.
+        geometry: As for `depthwise_gpu`.
+        history: As for `depthwise_gpu`.
+    """
+    var index = Int(block_idx.x) * THREADS + Int(thread_idx.x)
+    var row = index // geometry.outputs
+    var i = index % geometry.outputs
+    if row >= geometry.batch * geometry.out_channels:
+        return
+    var o = row % geometry.out_channels
+    var weights = w.unsafe_offset(o * geometry.taps)
+    if history.has_numbers:
+        # Of stride 1, and as long as the signal.
+        var of_signal = history.numbers.unsafe_offset(row // geometry.out_channels * geometry.length)
+        if of_signal[unsafe_offset=i] < 0:
+            y[unsafe_offset=index] = 0
+            return
+    var sum = sum_terms(x, weights, geometry, history, channel_of(geometry, row), i)
+    y[unsafe_offset=index] = epilogue.apply(o, sum).cast[dtype]()
+
+
+@always_inline
+def sum_terms[
+    dtype: DType, weight_dtype: DType
+](
+    x: Pointer[Scalar[dtype], MutAnyOrigin],
+    weights: Pointer[Scalar[weight_dtype], MutAnyOrigin],
+    geometry: LayerGeometry,
+    history: DeviceHistory[dtype],
+    channel: Int,
+    i: Int,
+) -> Scalar[accum_dtype[dtype]()]:
+    """Does one sum over the terms that exist.
+
+    Parameters:
+        dtype: As for `depthwise_gpu`.
+        weight_dtype: As for `depthwise_gpu`.
+
+    Args:
+        x: All signals.
+        weights: Weights of the row.
+        geometry: Sizes and shifts.
+        history: State and sequence numbers.
+        channel: Counted over signals and channels.
+        i: Which output.
+
+    Returns:
+        The sum.
+    """
+    comptime ACC = accum_dtype[dtype]()
+    var of_signal = history.numbers.unsafe_offset(channel // geometry.in_channels * geometry.length)
+    var sum = Scalar[ACC](0)
+    for j in range(geometry.taps):
+        var position = geometry.position(i, j)
+        var counts = history.exists(geometry, position)
+        if history.has_numbers and counts:
+            counts = of_signal[unsafe_offset=position] == of_signal[unsafe_offset=i]
+        if counts:
+            var sample = history.sample(x, geometry, channel, position).cast[ACC]()
+            sum = multiply_add(sample, weights[unsafe_offset=j].cast[ACC](), sum)
+    return sum

@@ -1,0 +1,234 @@
+"""How source, weights and result of a layer's sum lie to one another on GPUs, for both directions at once.
+
+Forward, y from x, and transposed, x from y, are the same sum over channels of a source and taps:
+
+    result[n, row, m * phases + phase] = sum_{c, t} source[n, c, m * step + position + t * shift] * w(row, c, j(t)),
+
+row and c of one group. Forward there is one phase, with all taps. Transposed there are `stride` phases: result p meets
+the taps j for which stride divides p + pad_left - j*dilation, every `stride / gcd(stride, dilation)`-th, and no
+inserted zero is multiplied.
+"""
+
+from std.math import ceildiv, gcd
+
+from .accumulate import accum_dtype, multiply_add
+from .layer_geometry import LayerGeometry
+
+
+@fieldwise_init
+struct PhaseTaps(TrivialRegisterPassable):
+    """The taps of a phase and the samples that they meet."""
+
+    var taps: Int
+    """How many."""
+    var first: Int
+    """Which tap of the filter is the first; they ascend."""
+    var every: Int
+    """From one to the next in the filter."""
+    var position: Int
+    """The source sample that the first meets at the first result; may lie outside."""
+    var shift: Int
+    """From the sample of one to that of the next."""
+
+    @always_inline
+    def tap(self, t: Int) -> Int:
+        """Finds a tap in its filter.
+
+        Args:
+            t: Which tap of the phase.
+
+        Returns:
+            Index into the filter.
+        """
+        return self.first + t * self.every
+
+
+@fieldwise_init
+struct LayerWalk[transposed: Bool](TrivialRegisterPassable):
+    """A layer's sum in the words of this file.
+
+    Parameters:
+        transposed: False: the result is y. True: the result is x.
+    """
+
+    var geometry: LayerGeometry
+    """Sizes and shifts of the layer."""
+
+    @always_inline
+    def source_channels(self) -> Int:
+        """Counts the channels that a result is summed over.
+
+        Returns:
+            Those of a group.
+        """
+        comptime if Self.transposed:
+            return self.geometry.group_out()
+        return self.geometry.group_in()
+
+    @always_inline
+    def rows(self) -> Int:
+        """Counts the result channels that share a source.
+
+        Returns:
+            Those of a group.
+        """
+        comptime if Self.transposed:
+            return self.geometry.group_in()
+        return self.geometry.group_out()
+
+    @always_inline
+    def source_length(self) -> Int:
+        """Measures a source channel.
+
+        Returns:
+            Its samples.
+        """
+        comptime if Self.transposed:
+            return self.geometry.outputs
+        return self.geometry.length
+
+    @always_inline
+    def result_length(self) -> Int:
+        """Measures a result channel.
+
+        Returns:
+            Its samples.
+        """
+        comptime if Self.transposed:
+            return self.geometry.length
+        return self.geometry.outputs
+
+    @always_inline
+    def phases(self) -> Int:
+        """Counts the phases of a result.
+
+        Returns:
+            At least 1.
+        """
+        comptime if Self.transposed:
+            return self.geometry.stride
+        return 1
+
+    @always_inline
+    def step(self) -> Int:
+        """Measures how far the window moves from one result of a phase to the next.
+
+        Returns:
+            Samples of the source.
+        """
+        comptime if Self.transposed:
+            return 1
+        return self.geometry.stride
+
+    @always_inline
+    def results(self, phase: Int) -> Int:
+        """Counts the results of a phase.
+
+        Args:
+            phase: Which phase; the first has the most.
+
+        Returns:
+            How many; may be 0.
+        """
+        return ceildiv(max(0, self.result_length() - phase), self.phases())
+
+    @always_inline
+    def phase_taps(self, phase: Int) -> PhaseTaps:
+        """Finds the taps of a phase.
+
+        Args:
+            phase: Which phase.
+
+        Returns:
+            The taps; there may be none.
+        """
+        comptime if Self.transposed:
+            var stride = self.geometry.stride
+            var dilation = self.geometry.dilation
+            var reach = phase + self.geometry.pad_left
+            var first = 0
+            while first < self.geometry.taps and (reach - first * dilation) % stride != 0:
+                first += 1
+            var every = stride // gcd(stride, dilation)
+            return PhaseTaps(
+                taps=ceildiv(self.geometry.taps - first, every),
+                first=first,
+                every=every,
+                position=(reach - first * dilation) // stride,
+                shift=-(every * dilation // stride),
+            )
+        return PhaseTaps(self.geometry.taps, 0, 1, -self.geometry.pad_left, self.geometry.dilation)
+
+    @always_inline
+    def row_weights(self) -> Int:
+        """Measures how far the weights of neighbouring rows lie apart.
+
+        Returns:
+            Elements of w.
+        """
+        comptime if Self.transposed:
+            return self.geometry.taps
+        return self.geometry.group_in() * self.geometry.taps
+
+    @always_inline
+    def channel_weights(self) -> Int:
+        """Measures how far the weights of neighbouring source channels lie apart.
+
+        Returns:
+            Elements of w.
+        """
+        comptime if Self.transposed:
+            return self.geometry.group_in() * self.geometry.taps
+        return self.geometry.taps
+
+    @always_inline
+    def group_weights(self, group: Int) -> Int:
+        """Finds the weights of a group.
+
+        Args:
+            group: Which group.
+
+        Returns:
+            Index into w.
+        """
+        return self.geometry.weight_offset(group * self.geometry.group_out(), 0, 0)
+
+
+@always_inline
+def sum_existing[
+    dtype: DType, transposed: Bool
+](
+    source: Pointer[Scalar[dtype], MutAnyOrigin],
+    weights: Pointer[Scalar[dtype], MutAnyOrigin],
+    walk: LayerWalk[transposed],
+    taps: PhaseTaps,
+    m: Int,
+) -> Scalar[accum_dtype[dtype]()]:
+    """Does one sum term by term, without those whose sample lies outside the source.
+
+    Tiles have zeros there, and an infinite weight times zero is NaN: such sums are done again by this function.
+
+    Parameters:
+        dtype: Element type.
+        transposed: As for `LayerWalk`.
+
+    Args:
+        source: The source channels of the group.
+        weights: The weights of the row.
+        walk: How they lie to one another.
+        taps: The taps of the phase.
+        m: Which result of the phase.
+
+    Returns:
+        The sum.
+    """
+    comptime ACC = accum_dtype[dtype]()
+    var sum = Scalar[ACC](0)
+    for c in range(walk.source_channels()):
+        for t in range(taps.taps):
+            var at = m * walk.step() + taps.position + t * taps.shift
+            if 0 <= at and at < walk.source_length():
+                var sample = source[unsafe_offset=c * walk.source_length() + at]
+                var weight = weights[unsafe_offset=c * walk.channel_weights() + taps.tap(t)]
+                sum = multiply_add(sample.cast[ACC](), weight.cast[ACC](), sum)
+    return sum
