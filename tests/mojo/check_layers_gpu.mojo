@@ -488,7 +488,7 @@ def check_type[dtype: DType](ctx: DeviceContext, draws: Int, is_brief: Bool) rai
     check[dtype, DEPTHWISE](ctx, layer(1, 2, 1, 1, 300, 1, 1, 5000, 150, 149), 2, True)
     if not is_brief:  # enough blocks for the largest tile
         check_dense[dtype](ctx, layer(20, 1, 3, 130, 3, 1, 1, 2001, 1, 1), 3, False)
-        check_dense[dtype](ctx, layer(3, 2, 70, 65, 5, 2, 3, 12001, 6, 6), 0, False)
+        check_dense[dtype](ctx, layer(3, 4, 9, 65, 5, 2, 3, 6001, 6, 6), 0, False)
         check_dense[dtype](ctx, layer(4, 1, 40, 50, 3, 1, 1, 2501, 1, 1), 3, True)
         check_dense[dtype](ctx, layer(4, 1, 20, 30, 3, 1, 2, 2501, 1, 3), 2, False)
         check[dtype, TRANSPOSED](ctx, layer(4, 1, 130, 9, 16, 8, 1, 8000, 4, 4), 1, False)
