@@ -176,8 +176,8 @@ def test_layer_kernels_for_gpus_compile_without_one(tmp_path):
         return [kernel for kernel in kernels if re.search(rf"entry \w*_{algorithm}_gpu", kernel)]
 
     products = of("conv_mma")
-    assert len(products) == 2 * 2 * 3  # of two types, forward and transposed, with three tiles
+    assert len(products) == 2 * 2 * 4  # of two types, forward and transposed, with four tiles
     assert all("mma.sync" in kernel and "ldmatrix" in kernel for kernel in products)
-    assert len(of("conv")) == 2 * (4 + 3)  # float64 has three tiles
+    assert len(of("conv")) == 2 * (5 + 4)  # float32 has five tiles, float64 four
     assert all("ld.shared.v" in kernel for kernel in of("conv"))
     assert len(of("depthwise")) == 6 * 3  # an output a thread, short tiles, long tiles

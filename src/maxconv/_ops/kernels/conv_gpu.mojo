@@ -10,11 +10,12 @@ Algorithm:  weights (rows, C/G*K) times the matrix that im2col would make of the
             activation is in the program once.
 Cost:       2*N*O*L_out*C/G*K flop; each tile reads its weights, and its samples up to K times, from the L2 cache.
 Layout:     x (N, C, L), w (O, C/G, K), y (N, O, L_out), contiguous, aligned to their own element only.
-Tile:       row_tile result channels by column_tile results; two chunks of both operands in shared memory, 34 KB at
-            most.
+Tile:       row_tile result channels by column_tile results; two chunks of both operands in shared memory, for each
+            split, 36 KB at most.
 Accuracy:   sums in accumulate.accum_dtype on EVERY path of this file; each result adds its terms one by one, channel
-            by channel, taps in ascending order, then the bias: the bits of conv_cpu.mojo. A sum that comes out as NaN
-            at an edge is done again without the zeros that stand outside the source.
+            by channel, taps in ascending order, then the bias: the bits of conv_cpu.mojo; in small tiles it is the
+            sum of SPLITS such sums, over chunks in turn. A sum that comes out as NaN at an edge is done again without
+            the zeros that stand outside the source.
 Gate:       any sizes >= 1, batch and outputs may be 0; strides below 2^22. Half precision goes to conv_mma_gpu.mojo.
 Tuning:     the tiles in `conv_gpu`; from counts of registers and shared reads, not yet measured.
 Source:     register and shared-memory tiles of a matrix product as in Volkov and Demmel, Benchmarking GPUs to Tune
@@ -45,6 +46,13 @@ comptime VECTOR_BYTES = 16
 
 comptime ENOUGH_BLOCKS = 264
 """Blocks from which a larger tile pays: two for each of an H200's 132 multiprocessors."""
+
+comptime FEW_BLOCKS = 132
+"""Blocks below which multiprocessors stay idle: the tile is then small, and its terms are split."""
+
+comptime SPLITS = 4
+"""Parts of a block that share the terms of a small tile: the chain of chunks, each a wait for memory, is as much
+shorter."""
 
 
 @fieldwise_init
@@ -118,19 +126,22 @@ def conv_gpu[
     comptime MEDIUM = Tile(32, 64, 4, 4) if IS_WIDE else Tile(64, 64, 8, 4)
     comptime FEW_ROWS = Tile(32, 64, 4, 4) if IS_WIDE else Tile(32, 128, 4, 8)
     comptime VERY_FEW_ROWS = Tile(8, 128, 4, 2) if IS_WIDE else Tile(8, 256, 4, 4)
+    comptime SMALL = Tile(16, 32, 4, 2) if IS_WIDE else Tile(32, 32, 4, 4)
     var walk = LayerWalk[transposed](geometry)
     if walk.rows() <= VERY_FEW_ROWS.rows:
-        launch[VERY_FEW_ROWS](result, source, w, epilogue, walk, ctx)
+        launch[VERY_FEW_ROWS, 1](result, source, w, epilogue, walk, ctx)
+    elif MEDIUM.blocks(walk) < FEW_BLOCKS:
+        launch[SMALL, SPLITS // 2 if IS_WIDE else SPLITS](result, source, w, epilogue, walk, ctx)
     elif walk.rows() <= FEW_ROWS.rows:
-        launch[FEW_ROWS](result, source, w, epilogue, walk, ctx)
+        launch[FEW_ROWS, 1](result, source, w, epilogue, walk, ctx)
     elif walk.rows() > MEDIUM.rows and LARGE.blocks(walk) >= ENOUGH_BLOCKS:
-        launch[LARGE](result, source, w, epilogue, walk, ctx)
+        launch[LARGE, 1](result, source, w, epilogue, walk, ctx)
     else:
-        launch[MEDIUM](result, source, w, epilogue, walk, ctx)
+        launch[MEDIUM, 1](result, source, w, epilogue, walk, ctx)
 
 
 def launch[
-    dtype: DType, transposed: Bool, //, tile: Tile
+    dtype: DType, transposed: Bool, //, tile: Tile, splits: Int
 ](
     result: Pointer[Scalar[dtype], MutAnyOrigin],
     source: Pointer[Scalar[dtype], MutAnyOrigin],
@@ -145,6 +156,7 @@ def launch[
         dtype: Element type of all arrays.
         transposed: As for `conv_gpu`.
         tile: What a block computes.
+        splits: Parts of the block, each of which sums some of the terms.
 
     Args:
         result: As for `conv_gpu`.
@@ -160,9 +172,9 @@ def launch[
     var blocks = tile.blocks(walk)
     if blocks == 0:
         return  # a grid of no blocks is an error
-    comptime kernel = compute_tile[dtype, transposed, tile]
+    comptime kernel = compute_tile[dtype, transposed, tile, splits]
     ctx.enqueue_function[kernel](
-        result, source, w, epilogue, walk.geometry, grid_dim=blocks, block_dim=comptime (tile.threads())
+        result, source, w, epilogue, walk.geometry, grid_dim=blocks, block_dim=comptime (tile.threads() * splits)
     )
 
 
@@ -250,7 +262,7 @@ struct Cursor(TrivialRegisterPassable):
 
 
 def compute_tile[
-    dtype: DType, transposed: Bool, tile: Tile
+    dtype: DType, transposed: Bool, tile: Tile, splits: Int
 ](
     result: Pointer[Scalar[dtype], MutAnyOrigin],
     source: Pointer[Scalar[dtype], MutAnyOrigin],
@@ -264,6 +276,7 @@ def compute_tile[
         dtype: Element type of all arrays.
         transposed: As for `conv_gpu`.
         tile: What a block computes.
+        splits: As for `launch`.
 
     Args:
         result: As for `conv_gpu`.
@@ -291,7 +304,7 @@ def compute_tile[
     comptime assert THREADS % WARP == 0 and DEPTH % WARPS == 0 and tile.rows * DEPTH % THREADS == 0
     comptime assert PIECE * tile.columns <= 2 * CHUNK
     var shared = unsafe_stack_allocation[
-        2 * CHUNK, Scalar[ACC], address_space=AddressSpace.SHARED, alignment=VECTOR_BYTES
+        splits * 2 * CHUNK, Scalar[ACC], address_space=AddressSpace.SHARED, alignment=VECTOR_BYTES
     ]()
 
     var walk = LayerWalk[transposed](geometry)
@@ -300,7 +313,9 @@ def compute_tile[
     if columns_left <= 0:
         return
     var taps = walk.phase_taps(place.phase)
-    var thread = Int32(thread_idx.x)
+    # Chunks go round the parts of the block; each has its own shared memory.
+    var part = Int32(thread_idx.x) // Int32(THREADS)
+    var thread = Int32(thread_idx.x) % Int32(THREADS)
     var lane = thread % WARP
     var warp = thread // WARP
     var terms = Int32(walk.source_channels() * taps.taps)
@@ -310,17 +325,19 @@ def compute_tile[
     )
     var group_weights = w.unsafe_offset(walk.group_weights(place.group))
 
+    var own = shared.unsafe_offset(part * Int32(2 * CHUNK))
+
     # A thread loads the weights of one term for some rows, and whole warps the samples of one term.
     comptime WEIGHT_ROWS = THREADS // DEPTH
     var weight_row = thread // DEPTH
     var rows_left = Int32(min(walk.rows() - place.first_row, tile.rows)) - weight_row
     var row_weights = group_weights.unsafe_offset((place.first_row + Int(weight_row)) * walk.row_weights())
-    var weight_term = thread % DEPTH
+    var weight_term = part * DEPTH + thread % DEPTH
     var weight_cursor = Cursor.at(weight_term, tap_count)
-    var sample_term = warp
+    var sample_term = part * DEPTH + warp
     var sample_cursor = Cursor.at(sample_term, tap_count)
     var warp_step = Cursor.at(Int32(WARPS), tap_count)
-    var chunk_step = Cursor.at(DEPTH, tap_count)
+    var chunk_step = Cursor.at(Int32(splits * DEPTH), tap_count)
     var first_sample = place.first_column * walk.step() + taps.position
     var last_column = Int32(min(columns_left, tile.columns) - 1)
 
@@ -337,7 +354,7 @@ def compute_tile[
             next_weights[i] = 0
             if Int32(i * WEIGHT_ROWS) < weights_end:
                 next_weights[i] = weights[unsafe_offset=i * WEIGHT_ROWS * walk.row_weights()]
-        weight_term += DEPTH
+        weight_term += Int32(splits * DEPTH)
         weight_cursor.advance(chunk_step, tap_count)
         var row_cursor = sample_cursor
         comptime for row in range(LOADED_ROWS):
@@ -354,12 +371,12 @@ def compute_tile[
                 if begin <= at and at < end:
                     next_samples[row * LOADED_COLUMNS + column] = here[unsafe_offset=at]
             row_cursor.advance(warp_step, tap_count)
-        sample_term += DEPTH
+        sample_term += Int32(splits * DEPTH)
         sample_cursor.advance(chunk_step, tap_count)
 
     @always_inline
     def store_chunk(buffer: Int32) {mut}:
-        var weights = shared.unsafe_offset(buffer * Int32(CHUNK))
+        var weights = own.unsafe_offset(buffer * Int32(CHUNK))
         var samples = weights.unsafe_offset(DEPTH * WEIGHTS_PITCH)
         comptime for i in range(LOADED_WEIGHTS):
             var at = thread % DEPTH * Int32(WEIGHTS_PITCH) + weight_row + Int32(i * WEIGHT_ROWS)
@@ -374,7 +391,7 @@ def compute_tile[
     var column_place = thread % Int32(THREAD_COLUMNS) * Int32(VECTOR)
     comptime COLUMN_PART = THREAD_COLUMNS * VECTOR
     var sums = Array[SIMD[ACC, VECTOR], tile.thread_rows * COLUMN_VECTORS](fill=0)
-    var chunks = ceildiv(terms, Int32(DEPTH))
+    var chunks = ceildiv(terms, Int32(splits * DEPTH))  # of a part; terms that do not exist are zeros
     if chunks > 0:
         load_chunk()
         store_chunk(0)
@@ -382,7 +399,7 @@ def compute_tile[
     for chunk in range(chunks):
         if chunk + 1 < chunks:
             load_chunk()
-        var weights = shared.unsafe_offset(chunk % 2 * Int32(CHUNK))
+        var weights = own.unsafe_offset(chunk % 2 * Int32(CHUNK))
         var samples = weights.unsafe_offset(DEPTH * WEIGHTS_PITCH)
         comptime for term in range(DEPTH):
             var columns = Array[SIMD[ACC, VECTOR], COLUMN_VECTORS](fill=0)
@@ -403,16 +420,19 @@ def compute_tile[
         barrier()
 
     for piece in range(ROW_VECTORS):
-        comptime for u in range(ROW_VECTORS):
-            if piece == u:
-                comptime for r in range(VECTOR):
-                    comptime for v in range(COLUMN_VECTORS):
-                        shared.unsafe_store[alignment=VECTOR_BYTES](
-                            (row_place + Int32(r)) * Int32(tile.columns) + Int32(v * COLUMN_PART) + column_place,
-                            sums[(u * VECTOR + r) * COLUMN_VECTORS + v],
-                        )
-        barrier()
-        finish_rows[PIECE, tile.columns, THREADS](
+        for turn in range(splits):  # the parts add their sums one after another
+            comptime for u in range(ROW_VECTORS):
+                if piece == u and Int(part) == turn:
+                    comptime for r in range(VECTOR):
+                        comptime for v in range(COLUMN_VECTORS):
+                            var at = (row_place + Int32(r)) * Int32(tile.columns)
+                            at += Int32(v * COLUMN_PART) + column_place
+                            var values = sums[(u * VECTOR + r) * COLUMN_VECTORS + v]
+                            if turn > 0:
+                                values += shared.unsafe_load[width=VECTOR, alignment=VECTOR_BYTES](at)
+                            shared.unsafe_store[alignment=VECTOR_BYTES](at, values)
+            barrier()
+        finish_rows[PIECE, tile.columns, THREADS * splits](
             result, channels, group_weights, shared, epilogue, walk, taps, place, place.first_row + piece * PIECE
         )
         barrier()

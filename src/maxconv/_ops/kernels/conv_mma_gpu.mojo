@@ -27,7 +27,7 @@ from ..shared.accumulate import accum_dtype
 from ..shared.epilogue import Epilogue
 from ..shared.layer_geometry import LayerGeometry
 from ..shared.layer_walk import LayerWalk
-from .conv_gpu import ENOUGH_BLOCKS, VECTOR_BYTES, WARP, Cursor, Place, Tile, finish_rows
+from .conv_gpu import ENOUGH_BLOCKS, FEW_BLOCKS, VECTOR_BYTES, WARP, Cursor, Place, Tile, finish_rows
 
 comptime DEPTH = 32
 """Terms of a chunk: two steps of the tensor cores."""
@@ -72,12 +72,15 @@ def conv_mma_gpu[
     # A warp takes `thread_rows` by `thread_columns` here: 32 threads share what a thread of conv_gpu.mojo has.
     comptime LARGE = Tile(128, 128, 64, 32)
     comptime MEDIUM = Tile(64, 64, 32, 32)
+    comptime SMALL = Tile(32, 32, 16, 16)
     comptime FEW_ROWS = Tile(16, 128, 16, 32)
     var walk = LayerWalk[transposed](geometry)
     if walk.rows() <= FEW_ROWS.rows:
         launch[FEW_ROWS](result, source, w, epilogue, walk, ctx)
     elif walk.rows() > MEDIUM.rows and LARGE.blocks(walk) >= ENOUGH_BLOCKS:
         launch[LARGE](result, source, w, epilogue, walk, ctx)
+    elif MEDIUM.blocks(walk) < FEW_BLOCKS:
+        launch[SMALL](result, source, w, epilogue, walk, ctx)
     else:
         launch[MEDIUM](result, source, w, epilogue, walk, ctx)
 
