@@ -57,6 +57,7 @@ LAYER_INPUTS = {
     "rows": ("float32", (5, "r")),
     "row_w": ("float32", (10, 1, "q")),
     "token": ("bfloat16", (6, "t")),
+    "before": ("bfloat16", (6, 3)),
     "static_x": ("float32", (2, 7, 50)),
     "static_w": ("float32", (4, 7, 9)),
     "static_y": ("float32", (4, 6)),
@@ -69,7 +70,10 @@ def apply_layers(library: Any, **arrays: Any) -> dict[str, Any]:
     causal, causal_state = library.causal_conv1d(
         x, causal_w, activation="silu", initial_state=state, return_final_state=True
     )
-    token, token_state = library.causal_conv1d(arrays["token"], causal_w, return_final_state=True)
+    first, first_state = library.causal_conv1d(arrays["token"], causal_w, return_final_state=True)
+    token, token_state = library.causal_conv1d(
+        arrays["token"], causal_w, initial_state=arrays["before"], return_final_state=True
+    )
     return {
         "conv": library.conv1d(x, w, b, 3, (4, 1), 2, 2),
         "symbolic": library.conv1d(arrays["symbolic_x"], arrays["symbolic_w"], None, 1, "same", 3, 2),
@@ -80,6 +84,8 @@ def apply_layers(library: Any, **arrays: Any) -> dict[str, Any]:
         "causal": causal,
         "causal_state": causal_state,
         "packed": library.causal_conv1d(x, causal_w, activation="gelu", seq_idx=arrays["seq_idx"]),
+        "first": first,
+        "first_state": first_state,
         "token": token,
         "token_state": token_state,
     }
