@@ -57,9 +57,9 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Load the doors that need a framework when they are first named."""
-    if name == "graph":
+    if name in {"dask", "graph"}:
         from importlib import import_module
 
-        return import_module(".graph", __name__)
+        return import_module(f".{name}", __name__)
     message = f"module {__name__!r} has no attribute {name!r}"
     raise AttributeError(message)
