@@ -47,7 +47,7 @@ class Block(NamedTuple):
 def cut(problem: _problem.Problem, chunks: tuple[int, ...]) -> Iterator[Block]:
     """Cut a problem at the chunks of its signal."""
     begin = 0
-    for end in (*(end for end in _joined(chunks, problem.taps - 1) if end < problem.outputs), problem.outputs):
+    for end in (*(end for end in _cuts(chunks, problem.taps - 1) if end < problem.outputs), problem.outputs):
         yield _block(problem, begin, end)
         begin = end
 
@@ -76,7 +76,7 @@ def cut_resampled(
     """Cut a resampling at the chunks of its signal; `mode` is one of `multirate.EXTENSIONS`."""
     up, down = rates
     step = down // math.gcd(up, down)  # a block must begin where the grids of samples and of outputs meet
-    ends = (-(-end * up // down) for end in _joined(chunks, -(-(taps - 1) // up)))
+    ends = (-(-end * up // down) for end in _cuts(chunks, -(-(taps - 1) // up)))
     begin = 0
     for end in (*sorted({end for end in ends if 0 < end < outputs}), outputs):
         first, last = (begin * down - taps + 1) // up, (end - 1) * down // up + 1
@@ -98,15 +98,12 @@ def cut_resampled(
         begin = end
 
 
-def _joined(chunks: tuple[int, ...], least: int) -> list[int]:
-    """Return where chunks end, after joining those of fewer than `least` samples with their neighbours."""
-    ends = [0]
+def _cuts(chunks: tuple[int, ...], least: int) -> list[int]:
+    """Return where chunks meet, after joining those of fewer than `least` samples with their neighbours."""
+    ends, total = [0], sum(chunks)
     for end in accumulate(chunks):
-        if end - ends[-1] >= max(1, least):
+        if min(end - ends[-1], total - end) >= max(1, least):
             ends.append(end)
-    total = sum(chunks)
-    if ends[-1] < total:
-        ends[-1 if len(ends) > 1 else 1 :] = [total]
     return ends[1:]
 
 
