@@ -38,7 +38,7 @@ def make(path: Path, gigabytes: float) -> int:
     import zarr
 
     samples = max(1, round(gigabytes * 1e9 / 4 / CHUNK)) * CHUNK
-    store = zarr.open(str(path), mode="w", shape=(samples,), chunks=(CHUNK,), dtype="f4")
+    store: Any = zarr.open(str(path), mode="w", shape=(samples,), chunks=(CHUNK,), dtype="f4")
     rng = np.random.default_rng()
     for begin in range(0, samples, CHUNK):
         store[begin : begin + CHUNK] = rng.standard_normal(CHUNK, "f4")
