@@ -117,6 +117,15 @@ def test_borders_stand_at_the_ends_of_the_whole_signal_alone(data, drawn, mode, 
     assert_same(getattr(maxconv.dask, name)(blocks, k, axis, mode, **options), expected)
 
 
+@pytest.mark.parametrize("mode", ["reflect", "mirror", "wrap"])
+@pytest.mark.parametrize("origin", [-2, 2])
+def test_the_first_and_last_block_hold_what_is_reflected(rng, mode, origin):
+    """Where a block is as short as the halo and the taps reach furthest out, it reads one sample more."""
+    x, k = rng.standard_normal(12), rng.standard_normal(5)
+    expected = maxconv.convolve1d(x, k, mode=mode, origin=origin)
+    assert_same(maxconv.convolve1d(da.from_array(x, chunks=4), k, mode=mode, origin=origin), expected)
+
+
 @given(
     drawn=signals(["float32", "float64", "complex64", "int16"]),
     rates=st.tuples(st.integers(1, 6), st.integers(1, 6)),
