@@ -6,6 +6,7 @@
     python benchmarks/run.py gpu        arrays on an NVIDIA GPU: PyTorch, a plain copy and maxconv
     python benchmarks/run.py accuracy   errors of every path beside NumPy's and SciPy's; also writes docs/accuracy.md
     python benchmarks/run.py memory     a new process: peak memory of a long convolution
+    python benchmarks/run.py large      a Zarr array of 2 GB (or `--gigabytes 20`), filtered out of core
     python benchmarks/run.py auto       whether `method="auto"` takes the faster method
     python benchmarks/run.py calibrate  measures what that choice reckons with: src/maxconv/_costs.json
 
@@ -33,6 +34,7 @@ import accuracy
 import auto
 import calibrate
 import gpu
+import large
 import layers
 import memory
 import numpy as np
@@ -130,6 +132,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("suites", nargs="*", default=["cpu", "startup"])
     parser.add_argument("--device", choices=["cpu", "gpu"], default="cpu")
+    parser.add_argument("--gigabytes", type=float, default=large.DEFAULT_GIGABYTES, help="size of the array of large")
     options = parser.parse_args()
     suites: dict[str, Callable[[], list[dict[str, Any]]]] = {
         "cpu": bench_cpu,
@@ -138,6 +141,7 @@ def main() -> int:
         "gpu": gpu.bench,
         "accuracy": partial(accuracy.bench, options.device),
         "memory": memory.bench,
+        "large": partial(large.bench, options.gigabytes),
         "auto": partial(auto.bench, options.device),
     }
     for name in options.suites:

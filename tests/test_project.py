@@ -41,7 +41,7 @@ def test_the_seed_job_is_a_short_text():
 
 def test_importing_maxconv_loads_nothing_heavy():
     """`import maxconv` and an eager call on the CPU load neither MAX nor any other array library."""
-    heavy = {"max", "torch", "scipy", "dask", "typer", "rich", "soundfile", "ml_dtypes", "filelock"}
+    heavy = {"max", "torch", "scipy", "dask", "zarr", "typer", "rich", "soundfile", "ml_dtypes", "filelock"}
     program = f"import sys, maxconv; maxconv.convolve([1.], [2.]); print(sorted({heavy!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
@@ -61,14 +61,17 @@ LAYERS = {
         "signal",
         "streaming",
     },
-    "signal": {"_composed", "_engine", "_errors", "_methods", "_plan", "_problem"},
-    "ndimage": {"_composed", "_engine", "_errors", "_methods", "_problem"},
-    "multirate": {"_engine", "_errors", "_plan", "_polyphase", "_problem"},
+    "signal": {"_blocks", "_composed", "_engine", "_errors", "_methods", "_plan", "_problem"},
+    "ndimage": {"_blocks", "_composed", "_engine", "_errors", "_methods", "_problem"},
+    "multirate": {"_blocks", "_engine", "_errors", "_plan", "_polyphase", "_problem"},
     "neural": {"_engine", "_errors", "_layer", "_plan", "_problem"},
     "streaming": {"_composed", "_engine", "_errors", "_methods", "_problem"},
     "graph": {"_errors", "_layer", "_problem"},
     "nn": {"_errors", "_layer", "graph"},
-    "cli": {"_engine", "_errors", "_filtering", "_recording"},
+    "dask": {"multirate", "ndimage", "signal"},
+    "_blocks": {"_composed", "_methods", "_problem"},
+    "cli": {"_engine", "_errors", "_filtering", "_recording", "_zarr"},
+    "_zarr": {"_errors", "_filtering", "_recording", "signal"},
     "_filtering": {"_engine", "_errors", "_plan", "_problem", "_recording", "maxconv"},
     "_recording": {"_errors"},
     "_p15": {"kernels_path"},
@@ -122,7 +125,7 @@ def test_public_names_are_sorted_and_documented():
     for name in maxconv.__all__:
         assert getattr(maxconv, name).__doc__, name
     public = {name for name in vars(maxconv) if not name.startswith("_")}
-    doors = {"multirate", "ndimage", "neural", "signal", "streaming", "cli"}
+    doors = {"dask", "multirate", "ndimage", "neural", "signal", "streaming", "cli"}
     assert public - {"annotations", "Any", "TYPE_CHECKING"} - doors == set(maxconv.__all__)
     with pytest.raises(AttributeError, match="has no attribute 'conv2d'"):
         _ = maxconv.conv2d

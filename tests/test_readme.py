@@ -1,4 +1,4 @@
-"""The README's commands print what it shows; its Python blocks run as doctests (see pyproject.toml)."""
+"""The README's commands print what it shows; Python blocks, docs/large.md's too, are doctests (see pyproject.toml)."""
 
 from __future__ import annotations
 
@@ -60,7 +60,8 @@ def test_pixi_has_the_same_tasks(task):
 
 
 def test_links_lead_somewhere():
-    """Relative links of the README and CONTRIBUTING name files that exist."""
-    for document in ("README.md", "CONTRIBUTING.md"):
-        for target in re.findall(r"\]\((?!http)([^)#]+)\)", (ROOT / document).read_text()):
-            assert (ROOT / target).exists(), f"{document}: {target}"
+    """Relative links of the README, CONTRIBUTING and docs/large.md name files that exist."""
+    for document in ("README.md", "CONTRIBUTING.md", "docs/large.md"):
+        path = ROOT / document
+        for target in re.findall(r"\]\((?!http)([^)#]+)\)", path.read_text()):
+            assert (path.parent / target).exists(), f"{document}: {target}"

@@ -132,8 +132,8 @@ def filter_file(
     with closing(open_recording(source)) as reader:
         check_output(out, inputs, force=force)
         layout = reader.layout
-        known_rate = _agree_on_rate(layout.rate, rate, "IN")
-        taps, tap_warnings = _find_taps(choice, layout, known_rate)
+        known_rate = agree_on_rate(layout.rate, rate, "IN")
+        taps, tap_warnings = find_taps(choice, layout, known_rate)
         mode = mode or ("full" if choice.kind == "impulse-response" else "same")
         samples = output_length(layout.samples, len(taps), mode)
         if samples < 1:
@@ -165,7 +165,7 @@ def _settle_device(device: str | None, layout: Layout, count: int, taps: int) ->
 # ---- taps
 
 
-def _find_taps(choice: Choice, layout: Layout, rate: float | None) -> tuple[npt.NDArray[Any], tuple[str, ...]]:
+def find_taps(choice: Choice, layout: Layout, rate: float | None) -> tuple[npt.NDArray[Any], tuple[str, ...]]:
     """Return the taps, shape (K, 1) or (K, channels), in the dtype of `layout`; and warnings about them."""
     warnings: tuple[str, ...] = ()
     if choice.file is None:
@@ -301,7 +301,8 @@ def _odd_at_least(count: float) -> int:
     return math.ceil(count) | 1
 
 
-def _agree_on_rate(found: float | None, given: float | None, argument: str) -> float | None:
+def agree_on_rate(found: float | None, given: float | None, argument: str) -> float | None:
+    """Return the rate that a recording has or a caller gave; refuse two that differ."""
     if found is not None and given is not None and found != given:
         msg = f"--rate: got {given:.12g} Hz, but {argument} says {found:.12g} Hz; leave --rate out"
         raise ArgumentError(msg)

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 METHODS = ("auto", "direct", "fft")
 
+CHOSEN_FFT = "chosen fft"
+"""FFTs that "auto" chose for a whole signal before it was cut: unlike those that were asked for, they spread no NaN."""
+
 _FLOAT_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
 
 
@@ -32,7 +35,7 @@ def apply(function: str, problem: Problem, x: Any, k: Any, method: str, device: 
         "cpu", "gpu:<id>", or "auto" for host arrays.
     """
     if device == "auto":
-        device = _cheapest(problem, x.dtype, method)
+        device = cheapest(problem, x.dtype, method)
     if method != "direct":
         if device == "cpu":
             y = _by_fft_here(function, problem, x, k, method)
@@ -88,24 +91,24 @@ def _down_columns(
         return None
     lines = problem._replace(batch=(*ordered.shape[:place], *inner))
     if device == "auto":
-        device = _cheapest(lines, x.dtype, method)
-    if not is_native(device) or not _is_summed(lines, x.dtype, method, device):
+        device = cheapest(lines, x.dtype, method)
+    if not is_native(device) or not is_summed(lines, x.dtype, method, device):
         return None
     y = run_columns(function, problem._replace(batch=ordered.shape[:place]), ordered, k, inner, device)
     back: np.ndarray = y.transpose(np.argsort(order))
     return back
 
 
-def _is_summed(problem: Problem, dtype: np.dtype, method: str, device: str) -> bool:
+def is_summed(problem: Problem, dtype: np.dtype, method: str, device: str) -> bool:
     """Tell whether a method sums directly."""
     if method != "auto" or dtype.kind in "iu" or (device == "cpu" and not _plan.is_worth_a_choice(problem)):
-        return method != "fft"
+        return method not in {"fft", CHOSEN_FFT}
     if device == "cpu":
         return _plan.choose(problem, max(4, dtype.itemsize)).method == "direct"
     return _plan.choose_on_gpu(problem, dtype.itemsize).method == "direct"
 
 
-def _cheapest(problem: Problem, dtype: np.dtype, method: str) -> str:
+def cheapest(problem: Problem, dtype: np.dtype, method: str) -> str:
     """Choose the device for host arrays; MAX is not even loaded for work that no GPU would do faster."""
     if method == "auto" and dtype.kind in "iu":
         method = "direct"
@@ -126,7 +129,7 @@ def _by_fft_here(function: str, problem: Problem, x: np.ndarray, k: np.ndarray, 
         return None
     y: np.ndarray = run_fft(function, problem, x.astype(wide, copy=False), k.astype(wide, copy=False), choice.nfft)
     # A block that holds NaN or Inf is spoilt from its first output on: to look at all outputs took a fifth of the call.
-    if method == "auto" and not math.isfinite(y[..., :: choice.nfft - problem.taps + 1].sum()):
+    if method != "fft" and not math.isfinite(y[..., :: choice.nfft - problem.taps + 1].sum()):
         _mend(function, problem, x, k, y)
     if x.dtype != wide:
         y = (np.rint(y) if x.dtype.kind in "iu" else y).astype(x.dtype)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from ._filtering import Choice, Kind, Summary
     from ._recording import Block, Layout
 
-_EXTRA = ("typer", "rich", "soundfile", "scipy")
+_EXTRAS = {"typer": "cli", "rich": "cli", "soundfile": "cli", "scipy": "cli", "dask": "dask", "zarr": "dask"}
 _FAILED, _MISUSED, _INTERRUPTED, _TERMINATED = 1, 2, 130, 128 + signal.SIGTERM
 
 
@@ -83,8 +83,8 @@ def _explain(error: BaseException) -> tuple[int, str]:
 
     if isinstance(error, KeyboardInterrupt) or type(error).__name__ == "Abort":
         return _INTERRUPTED, "interrupted"
-    if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in _EXTRA:
-        return _FAILED, f"the command line needs {error.name}: pip install 'maxconv[cli]'"
+    if isinstance(error, ModuleNotFoundError) and (extra := _EXTRAS.get((error.name or "").partition(".")[0])):
+        return _FAILED, f"the command line needs {error.name}: pip install 'maxconv[{extra}]'"
     if isinstance(error, MaxconvError):
         return (_MISUSED if isinstance(error, ArgumentError) else _FAILED), str(error)
     describe = getattr(error, "format_message", None)  # Typer's errors about the arguments
@@ -165,7 +165,9 @@ def _add_rows(table: Table, facts: dict[str, Any], depth: int) -> None:
 
 
 def filter_(
-    source: Annotated[Path, typer.Argument(metavar="IN", help="Recording: .wav, .flac, .ogg, ..., .npy or .csv.")],
+    source: Annotated[
+        Path, typer.Argument(metavar="IN", help="Recording: .wav, .flac, .ogg, ..., .npy, .csv or .zarr.")
+    ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="New file; its suffix decides the format.")],
     taps: Annotated[Path | None, typer.Option(metavar="FILE", help="Filter with these: .npy, .txt or .csv.")] = None,
     lowpass: Annotated[float | None, typer.Option(metavar="HZ", help="Keep what is below HZ.")] = None,
@@ -195,6 +197,8 @@ def filter_(
     The columns of a .csv or .npy are its channels; integers become floats.
 
     Integer audio is rounded, and clipped at full scale with a warning.
+
+    A .zarr may be larger than memory; the same command finishes an interrupted run.
     """
     from ._filtering import BLOCK, filter_file
 
@@ -203,9 +207,15 @@ def filter_(
     choice = _choose({**dict(designs), "taps": taps, "impulse-response": impulse_response}, num_taps)
     _check_options(mode, rate, device)
     with _ending_cleanly():
-        summary = filter_file(
-            source, out, choice, mode=mode, rate=rate, device=device, force=force, block=BLOCK, track=_track
-        )
+        if ".zarr" in {source.suffix.lower(), out.suffix.lower()}:
+            from ._zarr import filter_store
+
+            bar = sys.stderr.isatty()
+            summary = filter_store(source, out, choice, mode=mode, rate=rate, device=device, force=force, progress=bar)
+        else:
+            summary = filter_file(
+                source, out, choice, mode=mode, rate=rate, device=device, force=force, block=BLOCK, track=_track
+            )
     for text in _warnings(summary, out):
         typer.echo(f"maxconv: warning: {text}", err=True)
     typer.echo(_sum_up(summary, out, time.perf_counter() - started))

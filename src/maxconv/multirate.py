@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -100,7 +101,8 @@ def upfirdn(
     array([1. , 1.5, 2.5, 3. ])
     """
     taps = _taps("upfirdn", "h", h)
-    operand = _operand("upfirdn", "x", x)
+    operand = arrays.ingest_lazily("upfirdn", "x", x)
+    _problem.check_array("upfirdn", "x", operand.data)
     up, down = _rate("upfirdn", "up", up), _rate("upfirdn", "down", down)
     mode = mode.lower() if isinstance(mode, str) else mode  # as SciPy does
     _problem.check_choice("upfirdn", "mode", mode, tuple(EXTENSIONS))
@@ -108,7 +110,8 @@ def upfirdn(
     axis = _problem.normalized_axis("upfirdn", axis, len(shape))
     place = _place("upfirdn", operand, device)
     part = 0, _polyphase.output_length(shape[axis], len(taps), up, down)
-    y = _resample_axis("upfirdn", operand.data, taps, (up, down), part, axis, (mode, cval), place)
+    run = _resample_blocks if arrays.is_lazy(operand.data) else _resample_axis
+    y = run("upfirdn", operand.data, taps, (up, down), part, axis, (mode, cval), place)
     return y if operand.restore is None else operand.restore(y)
 
 
@@ -264,6 +267,40 @@ def _resample_axis(
             if has_imaginary_taps:
                 y.real -= run(rows.imag, taps.imag, value.imag)
     return np.moveaxis(y.reshape(*moved.shape[:-1], y.shape[-1]), -1, axis)
+
+
+def _resample_blocks(
+    function: str,
+    x: Any,
+    taps: np.ndarray,
+    rates: tuple[int, int],
+    part: tuple[int, int],
+    axis: int,
+    beyond: tuple[str, Any],
+    place: str,
+) -> Any:
+    """Run the kernel over the blocks of an array of Dask, on the device that the whole of it is worth."""
+    from . import _blocks  # loads Dask, as the array's owner did
+
+    dtype = np.result_type(x.dtype, taps, np.float32)
+    _constant(function, beyond[1], dtype)
+    if place == "auto":
+        place = _cheapest((x.size // x.shape[axis], x.shape[axis]), len(taps), rates, part, dtype)
+    compute = partial(_resample_block, function, rates, axis, beyond, place)
+    return _blocks.resample(function, x, taps, rates, part[1], axis, beyond[0], compute)
+
+
+def _resample_block(
+    function: str,
+    rates: tuple[int, int],
+    axis: int,
+    beyond: tuple[str, Any],
+    place: str,
+    part: tuple[int, int],
+    x: np.ndarray,
+    taps: np.ndarray,
+) -> Any:
+    return _resample_axis(function, x, taps, rates, part, axis, beyond, place)
 
 
 def _extension(mode: str, value: float) -> tuple[int, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -163,8 +164,8 @@ def _apply(
     flip: bool,
 ) -> Any:
     _problem.check_choice(function, "mode", mode, _MODE_NAMES)
-    x, place, restore = arrays.ingest(function, "input", signal)
-    k, place_of_k, _ = arrays.ingest(function, "weights", weights)
+    x, place, restore = arrays.ingest_lazily(function, "input", signal)
+    k, place_of_k, _ = arrays.ingest_lazily(function, "weights", weights)
     if place_of_k not in {place, "cpu"}:
         message = f"{function}: input is on {place}, but weights is on {place_of_k}; both must be on one device"
         raise DeviceError(message)
@@ -215,6 +216,9 @@ def _apply_here(
     is_weak: bool,
 ) -> np.ndarray:
     """Filter a host array: types first, then along the axis, then into the output."""
+    if isinstance(output, np.ndarray) and (arrays.is_lazy(x) or arrays.is_lazy(k)):
+        message = f"{function}: output is an array, but input or weights is Dask's; expected None or a dtype"
+        raise ArgumentError(message)
     result = _promoted(function, x.dtype, k.dtype, is_weak)
     dtype = _output_dtype(function, output, x.shape)
     common = result
@@ -240,25 +244,41 @@ def _apply_here(
 
 
 def _filter(
-    function: str, problem: _problem.Problem, x: np.ndarray, k: np.ndarray, axis: int, cval: complex, device: str
+    function: str,
+    problem: _problem.Problem,
+    x: np.ndarray,
+    k: np.ndarray,
+    axis: int,
+    cval: complex,
+    device: str,
+    method: str = "auto",
 ) -> np.ndarray:
     """Filter a host array along an axis counted from the end; x and k are of one type."""
+    if arrays.is_lazy(x) or arrays.is_lazy(k):
+        from . import _blocks  # loads Dask, as the array's owner did
+
+        y: Any = _blocks.filter_lines(function, problem, x, k, axis, partial(_filter, cval=cval), device)
+        return y  # type: ignore[no-any-return]  # an array of Dask, as was asked for
     if x.dtype.kind == "b":
         count = int(bool(cval))
-        return _composed.apply(x, k, problem.flip, lambda a, b: _filter(function, problem, a, b, axis, count, device))
+        return _composed.apply(
+            x, k, problem.flip, lambda a, b: _filter(function, problem, a, b, axis, count, device, method)
+        )
     if x.dtype.kind == "c":
 
         def filter_parts(parts: np.ndarray, taps: np.ndarray) -> np.ndarray:
             if problem.border != "constant" or cval.real == cval.imag:
-                return _filter(function, problem, parts, taps, axis, cval.real, device)
+                return _filter(function, problem, parts, taps, axis, cval.real, device, method)
             values = (cval.real, cval.imag)
             pairs = zip(parts, values, strict=True)
-            return np.stack([_filter(function, problem, part, taps, axis, value, device) for part, value in pairs])
+            return np.stack(
+                [_filter(function, problem, part, taps, axis, value, device, method) for part, value in pairs]
+            )
 
         return _composed.apply(x, k, problem.flip, filter_parts)
     if problem.border == "constant":
         problem = problem._replace(cval=_as_element(cval, x.dtype))
-    return _methods.along_axis(function, problem, x, k, axis, "auto", device)
+    return _methods.along_axis(function, problem, x, k, axis, method, device)
 
 
 def _apply_there(

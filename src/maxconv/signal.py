@@ -116,8 +116,8 @@ def correlate(
 def _apply(function: str, in1: Any, in2: Any, mode: str, method: str, axis: int, device: str | None, flip: bool) -> Any:
     _problem.check_choice(function, "mode", mode, _problem.MODES)
     _problem.check_choice(function, "method", method, _methods.METHODS)
-    x, place, restore = arrays.ingest(function, "in1", in1)
-    k, place_of_k, _ = arrays.ingest(function, "in2", in2)
+    x, place, restore = arrays.ingest_lazily(function, "in1", in1)
+    k, place_of_k, _ = arrays.ingest_lazily(function, "in2", in2)
     if place != place_of_k:
         message = f"{function}: in1 is on {place}, but in2 is on {place_of_k}; both must be on one device"
         raise DeviceError(message)
@@ -129,7 +129,7 @@ def _apply(function: str, in1: Any, in2: Any, mode: str, method: str, axis: int,
             message = f"{function}: device={device!r} was asked for, but in1 and in2 are on {place}"
             raise DeviceError(message)
         y = _apply_there(function, x, k, mode, method, axis, place, flip)
-    elif len(x.shape) == len(k.shape) == 1:
+    elif len(x.shape) == len(k.shape) == 1 and isinstance(x, np.ndarray) and isinstance(k, np.ndarray):
         _problem.normalized_axis(function, axis, 1)
         y = _apply_here(function, x, k, mode, method, wanted, flip)
     else:
@@ -250,6 +250,11 @@ def _apply_along_axis(
     last_x = np.moveaxis(x, axis, -1)
     last_k = np.moveaxis(k, axis, -1) if k.ndim == x.ndim else k
     _problem.batch_shape(function, last_x.shape, last_k.shape)
+    if arrays.is_lazy(x) or arrays.is_lazy(k):
+        from . import _blocks  # loads Dask, as the array's owner did
+
+        common = _common_dtype(function, x.dtype, k.dtype)
+        return _blocks.convolve(function, x, k, common, mode, method, axis, device, flip)
     taps = last_k.shape[-1]
     if last_k.size == taps and not (flip and taps > x.shape[axis]):  # else they change places
         common = _common_dtype(function, x.dtype, k.dtype)

@@ -43,6 +43,31 @@ def ingest(function: str, argument: str, value: object) -> Operand:
         raise ShapeError(message) from None
 
 
+def ingest_lazily(function: str, argument: str, value: object) -> Operand:
+    """Take an array as `ingest` does, but leave one of Dask as it is: blocks to come, in host memory."""
+    if type(value) is not np.ndarray and is_lazy(value):
+        return Operand(_checked_blocks(function, argument, value), "cpu", None)
+    return ingest(function, argument, value)
+
+
+def is_lazy(value: object) -> bool:
+    """Tell whether a value is an array of Dask; where Dask was never imported nothing is."""
+    dask = sys.modules.get("dask.array")
+    return dask is not None and isinstance(value, dask.Array)
+
+
+def _checked_blocks(function: str, argument: str, value: Any) -> Any:
+    """Refuse an array of Dask that no plan can be made for."""
+    if not isinstance(value._meta, np.ndarray):  # noqa: SLF001  # Dask's only word on what its blocks are
+        kind = type(value._meta)  # noqa: SLF001
+        message = f"{function}: {argument} has blocks of type {kind.__module__}.{kind.__qualname__}; expected NumPy's"
+        raise ArgumentError(message)
+    if any(length != length for length in value.shape):  # noqa: PLR0124  # NaN
+        message = f"{function}: {argument} has chunks of unknown length; call its compute_chunk_sizes() first"
+        raise ShapeError(message)
+    return value
+
+
 def _ingest_dlpack(function: str, argument: str, value: Any) -> Operand:  # any library's array
     kind, index = value.__dlpack_device__()
     restore = _restorer(value)

@@ -1,0 +1,304 @@
+"""Signals in blocks: graphs of Dask whose every block reads its own samples and the halo that its outputs need.
+
+    cut         outputs begin..end need the samples begin - pad_left .. end - pad_left + K - 1, wherever chunks end
+    ends        what stands beyond the signal is the engine's business, asked of the first and the last block alone
+    short       chunks of fewer than K - 1 samples are joined with their neighbours, or a sample would be read K times
+
+Nothing is padded, nothing scheduled. Only halos travel between workers, and the taps go to each worker once: they are
+one task of the graph. A direct sum has the same bits wherever a signal is cut (CONTRIBUTING, "One order of addition").
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from bisect import bisect_right
+from functools import partial
+from itertools import accumulate, product
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import dask.array as da
+import numpy as np
+from dask.base import tokenize
+from dask.highlevelgraph import HighLevelGraph
+
+from . import _composed, _methods, _problem
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    Compute = Callable[[Any, np.ndarray, np.ndarray], np.ndarray]
+
+
+class Block(NamedTuple):
+    """Some outputs, one behind another, and what they are made of."""
+
+    outputs: int
+    """How many."""
+    spans: tuple[tuple[int, int], ...]
+    """The samples to read, begin and end of each stretch."""
+    task: Any
+    """What to compute of them: a `Problem`, or the part (start, outputs) of a resampled signal."""
+
+
+# ---- what a block reads
+
+
+def cut(problem: _problem.Problem, chunks: tuple[int, ...]) -> Iterator[Block]:
+    """Cut a problem at the chunks of its signal."""
+    begin = 0
+    for end in (*(end for end in _cuts(chunks, problem.taps - 1) if end < problem.outputs), problem.outputs):
+        yield _block(problem, begin, end)
+        begin = end
+
+
+def _block(problem: _problem.Problem, begin: int, end: int) -> Block:
+    samples = problem.samples
+    first, last = begin - problem.pad_left, end - problem.pad_left + problem.taps - 1
+    part = problem._replace(outputs=end - begin, pad_left=-first)
+    reaches_out = first < 0 or last > samples
+    if problem.border == "wrap" and reaches_out:
+        if last - first > samples:
+            return Block(end - begin, ((0, samples),), part)
+        spans = ((first + samples, samples), (0, last)) if first < 0 else ((first, samples), (0, last - samples))
+        return Block(end - begin, spans, part._replace(samples=last - first, pad_left=0, border="omit"))
+    low, high = max(0, first), min(samples, last)
+    if problem.border in {"reflect", "mirror"}:  # as many samples as stand beyond the end, and the one they turn about
+        high = max(high, min(samples, 1 - first))
+        low = min(low, max(0, 2 * samples - last - 1))
+    border = problem.border if reaches_out else "omit"
+    return Block(end - begin, ((low, high),), part._replace(samples=high - low, pad_left=low - first, border=border))
+
+
+def cut_resampled(
+    samples: int, taps: int, rates: tuple[int, int], outputs: int, chunks: tuple[int, ...], mode: str
+) -> Iterator[Block]:
+    """Cut a resampling at the chunks of its signal; `mode` is one of `multirate.EXTENSIONS`."""
+    up, down = rates
+    step = down // math.gcd(up, down)  # a block must begin where the grids of samples and of outputs meet
+    ends = (-(-end * up // down) for end in _cuts(chunks, -(-(taps - 1) // up)))
+    begin = 0
+    for end in (*sorted({end for end in ends if 0 < end < outputs}), outputs):
+        first, last = (begin * down - taps + 1) // up, (end - 1) * down // up + 1
+        first -= first % step
+        low, high = max(0, first), min(samples, last)
+        reaches_out = first < 0 or last > samples
+        if reaches_out and mode == "wrap" and last - first <= samples:
+            spans = ((first + samples, samples), (0, last)) if first < 0 else ((first, samples), (0, last - samples))
+            yield Block(end - begin, spans, (begin - first * up // down, end - begin))
+            begin = end
+            continue
+        if reaches_out and mode in {"wrap", "line"}:  # a line leads from the first sample to the last
+            low, high = 0, samples
+        elif reaches_out:  # as in `_block`, and the two samples of a slope
+            high = max(high, min(samples, 2 - first))
+            low = min(low, max(0, 2 * samples - last - 2))
+            low -= low % step
+        yield Block(end - begin, ((low, high),), (begin - low * up // down, end - begin))
+        begin = end
+
+
+def _cuts(chunks: tuple[int, ...], least: int) -> list[int]:
+    """Return where chunks meet, after joining those of fewer than `least` samples with their neighbours."""
+    ends, total = [0], sum(chunks)
+    for end in accumulate(chunks):
+        if min(end - ends[-1], total - end) >= max(1, least):
+            ends.append(end)
+    return ends[1:]
+
+
+# ---- graphs
+
+
+def map_blocks(
+    function: str, x: Any, k: Any, axis: int, blocks: Iterable[Block], compute: Compute, dtype: np.dtype
+) -> da.Array:
+    """Compute every block of an array of Dask.
+
+    Parameters
+    ----------
+    function
+        For the name of the tasks.
+    x, k
+        Signal and taps, arrays of NumPy or Dask; where `k` has the rank of `x`, each row of `x` meets its own.
+    axis
+        Of `x`, counted from the front.
+    blocks
+        Along that axis.
+    compute
+        Called with the task of a block, its samples and the taps. It must pickle.
+    dtype
+        Of the result.
+    """
+    x = x if isinstance(x, da.Array) else da.from_array(x, chunks=-1)
+    k = k.rechunk(-1) if isinstance(k, da.Array) else da.from_array(k, chunks=-1)
+    blocks = list(blocks)
+    token = tokenize(function, x.name, k.name, axis, blocks, compute, dtype)
+    name, halo = f"{function}-{token}", f"halo-{token}"
+    begins = [0, *accumulate(x.chunks[axis])]
+    pieces = [[piece for span in block.spans for piece in _pieces(begins, *span)] for block in blocks]
+    filter_key = (k.name, *(0 for _ in range(k.ndim)))
+    tasks: dict[Any, Any] = {}
+    for other in product(*(range(len(sizes)) for sizes in (*x.chunks[:axis], *x.chunks[axis + 1 :]))):
+        before, after = other[:axis], other[axis:]
+        rows = _rows(x, k, axis, (*before, 0, *after)) if k.ndim == x.ndim else None
+        for number, block in enumerate(blocks):
+            keys = []
+            for chunk, low, high in pieces[number]:
+                key = (x.name, *before, chunk, *after)
+                if high - low < x.chunks[axis][chunk]:
+                    whole, key = key, (halo, *before, chunk, *after, low, high)
+                    tasks[key] = (operator.getitem, whole, (slice(None),) * axis + (slice(low, high),))
+                keys.append(key)
+            run = partial(_run, compute, block, axis, rows, dtype)
+            target = (name, *before, number, *after)
+            tasks[target] = (run, keys, filter_key)
+    lengths = tuple(block.outputs for block in blocks)
+    graph = HighLevelGraph.from_collections(name, tasks, dependencies=[x, k])
+    return da.Array(graph, name, chunks=(*x.chunks[:axis], lengths, *x.chunks[axis + 1 :]), dtype=dtype)
+
+
+def _pieces(begins: list[int], low: int, high: int) -> Iterator[tuple[int, int, int]]:
+    """Yield the chunks that hold some samples, each with the part of it."""
+    chunk = bisect_right(begins, low) - 1
+    while begins[chunk] < high:
+        if begins[chunk] < begins[chunk + 1]:
+            begin = begins[chunk]
+            yield chunk, max(0, low - begin), min(begins[chunk + 1], high) - begin
+        chunk += 1
+        if chunk == len(begins) - 1:
+            return
+
+
+def _rows(x: da.Array, k: da.Array, axis: int, index: tuple[int, ...]) -> tuple[slice, ...]:
+    """Say which rows of the taps meet a block of a signal."""
+    part = []
+    for position, (number, sizes) in enumerate(zip(index, x.chunks, strict=True)):
+        begin = sum(sizes[:number])
+        shared = position == axis or k.shape[position] == 1
+        part.append(slice(None) if shared else slice(begin, begin + sizes[number]))
+    return tuple(part)
+
+
+def _run(
+    compute: Compute,
+    block: Block,
+    axis: int,
+    rows: tuple[slice, ...] | None,
+    dtype: np.dtype,
+    pieces: list[np.ndarray],
+    k: np.ndarray,
+) -> np.ndarray:
+    x = pieces[0] if len(pieces) == 1 else np.concatenate(pieces, axis)
+    if not x.size:
+        return np.empty((*x.shape[:axis], block.outputs, *x.shape[axis + 1 :]), dtype)
+    return compute(block.task, x, k if rows is None else k[rows])
+
+
+# ---- convolution
+
+
+def settle(problem: _problem.Problem, x: Any, axis: int, dtype: np.dtype, method: str, device: str) -> tuple[str, str]:
+    """Choose method and device once, for a signal as a whole: its blocks would not all choose the same."""
+    kind = np.dtype(np.int32) if dtype.kind == "b" else np.empty(0, dtype).real.dtype
+    whole = problem._replace(batch=(*x.shape[:axis], *x.shape[axis + 1 :]))
+    if device == "auto":
+        device = _methods.cheapest(whole, kind, method)
+    if method == "auto":
+        method = "direct" if _methods.is_summed(whole, kind, method, device) else _methods.CHOSEN_FFT
+    return method, device
+
+
+def convolve(
+    function: str, x: Any, k: Any, dtype: np.dtype, mode: str, method: str, axis: int, device: str, flip: bool
+) -> da.Array:
+    """Convolve or correlate arrays of which one is Dask's; types, ranks and shapes fit together.
+
+    Parameters
+    ----------
+    function, mode, method, device, flip
+        As `maxconv.signal` checked them.
+    x, k
+        Signal and taps, (K) or of the same rank.
+    dtype
+        Of the result.
+    axis
+        Counted from the front.
+    """
+    taps = k.shape[axis] if k.ndim == x.ndim else k.shape[0]
+    problem = _problem.part_of_full(x.shape[axis], taps, mode, flip)
+    if flip and taps > problem.samples:
+        k = k if k.ndim == x.ndim else k.reshape([-1 if place == axis else 1 for place in range(x.ndim)])
+        x, k, problem = k, x, _problem.swapped(problem)
+    x, k = x.astype(dtype, copy=False), k.astype(dtype, copy=False)
+    if math.prod(k.shape) == problem.taps:
+        k, sums = k.reshape(-1), _sum_lines
+    else:
+        shape = list(np.broadcast_shapes(_without(x.shape, axis), _without(k.shape, axis)))
+        x = da.broadcast_to(x, (*shape[:axis], problem.samples, *shape[axis:]))
+        problem, sums = problem._replace(tap_rows=math.prod(shape)), _sum_rows
+    method, device = settle(problem, x, axis, dtype, method, device)
+    problem = problem._replace(tap_rows=1)
+    compute = partial(sums, function, axis - x.ndim, method, device)
+    return map_blocks(function, x, k, axis, cut(problem, _chunks(x, axis)), compute, dtype)
+
+
+def _without(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
+    return (*shape[:axis], *shape[axis + 1 :])
+
+
+def _chunks(x: Any, axis: int) -> tuple[int, ...]:
+    return tuple(x.chunks[axis]) if isinstance(x, da.Array) else (x.shape[axis],)
+
+
+def _sum_lines(
+    function: str, axis: int, method: str, device: str, problem: _problem.Problem, x: np.ndarray, k: np.ndarray
+) -> np.ndarray:
+    """Convolve a block along an axis counted from the end, with one filter."""
+
+    def convolve_lines(x: np.ndarray, k: np.ndarray) -> np.ndarray:
+        return _methods.along_axis(function, problem, x, k, axis, method, device)
+
+    return _composed.apply(x, k, problem.flip, convolve_lines) if x.dtype.kind in "cb" else convolve_lines(x, k)
+
+
+def _sum_rows(
+    function: str, axis: int, method: str, device: str, problem: _problem.Problem, x: np.ndarray, k: np.ndarray
+) -> np.ndarray:
+    """Convolve a block along an axis counted from the end, each row with its own filter."""
+
+    def convolve_rows(x: np.ndarray, k: np.ndarray) -> np.ndarray:
+        batch = x.shape[:-1]
+        rows = np.broadcast_to(k, (*batch, problem.taps)).reshape(-1, problem.taps)
+        task = problem._replace(batch=batch, tap_rows=len(rows))
+        y: np.ndarray = _methods.apply(function, task, x.reshape(-1, problem.samples), rows, method, device)
+        return y
+
+    x, k = np.moveaxis(x, axis, -1), np.moveaxis(k, axis, -1)
+    y = _composed.apply(x, k, problem.flip, convolve_rows) if x.dtype.kind in "cb" else convolve_rows(x, k)
+    return np.moveaxis(y, -1, axis)
+
+
+def filter_lines(
+    function: str, problem: _problem.Problem, x: Any, k: Any, axis: int, compute: Callable[..., np.ndarray], device: str
+) -> da.Array:
+    """Filter an array of Dask along an axis counted from the end; `compute` is `ndimage`'s, for the blocks."""
+    front = axis + x.ndim
+    method, device = settle(problem, x, front, x.dtype, "auto", device)
+    compute = partial(compute, function, axis=axis, device=device, method=method)
+    return map_blocks(function, x, k, front, cut(problem, _chunks(x, front)), compute, x.dtype)
+
+
+def resample(
+    function: str,
+    x: Any,
+    taps: np.ndarray,
+    rates: tuple[int, int],
+    outputs: int,
+    axis: int,
+    mode: str,
+    compute: Compute,
+) -> da.Array:
+    """Resample an array of Dask; `compute` is `multirate`'s, for the blocks."""
+    blocks = cut_resampled(x.shape[axis], len(taps), rates, outputs, _chunks(x, axis), mode)
+    return map_blocks(function, x, taps, axis, blocks, compute, np.result_type(x.dtype, taps, np.float32))

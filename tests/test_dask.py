@@ -1,0 +1,409 @@
+"""Arrays of Dask: the functions in memory define what is right, to the last bit where sums are direct."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import cloudpickle
+import dask
+import dask.array as da
+import numpy as np
+import pytest
+import reference
+import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tolerances import assert_within_fft_bound
+
+import maxconv
+import maxconv.dask
+from maxconv import ArgumentError, ShapeError, _blocks, _zarr
+from maxconv._filtering import Choice
+from maxconv._problem import part_of_full
+from maxconv._recording import RecordingError
+from maxconv.cli import main
+from maxconv.multirate import EXTENSIONS
+
+DTYPES = ["float16", "float32", "float64", "complex64", "bool", "int16", "uint8"]
+
+
+def random_array(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+    """Make numbers of a type, no two sums of which are likely to be equal."""
+    if dtype.startswith("complex"):
+        return (rng.standard_normal(shape) + 1j * rng.standard_normal(shape)).astype(dtype)
+    return (rng.standard_normal(shape) * (1 if dtype.startswith("float") else 20)).astype(dtype)
+
+
+@st.composite
+def chunkings(draw, length: int) -> tuple[int, ...]:
+    """Cut a length into chunks: of one sample each, whole, or anything between."""
+    if draw(st.booleans()):
+        return (1,) * length
+    cuts = draw(st.sets(st.integers(1, max(1, length - 1)), max_size=8))
+    ends = [0, *sorted(cut for cut in cuts if cut < length), length]
+    return tuple(end - begin for begin, end in itertools.pairwise(ends))
+
+
+@st.composite
+def signals(draw, dtypes: list[str]) -> tuple[np.ndarray, da.Array, np.ndarray, int]:
+    """Draw a signal, the same in chunks, taps that may be longer than a chunk or the signal, and an axis."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**63)))
+    shape = tuple(draw(st.lists(st.integers(1, 4), min_size=1, max_size=3)))
+    axis = draw(st.integers(0, len(shape) - 1))
+    shape = (*shape[:axis], draw(st.integers(1, 60)), *shape[axis + 1 :])
+    x = random_array(rng, shape, draw(st.sampled_from(dtypes)))
+    k = random_array(rng, (draw(st.one_of(st.integers(1, 9), st.integers(1, 90))),), draw(st.sampled_from(dtypes)))
+    return x, da.from_array(x, chunks=tuple(draw(chunkings(length)) for length in shape)), k, axis
+
+
+def assert_same(actual: da.Array, expected: np.ndarray) -> None:
+    """Fail unless an array of Dask announces and computes exactly what is expected."""
+    assert isinstance(actual, da.Array)
+    assert (actual.shape, actual.dtype) == (expected.shape, expected.dtype)
+    computed = actual.compute(scheduler="synchronous")
+    assert computed.dtype == expected.dtype
+    np.testing.assert_array_equal(computed, expected)
+
+
+@given(
+    drawn=signals(DTYPES),
+    mode=st.sampled_from(["full", "same", "valid"]),
+    name=st.sampled_from(["convolve", "correlate"]),
+)
+@settings(max_examples=100, deadline=None)
+def test_sums_have_the_bits_of_the_whole_signal(drawn, mode, name):
+    """Whatever shape, chunks, axis, mode, types and taps: blocks give what one call gives; both doors are one."""
+    x, blocks, k, axis = drawn
+    expected = getattr(maxconv, name)(x, k, mode, "direct", axis=axis)
+    assert_same(getattr(maxconv, name)(blocks, k, mode, "direct", axis=axis), expected)
+    assert_same(getattr(maxconv.dask, name)(x, da.from_array(k, chunks=3), mode, "direct", axis=axis), expected)
+
+
+@given(data=st.data(), drawn=signals(DTYPES), flip=st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_each_row_may_have_its_own_filter(data, drawn, flip):
+    """Taps of the signal's rank meet the rows that they meet in memory, broadcast either way."""
+    x, blocks, k, axis = drawn
+    shape = [
+        len(k) if place == axis else data.draw(st.sampled_from([1, length])) for place, length in enumerate(x.shape)
+    ]
+    taps = random_array(np.random.default_rng(data.draw(st.integers(0, 99))), tuple(shape), k.dtype.name)
+    function = maxconv.convolve if flip else maxconv.correlate
+    assert_same(function(blocks, taps, method="direct", axis=axis), function(x, taps, method="direct", axis=axis))
+    assert_same(
+        function(x, da.asarray(taps), method="direct", axis=axis), function(x, taps, method="direct", axis=axis)
+    )
+
+
+@given(
+    data=st.data(),
+    drawn=signals(DTYPES),
+    mode=st.sampled_from(["reflect", "constant", "nearest", "mirror", "wrap"]),
+    name=st.sampled_from(["convolve1d", "correlate1d"]),
+)
+@settings(max_examples=100, deadline=None)
+def test_borders_stand_at_the_ends_of_the_whole_signal_alone(data, drawn, mode, name):
+    """Every border of `scipy.ndimage`, cval and origin: the bits of the function in memory."""
+    x, blocks, k, axis = drawn
+    options = {"cval": 1.5, "origin": data.draw(st.integers(-(len(k) // 2), (len(k) - 1) // 2))}
+    expected = getattr(maxconv, name)(x, k, axis, mode, **options)
+    assert_same(getattr(maxconv, name)(blocks, k, axis, mode, **options), expected)
+    assert_same(getattr(maxconv.dask, name)(blocks, k, axis, mode, **options), expected)
+
+
+@pytest.mark.parametrize("mode", ["reflect", "mirror", "wrap"])
+@pytest.mark.parametrize("origin", [-2, 2])
+def test_the_first_and_last_block_hold_what_is_reflected(rng, mode, origin):
+    """Where a block is as short as the halo and the taps reach furthest out, it reads one sample more."""
+    x, k = rng.standard_normal(12), rng.standard_normal(5)
+    expected = maxconv.convolve1d(x, k, mode=mode, origin=origin)
+    assert_same(maxconv.convolve1d(da.from_array(x, chunks=4), k, mode=mode, origin=origin), expected)
+
+
+@given(
+    drawn=signals(["float32", "float64", "complex64", "int16"]),
+    rates=st.tuples(st.integers(1, 6), st.integers(1, 6)),
+    mode=st.sampled_from(list(EXTENSIONS)),
+    cval=st.sampled_from([0, 1.5]),
+)
+@settings(max_examples=100, deadline=None)
+def test_resampling_has_the_bits_of_the_whole_signal(drawn, rates, mode, cval):
+    """Any rates and extension: blocks begin where both grids meet, and give what one call gives."""
+    x, blocks, k, axis = drawn
+    expected = maxconv.upfirdn(k, x, *rates, axis, mode, cval)
+    assert_same(maxconv.upfirdn(k, blocks, *rates, axis, mode, cval), expected)
+    assert_same(maxconv.dask.upfirdn(k, blocks, *rates, axis, mode, cval), expected)
+
+
+@pytest.mark.parametrize("method", ["auto", "fft"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_ffts_stay_within_their_bound(rng, method, dtype):
+    """Long filters: blocks of any length are within the FFT bound of the exact result."""
+    x, k = rng.standard_normal(50_000).astype(dtype), rng.standard_normal(700).astype(dtype)
+    y = maxconv.convolve(da.from_array(x, chunks=(900, 40_000, 50, 9050)), k, method=method)
+    assert_within_fft_bound(y.compute(), reference.convolve(x, k), x, k)
+
+
+def test_the_method_is_chosen_once_for_the_whole_signal(monkeypatch):
+    """FFTs are taken for every block of a long signal, also for those that alone would be summed."""
+    methods = set()
+    apply = _blocks._methods.apply
+
+    def note(function, problem, x, k, method, device):
+        methods.add(method)
+        return apply(function, problem, x, k, method, device)
+
+    monkeypatch.setattr(_blocks._methods, "apply", note)
+    n, taps = 10**6, 300
+    assert maxconv.choose_method(n, taps, "same").method == "fft"
+    assert maxconv.choose_method(400, taps, "valid").method == "direct"
+    maxconv.convolve(da.ones(n, chunks=(n - 400, 400), dtype="f4"), np.ones(taps, "f4"), "same").compute()
+    assert methods == {_blocks._methods.CHOSEN_FFT}
+
+
+def test_nan_reaches_only_the_outputs_that_meet_it(rng):
+    """FFTs that "auto" chose spread no NaN, as in memory."""
+    x, k = rng.standard_normal(200_000), rng.standard_normal(500)
+    x[77_777] = np.nan
+    y = maxconv.convolve(da.from_array(x, chunks=30_000), k).compute()
+    np.testing.assert_array_equal(np.flatnonzero(np.isnan(y)), np.arange(77_777, 77_777 + 500))
+
+
+def test_building_a_graph_computes_nothing(monkeypatch):
+    """No block is made before it is asked for, whatever the function."""
+    monkeypatch.setattr(dask.array.Array, "__array__", None)
+
+    def fail(_: np.ndarray) -> np.ndarray:
+        message = "computed"
+        raise AssertionError(message)
+
+    x = da.ones((40, 3), chunks=7).map_blocks(fail, dtype="f8", meta=np.empty((0, 0)))
+    k = da.ones(9, chunks=4).map_blocks(fail, dtype="f8", meta=np.empty(0))
+    for y in (
+        maxconv.convolve(x, k, axis=0),
+        maxconv.correlate(x, k, "same", axis=0),
+        maxconv.convolve1d(x, k, 0, "wrap"),
+        maxconv.upfirdn(np.ones(9), x, 3, 2, axis=0),
+    ):
+        with pytest.raises(AssertionError, match="computed"):
+            y.compute(scheduler="synchronous")
+
+
+@given(
+    chunks=st.lists(st.integers(1, 50), min_size=1, max_size=30),
+    taps=st.integers(1, 60),
+    mode=st.sampled_from(["full", "same", "valid"]),
+)
+@settings(deadline=None)
+def test_a_block_reads_its_halo_and_no_more(chunks, taps, mode):
+    """All blocks together read the signal, and K - 1 samples twice at each cut, which are as far apart."""
+    problem = part_of_full(sum(chunks), taps, mode, flip=False)
+    blocks = list(_blocks.cut(problem, tuple(chunks)))
+    read = sum(end - begin for block in blocks for begin, end in block.spans)
+    assert read <= sum(chunks) + (taps - 1) * (len(blocks) - 1)
+    assert sum(block.outputs for block in blocks) == problem.outputs
+    assert len(blocks) == 1 or all(block.outputs >= taps - 1 for block in blocks[:-1])
+
+
+def test_taps_are_in_the_graph_once(rng):
+    """A graph of a hundred blocks is hardly larger than its taps: no task holds a copy."""
+    k = rng.standard_normal(100_000)
+    graph = maxconv.convolve(da.ones(10**7, chunks=10**5), k, method="direct").__dask_graph__()
+    sizes = [len(cloudpickle.dumps(task)) for task in dict(graph).values()]
+    assert sum(size > k.nbytes for size in sizes) == 1
+    assert sum(sizes) < 2 * k.nbytes
+
+
+BAD_CALLS = [
+    (lambda x: maxconv.convolve(x[x > 0], [1.0]), ShapeError, r"convolve: in1 has chunks of unknown length"),
+    (lambda x: maxconv.convolve(x, np.ones((2, 2))), ShapeError, "in1 has rank 1, but in2 has rank 2"),
+    (lambda x: maxconv.convolve(x, [1.0], mode="both"), ArgumentError, "mode must be one of"),
+    (lambda x: maxconv.convolve(x, [1.0], axis=1), ArgumentError, "axis must be an integer from -1 to 0"),
+    (lambda x: maxconv.convolve1d(x, [1.0], output=np.empty(9)), ArgumentError, "output is an array, but"),
+    (lambda x: maxconv.correlate1d(x, [1.0], origin=1), ArgumentError, "origin must be an integer from 0 to 0"),
+    (lambda x: maxconv.upfirdn([1.0], x, cval="one"), ArgumentError, "cval must be a number"),
+]
+
+
+@pytest.mark.parametrize(("call", "kind", "text"), BAD_CALLS)
+def test_bad_input_is_refused_before_anything_runs(call, kind, text):
+    """Lengths, ranks, modes and outputs that cannot be right raise when the graph is built."""
+    with pytest.raises(kind, match=text):
+        call(da.ones(9, chunks=4))
+
+
+# ---- distributed
+
+
+@pytest.fixture(scope="module")
+def client():
+    """Two worker processes of one thread each."""
+    from dask.distributed import Client, LocalCluster
+
+    quiet = {"distributed.admin.log-format": "%(message)s", "distributed.scheduler.allowed-failures": 5}
+    with (
+        dask.config.set(quiet),
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50) as cluster,
+        Client(cluster) as connected,
+    ):
+        yield connected
+
+
+def count_builds(folder: str) -> None:
+    """Make a worker use a cache folder, and instead of compiling note it there and copy what is compiled already."""
+    from maxconv._engine import cache, native
+
+    compiled = cache.cache_folder()
+    os.environ["MAXCONV_CACHE_DIR"] = folder
+
+    def build(kind, target, **_):
+        with (Path(folder) / "builds.txt").open("a") as file:
+            file.write(f"{kind}\n")
+        time.sleep(0.5)  # long enough for the other worker to come
+        shutil.copy(compiled / target.name, target)
+
+    native.build = build
+
+
+def has_kernels() -> bool:
+    """Tell whether a worker has loaded its kernels."""
+    from maxconv._engine import native
+
+    return bool(native._cpu_functions)
+
+
+def test_workers_compile_once_and_never_again(client, tmp_path, rng):
+    """Two workers that need the kernels at the same moment build them once; two new workers build nothing."""
+    x, k = rng.standard_normal(4000), rng.standard_normal(30)
+    for turn in range(2):
+        if turn or any(client.run(has_kernels).values()):
+            client.restart()
+        client.run(count_builds, str(tmp_path))
+        y = maxconv.convolve(da.from_array(x, chunks=100), k, method="direct").compute()
+        np.testing.assert_array_equal(y, maxconv.convolve(x, k, method="direct"))
+        assert (tmp_path / "builds.txt").read_text() == "cpu\n"
+
+
+def test_a_killed_worker_changes_nothing(client, rng):
+    """A worker that dies in the middle is replaced, and what it had is computed again, to the same bits."""
+    x, k = rng.standard_normal(40_000).astype("f4"), rng.standard_normal(1001).astype("f4")
+
+    def linger(block: np.ndarray) -> np.ndarray:
+        time.sleep(0.05)
+        return block
+
+    pending = client.compute(maxconv.convolve(da.from_array(x, chunks=1000).map_blocks(linger), k, method="direct"))
+    time.sleep(0.5)
+    os.kill(next(iter(client.run(os.getpid).values())), signal.SIGKILL)
+    np.testing.assert_array_equal(pending.result(timeout=60), maxconv.convolve(x, k, method="direct"))
+
+
+# ---- Zarr
+
+
+@pytest.fixture
+def recording(tmp_path, rng) -> tuple[Path, np.ndarray]:
+    """Make a store of 10 000 samples of two channels in small chunks."""
+    x = rng.standard_normal((10_000, 2)).astype("f4")
+    store = zarr.open(str(tmp_path / "in.zarr"), mode="w", shape=x.shape, chunks=(300, 1), dtype="f4")
+    store[:] = x
+    store.attrs["rate"] = 1000.0
+    return tmp_path / "in.zarr", x
+
+
+def write_taps(folder: Path, rng: np.random.Generator, count: int = 401) -> np.ndarray:
+    """Write taps to a file of that folder."""
+    taps = rng.standard_normal(count).astype("f4")
+    np.save(folder / "taps.npy", taps)
+    return taps
+
+
+@pytest.mark.parametrize("mode", ["full", "same", "valid"])
+def test_a_store_is_filtered_along_its_samples(recording, tmp_path, rng, mode, capsys):
+    """The command writes what the function in memory gives, keeps chunks and rate, and says that it is complete."""
+    source, x = recording
+    taps = write_taps(tmp_path, rng)
+    out = tmp_path / "out.zarr"
+    assert main(["filter", str(source), str(out), "--taps", str(tmp_path / "taps.npy"), "--mode", mode]) == 0
+    stored = zarr.open(str(out), mode="r")
+    columns = [reference.convolve(x[:, channel], taps, mode) for channel in range(2)]
+    for channel, exact in enumerate(columns):
+        assert_within_fft_bound(stored[:, channel], exact, x[:, channel], taps)
+    assert dict(stored.attrs) == {"maxconv_complete": True, "rate": 1000.0}
+    assert stored.chunks == (300, 1)
+    assert "2 channels, 1000 Hz, float32; 401 taps" in capsys.readouterr().out
+    assert not list(out.glob(".maxconv*"))
+
+
+def interrupt_after(monkeypatch, count: int) -> list[str]:
+    """Let the writing of blocks fail after some; return the list of those that were begun."""
+    begun: list[str] = []
+    write = _zarr._write_block
+
+    def write_some(block, store, part, record, name):
+        begun.append(name)
+        if len(begun) > count:
+            raise KeyboardInterrupt
+        write(block, store, part, record, name)
+
+    monkeypatch.setattr(_zarr, "_write_block", write_some)
+    return begun
+
+
+def test_an_interrupted_run_goes_on_where_it_was(recording, tmp_path, rng, monkeypatch):
+    """What is unfinished says so and is refused as an input; the same call writes the rest, and only that."""
+    source, x = recording
+    taps, out = write_taps(tmp_path, rng), tmp_path / "out.zarr"
+    job = {"choice": Choice("taps", file=tmp_path / "taps.npy"), "block": 1200}
+    with monkeypatch.context() as patch, dask.config.set(num_workers=1):
+        interrupt_after(patch, 5)
+        with pytest.raises(KeyboardInterrupt):
+            _zarr.filter_store(source, out, **job)
+    assert zarr.open(str(out), mode="r").attrs["maxconv_complete"] is False
+    with pytest.raises(RecordingError, match=r"IN: .* is incomplete"):
+        _zarr.filter_store(out, tmp_path / "next.zarr", **job)
+    with pytest.raises(RecordingError, match="holds another job that was interrupted; --force overwrites it"):
+        _zarr.filter_store(source, out, mode="full", **job)
+    with (out / ".maxconv-done").open("a") as record:
+        record.write("8,1")  # a last line that was cut off
+    written = interrupt_after(monkeypatch, 100)
+    _zarr.filter_store(source, out, **job)
+    assert len(written) == 2 * math.ceil(10_000 / 1200) - 5
+    whole = maxconv.convolve(x, taps[:, None], "same", axis=0, method="fft")
+    stored = zarr.open(str(out), mode="r")
+    np.testing.assert_allclose(stored[:], whole, atol=1e-5 * np.abs(whole).max())
+    assert stored.attrs["maxconv_complete"] is True
+
+
+BAD_STORES = [
+    (["in.zarr", "out.npy"], 2, "expected .zarr for both"),
+    (["no.zarr", "out.zarr"], 1, "does not exist"),
+    (["group.zarr", "out.zarr"], 1, "is a group"),
+    (["cube.zarr", "out.zarr"], 1, "has shape (2, 2, 2)"),
+    (["words.zarr", "out.zarr"], 1, "has dtype bool"),
+    (["in.zarr", "in.zarr"], 2, "is also an input"),
+    (["in.zarr", "folder.zarr"], 1, "is no Zarr array"),
+    (["in.zarr", "cube.zarr"], 1, "already exists; --force overwrites it"),
+]
+
+
+@pytest.mark.usefixtures("recording")
+@pytest.mark.parametrize(("arguments", "code", "text"), BAD_STORES)
+def test_bad_stores_are_refused_in_one_line(tmp_path, rng, monkeypatch, capsys, arguments, code, text):
+    """Stores that are missing, of another kind or in the way end the command, and nothing is overwritten."""
+    write_taps(tmp_path, rng, 3)
+    monkeypatch.chdir(tmp_path)
+    zarr.open_group("group.zarr", mode="w")
+    zarr.open("cube.zarr", mode="w", shape=(2, 2, 2), dtype="f4")
+    zarr.open("words.zarr", mode="w", shape=(2,), dtype="bool")
+    (tmp_path / "folder.zarr").mkdir()
+    assert main(["filter", *arguments, "--taps", "taps.npy"]) == code
+    assert text in capsys.readouterr().err
+    assert zarr.open("cube.zarr", mode="r").shape == (2, 2, 2)
+    assert not (tmp_path / "out.zarr").exists()
