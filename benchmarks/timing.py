@@ -26,9 +26,17 @@ def summarize(samples: list[float]) -> Timing:
 
 
 def time_calls(calls: Mapping[str, Callable[[], Any]], rounds: int = 15, seconds: float = 0.02) -> dict[str, Timing]:
+    """Time functions on the host clock, in turns: the summary of `sample_calls`."""
+    return {name: summarize(values) for name, values in sample_calls(calls, rounds, seconds).items()}
+
+
+def sample_calls(
+    calls: Mapping[str, Callable[[], Any]], rounds: int = 15, seconds: float = 0.02
+) -> dict[str, list[float]]:
     """Time functions on the host clock, in turns, so that a busy moment of the machine meets all of them alike.
 
-    Each round of a function runs it as often as fits `seconds`, at least once.
+    Each round of a function runs it as often as fits `seconds`, at least once. Each round starts with another function:
+    what one leaves in the caches and in the allocator meets them alike too.
     """
     repeats: dict[str, int] = {}
     for name, call in calls.items():
@@ -37,13 +45,21 @@ def time_calls(calls: Mapping[str, Callable[[], Any]], rounds: int = 15, seconds
         call()
         repeats[name] = max(1, int(seconds / (time.perf_counter() - start)))
     samples: dict[str, list[float]] = {name: [] for name in calls}
+    order = list(calls)
     for _ in range(rounds):
-        for name, call in calls.items():
+        for name in order:
+            call = calls[name]
             start = time.perf_counter()
             for _ in range(repeats[name]):
                 call()
             samples[name].append((time.perf_counter() - start) / repeats[name])
-    return {name: summarize(values) for name, values in samples.items()}
+        order.append(order.pop(0))
+    return samples
+
+
+def paired_ratio(ours: list[float], theirs: list[float]) -> float:
+    """Return how many times as long ours took: the median over rounds, each of which met one state of the machine."""
+    return statistics.median(our / their for our, their in zip(ours, theirs, strict=True))
 
 
 def row(case: str, timings: dict[str, Timing], baseline: str) -> dict[str, Any]:
