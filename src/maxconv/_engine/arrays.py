@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from .._errors import ArgumentError, DeviceError, DtypeError, ShapeError
+from .buffers import compact, host_buffer, to_numpy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -73,8 +74,9 @@ def _ingest_dlpack(function: str, argument: str, value: Any) -> Operand:  # any 
     restore = _restorer(value)
     if kind in _DLPACK_HOST:
         try:
-            return Operand(np.from_dlpack(value), "cpu", lambda y: restore(np.ascontiguousarray(y)))
-        except (BufferError, RuntimeError, TypeError, ValueError) as error:
+            array = _view_bfloat16(value) if "bfloat16" in str(getattr(value, "dtype", "")) else np.from_dlpack(value)
+            return Operand(array, "cpu", lambda y: restore(_exportable(y)))
+        except (BufferError, ImportError, RuntimeError, TypeError, ValueError) as error:
             message = (
                 f"{function}: {argument}, a {type(value).__module__}.{type(value).__qualname__}, "
                 f"cannot be viewed by NumPy ({error})"
@@ -101,6 +103,20 @@ def _ingest_dlpack(function: str, argument: str, value: Any) -> Operand:  # any 
         return restore(y)
 
     return Operand(buffer, f"gpu:{index}", hand_over)
+
+
+def _view_bfloat16(value: Any) -> np.ndarray:
+    """View host memory of bfloat16, which NumPy's DLPack refuses, as an array of ml_dtypes' type."""
+    import ml_dtypes
+    from max.driver import Buffer
+
+    whole = value.contiguous() if callable(getattr(value, "contiguous", None)) else value
+    return to_numpy(Buffer.from_dlpack(whole), np.dtype(ml_dtypes.bfloat16))
+
+
+def _exportable(y: np.ndarray) -> Any:
+    """Return a result as other libraries take it: bfloat16 in a Buffer, whose DLPack knows that type."""
+    return host_buffer(compact(y), "bfloat16") if y.dtype.name == "bfloat16" else np.ascontiguousarray(y)
 
 
 def _wait_for_producer(value: Any) -> None:
