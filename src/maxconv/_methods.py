@@ -159,10 +159,8 @@ def _by_fft_there(function: str, problem: Problem, x: Any, k: Any, method: str, 
 
 def _mend(function: str, problem: Problem, x: np.ndarray, k: np.ndarray, y: np.ndarray) -> None:
     """Compute the stretch of outputs that are not finite anew, directly: an FFT spreads NaN and Inf over its blocks."""
-    finite = np.isfinite(y)
-    if finite.all():
-        return
-    spoilt = np.flatnonzero(~finite.reshape(-1, problem.outputs).all(axis=0))
-    begin, end = int(spoilt[0]), int(spoilt[-1]) + 1
-    stretch = problem._replace(outputs=end - begin, pad_left=problem.pad_left - begin)
-    y[..., begin:end] = run(function, stretch, x, k, "cpu")
+    spoilt = np.flatnonzero(~np.isfinite(y).reshape(-1, problem.outputs).all(axis=0))
+    if len(spoilt):
+        begin, end = int(spoilt[0]), int(spoilt[-1]) + 1
+        stretch = problem._replace(outputs=end - begin, pad_left=problem.pad_left - begin)
+        y[..., begin:end] = run(function, stretch, x, k, "cpu")

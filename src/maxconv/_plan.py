@@ -23,7 +23,7 @@ _POLYPHASE_NS_PER_BYTE = 0.045
 
 FEWEST_FFT_TAPS = 32
 """Below, no block length beats the direct kernel at any length."""
-_FEWEST_FFT_PRODUCTS = 1 << 14
+FEWEST_FFT_PRODUCTS = 1 << 14
 """Below, the sums take less than the 11 us that a call with FFTs adds to its transforms; a choice takes 1 us."""
 
 # As in direct_cpu.mojo and overlap_save_cpu.mojo: the distance of paired taps, the work that gets one more thread, and
@@ -66,7 +66,7 @@ does not, the model is too careful (10^6 float32 samples and 70 taps: 880 us exp
 
 def is_worth_a_choice(problem: Problem) -> bool:
     """Tell whether FFTs may be faster at all: cheaper to ask than `choose`."""
-    return problem.taps >= FEWEST_FFT_TAPS and problem.multiply_adds >= _FEWEST_FFT_PRODUCTS
+    return problem.taps >= FEWEST_FFT_TAPS and problem.multiply_adds >= FEWEST_FFT_PRODUCTS
 
 
 @cache
