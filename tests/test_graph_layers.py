@@ -221,6 +221,23 @@ def test_modules_load_from_pytorch():
         ours.load_state_dict(theirs.state_dict())
 
 
+def test_modules_give_pytorchs_outputs(ops_on_device, rng):
+    """A model of `maxconv.nn` is PyTorch's modules with the same state dict, in float64 to float32's rounding."""
+    torch = pytest.importorskip("torch")
+    net = torch.nn.Sequential()
+    net.add_module("stem", torch.nn.Conv1d(6, 8, 5, 2, 3, 1, 2))
+    net.add_module("relu", torch.nn.ReLU())
+    net.add_module("up", torch.nn.ConvTranspose1d(8, 4, 4, 2, 1, 1, 2, False))
+    net.add_module("mix", torch.nn.Conv1d(4, 4, 4, padding=3, groups=4))
+    net.add_module("silu", torch.nn.SiLU())
+    net.load_state_dict({name: torch.from_numpy(weight) for name, weight in ops_on_device.net_state.items()})
+    inputs = draw(rng, LENGTHS[0])
+    actual = ops_on_device.run_all("layers", *inputs.values())[-1]
+    exact = net.double()(torch.from_numpy(inputs["x"]).double()).detach().numpy()[..., :-3]  # causal: no output ahead
+    roundings = 15 + 16 + 4
+    assert np.abs(actual - exact).max() <= roundings * np.finfo(np.float32).eps * np.abs(exact).max()
+
+
 @pytest.mark.parametrize("job", [("causal_steps.py", "24", "20"), ("hubert_features.py", "32", "4000")])
 def test_examples_succeed(job):
     """The examples, made small, find that their networks are right."""
