@@ -71,8 +71,8 @@ def _checked_blocks(function: str, argument: str, value: Any) -> Any:
 
 def _ingest_dlpack(function: str, argument: str, value: Any) -> Operand:  # any library's array
     kind, index = value.__dlpack_device__()
-    restore = _restorer(value)
     if kind in _DLPACK_HOST:
+        restore = _restorer(value)
         try:
             array = _view_bfloat16(value) if "bfloat16" in str(getattr(value, "dtype", "")) else np.from_dlpack(value)
             return Operand(array, "cpu", lambda y: restore(_exportable(y)))
@@ -84,25 +84,31 @@ def _ingest_dlpack(function: str, argument: str, value: Any) -> Operand:  # any 
             raise DtypeError(message) from None
     from max.driver import Buffer  # MAX loads when it is needed
 
-    if not isinstance(value, Buffer) and callable(getattr(value, "contiguous", None)):
+    if isinstance(value, Buffer):
+        return Operand(_contiguous(function, argument, value), f"gpu:{index}", None)
+    restore = _restorer(value)
+    if callable(getattr(value, "contiguous", None)):
         value = value.contiguous()  # PyTorch's: the same tensor if it is contiguous already
     _wait_for_producer(value)
     try:
-        buffer = value if isinstance(value, Buffer) else Buffer.from_dlpack(value)
+        buffer = Buffer.from_dlpack(value)
     except (BufferError, RuntimeError, TypeError, ValueError) as error:
         message = f"{function}: {argument} is on a device that MAX cannot reach ({error})"
         raise DeviceError(message) from None
-    if not buffer.is_contiguous:
-        message = f"{function}: {argument} is strided memory of an accelerator; expected contiguous memory there"
-        raise ArgumentError(message)
-    if buffer is value:
-        return Operand(buffer, f"gpu:{index}", None)
 
     def hand_over(y: Any) -> Any:
         y.device.synchronize()  # the other library's stream knows nothing of MAX's queue
         return restore(y)
 
-    return Operand(buffer, f"gpu:{index}", hand_over)
+    return Operand(_contiguous(function, argument, buffer), f"gpu:{index}", hand_over)
+
+
+def _contiguous(function: str, argument: str, buffer: Any) -> Any:
+    """Refuse strided memory of an accelerator."""
+    if not buffer.is_contiguous:
+        message = f"{function}: {argument} is strided memory of an accelerator; expected contiguous memory there"
+        raise ArgumentError(message)
+    return buffer
 
 
 def _view_bfloat16(value: Any) -> np.ndarray:

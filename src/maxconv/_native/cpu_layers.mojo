@@ -11,9 +11,10 @@ from std.python.bindings import PythonModuleBuilder
 
 from _ops.kernels.conv_cpu import conv_cpu
 from _ops.kernels.conv_weight_gradient_cpu import conv_weight_gradient_cpu
-from _ops.kernels.depthwise_cpu import History, depthwise_cpu
+from _ops.kernels.depthwise_cpu import depthwise_cpu
 from _ops.shared.accumulate import accum_dtype
 from _ops.shared.epilogue import Epilogue
+from _ops.shared.history import History
 from _ops.shared.layer_geometry import LayerGeometry
 from numpy_array import data_of, length_of, rows_of
 

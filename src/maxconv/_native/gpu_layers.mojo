@@ -11,8 +11,9 @@ from std.python.bindings import PythonModuleBuilder
 from _ops.kernels.conv_gpu import conv_gpu
 from _ops.kernels.conv_mma_gpu import conv_mma_gpu
 from _ops.kernels.conv_weight_gradient_gpu import conv_weight_gradient_gpu
-from _ops.kernels.depthwise_gpu import DeviceHistory, depthwise_gpu
+from _ops.kernels.depthwise_gpu import depthwise_gpu
 from _ops.shared.epilogue import Epilogue
+from _ops.shared.history import History
 from _ops.shared.layer_geometry import LayerGeometry
 from device import device_context, device_pointer
 
@@ -166,7 +167,7 @@ def depthwise_into[
     Raises:
         If the launch is refused.
     """
-    var history = DeviceHistory[dtype](
+    var history = History[dtype](
         state=untracked[dtype](arrays[4]),
         has_state=Int(py=arrays[4]) != 0,
         numbers=untracked[DType.int32](arrays[5]),
