@@ -33,6 +33,10 @@ if TYPE_CHECKING:
     Compute = Callable[..., np.ndarray]
 
 
+_FEWEST_OWN = 8
+"""A block is computed in pieces if the longest has so many times the samples of the others."""
+
+
 class Block(NamedTuple):
     """Some outputs, one behind another, and what they are made of."""
 
@@ -165,7 +169,7 @@ def map_blocks(
             key: tuple[Any, ...] = (array.name, *before, chunk, *after)
             if high - low < x.chunks[axis][chunk]:
                 whole, key = key, (f"halo-{order}-{token}", *before, chunk, *after, low, high)
-                tasks[key] = (operator.getitem, whole, (slice(None),) * axis + (slice(low, high),))
+                tasks[key] = (operator.getitem, whole, _along(axis, low, high))
             keys.append(key)
         return keys
 
@@ -209,6 +213,11 @@ def _rows(x: da.Array, k: da.Array, axis: int, index: tuple[int, ...]) -> tuple[
     return tuple(part)
 
 
+def _along(axis: int, begin: int, end: int) -> tuple[slice, ...]:
+    """Index a stretch along an axis."""
+    return (*(slice(None) for _ in range(axis)), slice(begin, end))
+
+
 def _run(
     compute: Compute,
     block: Block,
@@ -219,11 +228,42 @@ def _run(
     pieces: list[list[np.ndarray]],
     k: np.ndarray,
 ) -> np.ndarray:
-    x, *beside = (each[0] if len(each) == 1 else np.concatenate(each, axis) for each in pieces)
-    if not x.size:
-        return np.empty((*x.shape[:axis], block.outputs, *x.shape[axis + 1 :]), dtype)
-    place = devices.own() if device == "gpu" else device
-    return compute(block.task, x, k if rows is None else k[rows], *beside, device=place)
+    signal, *others = pieces
+    if not signal[0].size:
+        return np.empty((*signal[0].shape[:axis], block.outputs, *signal[0].shape[axis + 1 :]), dtype)
+    k = k if rows is None else k[rows]
+    compute = partial(compute, device=devices.own() if device == "gpu" else device)
+    if len(signal) > 1 and not others and isinstance(block.task, _problem.Problem) and block.task.border == "omit":
+        lengths = [piece.shape[axis] for piece in signal]
+        if max(lengths) >= _FEWEST_OWN * (sum(lengths) - max(lengths)):
+            return _run_in_pieces(compute, block.task, axis, signal, k)
+    x, *beside = (np.concatenate(each, axis) for each in pieces)
+    return compute(block.task, x, k, *beside)
+
+
+def _run_in_pieces(
+    compute: Compute, problem: _problem.Problem, axis: int, pieces: list[np.ndarray], k: np.ndarray
+) -> np.ndarray:
+    """Compute a block from its longest piece where it lies, then anew the outputs that meet others: nothing is joined.
+
+    To join 256 MB takes longer than to send them to a GPU and back.
+    """
+    ends = list(accumulate(piece.shape[axis] for piece in pieces))
+    longest = max(range(len(pieces)), key=lambda piece: pieces[piece].shape[axis])
+    own, halo = pieces[longest].shape[axis], problem.taps - 1
+    pad_left = problem.pad_left + ends[longest] - own
+    y = compute(problem._replace(samples=own, pad_left=pad_left), pieces[longest], k)
+    left = min(problem.outputs, max(0, pad_left)) if longest else 0
+    right = max(left, own - halo + pad_left) if longest < len(pieces) - 1 else problem.outputs
+    for begin, end in ((0, left), (right, problem.outputs)):
+        if begin < end:
+            first, last = begin - problem.pad_left, end - problem.pad_left + halo
+            low, high = max(0, first), min(problem.samples, last)
+            parts = _pieces([0, *ends], low, high)
+            stretch = [pieces[number][_along(axis, at, stop)] for number, at, stop in parts]
+            part = problem._replace(samples=high - low, outputs=end - begin, pad_left=low - first)
+            y[_along(axis, begin, end)] = compute(part, np.concatenate(stretch, axis), k)
+    return y
 
 
 # ---- convolution
