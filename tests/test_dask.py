@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -23,7 +26,7 @@ from tolerances import assert_within_fft_bound
 
 import maxconv
 import maxconv.dask
-from maxconv import ArgumentError, ShapeError, _blocks, _zarr
+from maxconv import ArgumentError, DtypeError, ShapeError, _blocks, _zarr
 from maxconv._filtering import Choice
 from maxconv._problem import part_of_full
 from maxconv._recording import RecordingError
@@ -141,6 +144,36 @@ def test_resampling_has_the_bits_of_the_whole_signal(drawn, rates, mode, cval):
     assert_same(maxconv.dask.upfirdn(k, blocks, *rates, axis, mode, cval), expected)
 
 
+@given(
+    data=st.data(),
+    drawn=signals(["float16", "float32", "float64"]),
+    activation=st.sampled_from([None, "silu", "gelu", "relu"]),
+    beside=st.sampled_from(["nothing", "a state", "sequences"]),
+)
+@settings(max_examples=100, deadline=None)
+def test_causal_layers_have_the_bits_of_the_whole_signal(data, drawn, activation, beside):
+    """Batches, channels and samples in any chunks, a bias, what came before and packed sequences: one call's bits."""
+    x, blocks, k, _ = drawn
+    x, blocks = (array[None] if array.ndim == 1 else array for array in (x, blocks))
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**63)))
+    weight, bias = (random_array(rng, (x.shape[-2], *rest), x.dtype.name) for rest in (k.shape, ()))
+    options = {"activation": activation, "bias": data.draw(st.sampled_from([None, bias]))}
+    if beside == "sequences":
+        options["seq_idx"] = np.sort(rng.integers(-1, 4, (*x.shape[:-2], x.shape[-1])))
+        assert_same(maxconv.causal_conv1d(blocks, weight, **options), maxconv.causal_conv1d(x, weight, **options))
+        return
+    options["return_final_state"] = True
+    if beside == "a state":
+        options["initial_state"] = random_array(rng, (*x.shape[:-1], len(k) - 1), x.dtype.name)
+    expected = maxconv.causal_conv1d(x, weight, **options)
+    for pair in (
+        maxconv.causal_conv1d(blocks, da.asarray(weight), **options),
+        maxconv.dask.causal_conv1d(blocks, weight, **options),
+    ):
+        for lazily, whole in zip(pair, expected, strict=True):
+            assert_same(lazily, whole)
+
+
 @pytest.mark.parametrize("method", ["auto", "fft"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_ffts_stay_within_their_bound(rng, method, dtype):
@@ -190,6 +223,7 @@ def test_building_a_graph_computes_nothing(monkeypatch):
         maxconv.correlate(x, k, "same", axis=0),
         maxconv.convolve1d(x, k, 0, "wrap"),
         maxconv.upfirdn(np.ones(9), x, 3, 2, axis=0),
+        maxconv.causal_conv1d(x, k[None, :1].astype("f8").repeat(40, axis=0)),
     ):
         with pytest.raises(AssertionError, match="computed"):
             y.compute(scheduler="synchronous")
@@ -228,6 +262,9 @@ BAD_CALLS = [
     (lambda x: maxconv.convolve1d(x, [1.0], output=np.empty(9)), ArgumentError, "output is an array, but"),
     (lambda x: maxconv.correlate1d(x, [1.0], origin=1), ArgumentError, "origin must be an integer from 0 to 0"),
     (lambda x: maxconv.upfirdn([1.0], x, cval="one"), ArgumentError, "cval must be a number"),
+    (lambda x: maxconv.causal_conv1d(x[None], np.ones((2, 3))), ShapeError, r"weight has shape \(2, 3\)"),
+    (lambda x: maxconv.causal_conv1d(x[None], np.ones((1, 3), "f4")), DtypeError, "weight is float32, but x is"),
+    (lambda x: maxconv.convolve(x, [1.0], device="tpu"), ArgumentError, "device must be"),
 ]
 
 
@@ -236,6 +273,58 @@ def test_bad_input_is_refused_before_anything_runs(call, kind, text):
     """Lengths, ranks, modes and outputs that cannot be right raise when the graph is built."""
     with pytest.raises(kind, match=text):
         call(da.ones(9, chunks=4))
+
+
+# ---- devices
+
+
+def test_gpu_means_that_of_the_process_which_computes(monkeypatch, rng):
+    """`device="gpu"` builds a graph where there is no GPU, and every block asks for its own process's."""
+    asked = []
+    monkeypatch.setattr(_blocks.devices, "own", lambda: asked.append(1) or "cpu")
+    x, k = rng.standard_normal((2, 60)), rng.standard_normal(5)
+    blocks = da.from_array(x, chunks=(2, 20))
+    calls = [
+        (maxconv.convolve, (x, k), (blocks, k)),
+        (maxconv.correlate1d, (x, k), (blocks, k)),
+        (maxconv.upfirdn, (k, x, 2), (k, blocks, 2)),
+        (maxconv.causal_conv1d, (x, x[:, :5]), (blocks, x[:, :5])),
+    ]
+    for function, here, lazily in calls:
+        assert_same(function(*lazily, device="gpu"), function(*here, device="cpu"))
+    assert len(asked) == 3 * len(calls)
+
+
+#: Takes a GPU of two, prints it, and keeps it until the standard input ends.
+CLAIM = """
+import sys
+from maxconv._engine import devices
+devices.accelerator_count = lambda: 2
+print(devices.own(), devices.own(), flush=True)
+sys.stdin.read()
+"""
+
+
+def test_every_process_of_a_host_has_a_gpu_of_its_own(monkeypatch, tmp_path):
+    """Two workers take two GPUs, a third shares one; other orders and dead workers do not confuse them."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with contextlib.ExitStack() as stack:
+
+        def claim(visible: str) -> tuple[subprocess.Popen, str]:
+            environment = {**os.environ, "CUDA_VISIBLE_DEVICES": visible}
+            worker = stack.enter_context(subprocess.Popen([sys.executable, "-c", CLAIM], env=environment, **pipes))
+            first, again = worker.stdout.readline().split()
+            assert first == again
+            return worker, first
+
+        _, one = claim("0,1")
+        second, two = claim("0,1")
+        _, three = claim("1,0")  # what it calls gpu:1 is the first one's
+        assert (one, two, three) == ("gpu:0", "gpu:1", "gpu:0")
+        second.kill()
+        second.wait()
+        assert claim("0,1")[1] == "gpu:1"
 
 
 # ---- distributed
