@@ -6,7 +6,7 @@ stream, like PyTorch's own work, so that it waits for what made its operands, an
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -14,9 +14,6 @@ from .._errors import DeviceError
 from .._layer import LayerProblem
 from . import devices, native
 from .layers import is_depthwise
-
-if TYPE_CHECKING:
-    import numpy as np
 
 #: Element types of layers, and the names that kernels have for them.
 NAMES = {torch.float16: "float16", torch.bfloat16: "bfloat16", torch.float32: "float32", torch.float64: "float64"}
@@ -60,29 +57,25 @@ def causal(
 ) -> Any:
     """Compute y of a depthwise layer, which may have a history: see `layers.causal`."""
     y = x.new_empty(problem.output_shape)
+    kernel = "depthwise"
     if x.is_cuda:
-        return _launch(f"depthwise_{NAMES[x.dtype]}_{NAMES[w.dtype]}", y, (x, w, bias, state, numbers), problem, activation)
-    state = x.new_empty(0) if state is None else state
-    numbers = x.new_empty(0, dtype=torch.int32) if numbers is None else numbers
-    return _run("depthwise", y, (x, _widened(w, x), _bias(bias, x), state, numbers), problem, activation)
+        kernel = f"depthwise_{NAMES[x.dtype]}"  # followed by the type of w
+    else:
+        w = _widened(w, x)
+    return _run(kernel, y, (x, w, _bias(bias, x), state, numbers), problem, activation)
 
 
 def _run(kernel: str, result: Any, operands: tuple[Any, ...], problem: LayerProblem, *options: int) -> Any:
-    name = f"{kernel}_{NAMES[result.dtype]}"
+    """Fill a result; PyTorch reuses the memory of temporary copies in the order of the stream, too."""
+    if not result.numel():
+        return result
+    there = [None if operand is None else operand.contiguous() for operand in operands]
+    addresses = (result.data_ptr(), *[0 if operand is None else operand.data_ptr() for operand in there])
     if result.is_cuda:
-        return _launch(name, result, operands, problem, *options)
-    if result.numel():
-        views = (_view(result), *[_view(operand.contiguous()) for operand in operands])
-        native.run_layer_on_cpu(name, views, problem, *options)
-    return result
-
-
-def _launch(name: str, result: Any, operands: tuple[Any, ...], problem: LayerProblem, *options: int) -> Any:
-    """Enqueue a sum on the current stream. PyTorch reuses the memory of temporary copies in that order, too."""
-    if result.numel():
-        there = [None if operand is None else operand.contiguous() for operand in operands]
-        addresses = (result.data_ptr(), *[0 if operand is None else operand.data_ptr() for operand in there])
+        name = f"{kernel}_{NAMES[operands[1].dtype]}"
         native.run_layer_on_gpu(name, _context(result.get_device()), addresses, problem, *options)
+    else:
+        native.run_layer_on_cpu(f"{kernel}_{NAMES[result.dtype]}", addresses, problem, *options)
     return result
 
 
@@ -101,19 +94,10 @@ def _context(index: int) -> int:
 
 
 def _bias(bias: Any, x: Any) -> Any:
-    """Return a bias as the kernels take it: on the CPU in the type of the sums, and empty if there is none."""
-    if x.is_cuda:
-        return bias
-    return _widened(x.new_empty(0) if bias is None else bias, x)
+    """Return a bias as the kernels take it: on the CPU in the type of the sums."""
+    return bias if bias is None or x.is_cuda else _widened(bias, x)
 
 
 def _widened(operand: Any, x: Any) -> Any:
     """Return an operand in the type that sums of the type of `x` are kept in."""
     return operand.to(torch.float64 if x.dtype is torch.float64 else torch.float32)
-
-
-def _view(tensor: Any) -> np.ndarray:
-    """View a contiguous tensor on the host as an array, of integers if its type is foreign to NumPy."""
-    plain = tensor.detach()
-    array: np.ndarray = (plain.view(torch.int16) if plain.dtype is torch.bfloat16 else plain).numpy()
-    return array

@@ -168,8 +168,8 @@ def causal_conv1d(
 
     Notes
     -----
-    Follows Dao-AILab's `causal_conv1d_fn`, for any number of taps. States have gradients. Under autocast the signals are
-    cast, filters are used as they are.
+    Follows Dao-AILab's `causal_conv1d_fn`, for any number of taps. States have gradients. Under autocast the signals
+    are cast, filters are used as they are.
 
     Examples
     --------

@@ -42,8 +42,8 @@ class Operator:
     backward
         Takes (ctx, gradient); returns as many gradients as there are arguments.
     vmap
-        Takes (info, dimensions, *arguments); returns the results of all, and the dimension that they lie along. None if the
-        operator does not serve `torch.vmap`.
+        Takes (info, dimensions, *arguments); returns the results of all, and the dimension that they lie along. None
+        if the operator does not serve `torch.vmap`.
     """
 
     def __init__(
@@ -64,13 +64,20 @@ class Operator:
         self.operator = getattr(torch.ops.maxconv, name).default
         self.kernel = kernel
         self.tensors = schema.count("Tensor") - 1  # the last is the result
-        methods = {"setup_context": staticmethod(save), "backward": staticmethod(backward)}
+
+        def forward(ctx: Any, *arguments: Any) -> Any:
+            save(ctx, arguments, None)
+            return kernel(*arguments)
+
+        # A `setup_context` of its own costs 25 us a call, and the transforms of `torch.func` take no function without.
+        # Those differentiate no operator registered from Python, either.
+        function = (torch.autograd.Function,)
+        methods = {"backward": staticmethod(backward)}
+        self.differentiable = type(name, function, {"forward": staticmethod(forward), **methods})
+        methods |= {"forward": staticmethod(self.operator), "setup_context": staticmethod(save)}
         if vmap is not None:
             methods["vmap"] = staticmethod(vmap)
-        function = torch.autograd.Function
-        self.differentiable = type(name, (function,), {**methods, "forward": staticmethod(kernel)})
-        # `torch.func` differentiates no operator registered from Python, but any function.
-        self.transformable = type(name, (function,), {**methods, "forward": staticmethod(self.operator)})
+        self.transformable = type(name, function, methods)
 
     def __call__(self, *arguments: Any) -> Any:
         """Compute the result."""
@@ -332,7 +339,8 @@ correlate = Operator(
 """w (O, C/G, K) of x (N, C, L) and y (N, O, L_out), or both without N."""
 
 causal = Operator(
-    "causal_conv1d(Tensor input, Tensor weight, Tensor? bias, Tensor? state, Tensor? numbers, int activation) -> Tensor",
+    "causal_conv1d(Tensor input, Tensor weight, Tensor? bias, Tensor? state, Tensor? numbers, int activation)"
+    " -> Tensor",
     _causal,
     _causal_fake,
     _causal_save,
