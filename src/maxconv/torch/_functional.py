@@ -270,7 +270,7 @@ def _checked(check: Callable[..., Any], function: str, x: Any, w: Any, b: Any, *
     arguments = function, x.shape, w.shape, None if b is None else b.shape, *options
     if not torch.compiler.is_compiling():
         try:
-            return _remembered(check, *arguments)
+            return _remembered(check, *arguments)  # type: ignore[no-any-return]  # lru_cache forgets it
         except TypeError:  # a list, which PyTorch takes for a tuple, or a symbolic size: they have no hash
             pass
     problem: _layer.LayerProblem = check(*arguments)

@@ -73,11 +73,11 @@ class Operator:
         # Those differentiate no operator registered from Python, either.
         function = (torch.autograd.Function,)
         methods = {"backward": staticmethod(backward)}
-        self.differentiable = type(name, function, {"forward": staticmethod(forward), **methods})
+        self.differentiable: Any = type(name, function, {"forward": staticmethod(forward), **methods})
         methods |= {"forward": staticmethod(self.operator), "setup_context": staticmethod(save)}
         if vmap is not None:
             methods["vmap"] = staticmethod(vmap)
-        self.transformable = type(name, function, methods)
+        self.transformable: Any = type(name, function, methods)
 
     def __call__(self, *arguments: Any) -> Any:
         """Compute the result."""
