@@ -15,6 +15,9 @@ from . import _operators
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+#: Where tensors may be; "meta" is nowhere, but has shapes.
+_DEVICES = {"cpu", "cuda", "meta"}
+
 #: Layers whose checks are remembered: 5 us each.
 _REMEMBERED = 1024
 
@@ -181,9 +184,8 @@ def causal_conv1d(
     function = "causal_conv1d"
     operands = {"x": x, "weight": weight, "bias": bias, "initial_state": initial_state, "seq_idx": seq_idx}
     _check_tensors(function, operands)
-    if torch.is_autocast_enabled(x.device.type):
-        kind = torch.get_autocast_dtype(x.device.type)
-        x, initial_state = _autocast(x, kind), _autocast(initial_state, kind)
+    if kind := _autocast_dtype(x):
+        x, initial_state = _cast(x, kind), _cast(initial_state, kind)
     _check_dtypes(function, {"x": x, "initial_state": initial_state})
     _check_dtypes(function, {"weight": weight, "bias": bias})
     if weight.dtype != x.dtype and (weight.dtype is not torch.float32 or x.dtype is torch.float64):
@@ -216,9 +218,8 @@ def causal_conv1d(
 def _operands(function: str, x: Any, w: Any, b: Any) -> tuple[Any, Any, Any]:
     """Check tensors, and cast them as autocast does."""
     _check_tensors(function, {"input": x, "weight": w, "bias": b})
-    if torch.is_autocast_enabled(x.device.type):
-        kind = torch.get_autocast_dtype(x.device.type)
-        x, w, b = _autocast(x, kind), _autocast(w, kind), _autocast(b, kind)
+    if kind := _autocast_dtype(x):
+        x, w, b = _cast(x, kind), _cast(w, kind), _cast(b, kind)
     _check_dtypes(function, {"input": x, "weight": w, "bias": b})
     return x, w, b
 
@@ -234,6 +235,9 @@ def _check_tensors(function: str, operands: dict[str, Any]) -> None:
             raise DtypeError(message)
         if device is None:
             first, device = name, operand.device
+            if device.type not in _DEVICES:
+                message = f"{function}: layers are served by CPUs and NVIDIA GPUs, but {name} is on {device}"
+                raise DeviceError(message)
         elif operand.device != device:
             message = (
                 f"{function}: {first} is on {device}, but {name} is on {operand.device}; all must be on one device"
@@ -258,8 +262,14 @@ def _check_dtypes(function: str, operands: dict[str, Any]) -> None:
             raise DtypeError(message)
 
 
-def _autocast(operand: Any, dtype: Any) -> Any:
-    """Cast an operand where PyTorch does: floating-point types but float64."""
+def _autocast_dtype(x: Any) -> Any:
+    """Return the type that autocast computes a tensor in; None where it is off."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if kind != "meta" and torch.is_autocast_enabled(kind) else None
+
+
+def _cast(operand: Any, dtype: Any) -> Any:
+    """Cast an operand where autocast does: floating-point types but float64."""
     if operand is None or operand.dtype is torch.float64 or not operand.is_floating_point():
         return operand
     return operand.to(dtype)
