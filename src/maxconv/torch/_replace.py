@@ -87,7 +87,7 @@ def replace_conv1d(
             done.left[name] = reason
             continue
         layer.__class__ = _our_class(type(layer))
-        done.swapped[name] = repr(layer).partition("\n")[0]
+        done.swapped[name] = f"{type(layer).__name__}({layer.extra_repr()})"
     return done
 
 
