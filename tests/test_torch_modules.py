@@ -11,6 +11,8 @@ import pytest
 torch = pytest.importorskip("torch")
 mt = pytest.importorskip("maxconv.torch")
 
+from maxconv.torch import _modules  # noqa: E402  # behind the skips
+
 nn = torch.nn
 
 CONVOLUTIONS = [
@@ -69,46 +71,73 @@ def test_a_causal_module_takes_mambas_weights():
     assert torch.equal(torch.cat([first, ours(x[..., 20:], initial_state=state)], -1), ours(x))
 
 
-def small_models():
-    """Build real architectures, small, with random weights: (model, inputs, how many layers of ours)."""
+def small_model(name: str):
+    """Build a real architecture, small, with random weights: (model, inputs)."""
     transformers = pytest.importorskip("transformers")
-    from transformers.models.whisper.modeling_whisper import WhisperEncoder
+    if name == "Wav2Vec2":
+        sizes = {"hidden_size": 96, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 64}
+        config = transformers.Wav2Vec2Config(**sizes, conv_dim=(32,) * 7)
+        return transformers.Wav2Vec2Model(config), {"input_values": torch.randn(2, 6000)}
+    if name == "Whisper encoder":
+        from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-    wav2vec2 = transformers.Wav2Vec2Config(
-        hidden_size=96, num_hidden_layers=1, num_attention_heads=4, intermediate_size=64, conv_dim=(32,) * 7
-    )
-    whisper = transformers.WhisperConfig(
-        d_model=64, encoder_layers=1, encoder_attention_heads=4, encoder_ffn_dim=64, max_source_positions=100
-    )
-    mamba = transformers.MambaConfig(vocab_size=50, hidden_size=32, num_hidden_layers=2)
-    return {
-        "Wav2Vec2": (transformers.Wav2Vec2Model(wav2vec2), {"input_values": torch.randn(2, 6000)}, 8),
-        "Whisper encoder": (WhisperEncoder(whisper), {"input_features": torch.randn(1, 80, 200)}, 2),
-        "Mamba": (transformers.MambaModel(mamba), {"input_ids": torch.randint(0, 50, (2, 40))}, 2),
-    }
+        sizes = {"d_model": 64, "encoder_layers": 1, "encoder_attention_heads": 4, "encoder_ffn_dim": 64}
+        config = transformers.WhisperConfig(**sizes, max_source_positions=100)
+        return WhisperEncoder(config), {"input_features": torch.randn(1, 80, 200)}
+    config = transformers.MambaConfig(vocab_size=50, hidden_size=32, num_hidden_layers=2)
+    return transformers.MambaModel(config), {"input_ids": torch.randint(0, 50, (2, 40))}
+
+
+def outputs_and_gradients(model, inputs):
+    """Run a model forward and backward."""
+    model.zero_grad()
+    y = model(**inputs)[0]
+    y.square().mean().backward()
+    return [y.detach(), *[p.grad.clone() for p in model.parameters() if p.grad is not None]]
+
+
+def assert_alike(after, before):
+    """Compare what a model computes with what it did."""
+    for new, old in zip(after, before, strict=True):
+        torch.testing.assert_close(new, old, rtol=1e-4, atol=1e-5 * max(1.0, float(old.abs().max())))
 
 
 @pytest.mark.filterwarnings("ignore")  # of transformers
-@pytest.mark.parametrize("name", ["Wav2Vec2", "Whisper encoder", "Mamba"])
-def test_models_keep_their_outputs(name, monkeypatch):
-    """With every layer swapped, Wav2Vec2, Whisper's encoder and Mamba give the outputs and gradients they gave."""
+@pytest.mark.parametrize(("name", "count"), [("Wav2Vec2", 8), ("Whisper encoder", 2)])
+def test_models_keep_their_outputs(name, count, monkeypatch):
+    """With every layer swapped, Wav2Vec2 and Whisper's encoder give the outputs and gradients they gave."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    model, inputs, count = small_models()[name]
+    model, inputs = small_model(name)
     model.eval()
-
-    def run():
-        model.zero_grad()
-        y = model(**inputs)[0]
-        y.square().mean().backward()
-        return [y.detach(), *[p.grad.clone() for p in model.parameters() if p.grad is not None]]
-
-    before, keys = run(), list(model.state_dict())
+    before, keys = outputs_and_gradients(model, inputs), list(model.state_dict())
     report = mt.replace_conv1d(model)
     assert (len(report.swapped), report.left) == (count, {})
     assert str(report).startswith(f"swapped {count}, left 0\n")
-    for after, was in zip(run(), before, strict=True):
-        torch.testing.assert_close(after, was, rtol=1e-4, atol=1e-5 * max(1.0, float(was.abs().max())))
+    calls = []
+    monkeypatch.setattr(_modules, "conv1d", lambda *operands: calls.append(1) or mt.conv1d(*operands))
+    assert_alike(outputs_and_gradients(model, inputs), before)
+    assert len(calls) == count
     assert list(model.state_dict()) == keys
+
+
+@pytest.mark.filterwarnings("ignore")  # of transformers
+def test_mamba_takes_our_function(monkeypatch):
+    """Mamba gives its layers' weights to a function instead of calling them: ours stands in for that, unchanged."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    model, inputs = small_model("Mamba")
+    from transformers.models.mamba import modeling_mamba
+
+    before = outputs_and_gradients(model, inputs)
+    assert list(mt.replace_conv1d(model).swapped) == ["layers.0.mixer.conv1d", "layers.1.mixer.conv1d"]
+    calls = []
+
+    def ours(*operands, activation):
+        calls.append(1)
+        return mt.causal_conv1d(*operands, activation=activation)
+
+    monkeypatch.setattr(modeling_mamba, "causal_conv1d_fn", ours)
+    assert_alike(outputs_and_gradients(model, inputs), before)
+    assert len(calls) == 2
 
 
 def test_swapping_keeps_what_hangs_on_a_layer():

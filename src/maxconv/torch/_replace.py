@@ -64,7 +64,8 @@ def replace_conv1d(
     Notes
     -----
     A layer of a class of its own derived from PyTorch's is left: what it computes is its own affair. A model that does
-    not call its layers but reads their weights is not sped up.
+    not call its layers but gives their weights to a function, as Mamba of transformers does, needs `causal_conv1d` in
+    the place of that function.
 
     Examples
     --------
