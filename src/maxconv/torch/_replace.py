@@ -78,7 +78,8 @@ def replace_conv1d(
       left     2: its class LazyConv1d is derived from Conv1d
     """
     done = Replacement()
-    for name, layer in model.named_modules():
+    layers: Any = model.named_modules()
+    for name, layer in layers:
         if not isinstance(layer, tuple(_OURS)):
             continue
         reason = _why_not(layer)
