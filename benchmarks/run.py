@@ -2,6 +2,8 @@
 
     python benchmarks/run.py cpu        calls on NumPy arrays: NumPy, SciPy and maxconv
     python benchmarks/run.py layers     layers of neural networks: PyTorch and maxconv
+    python benchmarks/run.py torch      the same through `maxconv.torch`: forward, backward, eager, compiled
+    python benchmarks/run.py soak       100000 calls of `maxconv.torch` on changing shapes: memory, compilations
     python benchmarks/run.py startup    new processes: from the interpreter to the first result
     python benchmarks/run.py gpu        arrays on an NVIDIA GPU: PyTorch, a plain copy and maxconv
     python benchmarks/run.py accuracy   errors of every path beside NumPy's and SciPy's; also writes docs/accuracy.md
@@ -11,7 +13,7 @@
     python benchmarks/run.py auto       whether `method="auto"` takes the faster method
     python benchmarks/run.py calibrate  measures what that choice reckons with: src/maxconv/_costs.json
 
-`--device gpu` for layers, accuracy, workers, auto and calibrate on an NVIDIA GPU.
+`--device gpu` for layers, torch, soak, accuracy, workers, auto and calibrate on an NVIDIA GPU.
 
 Every figure is a median of one run in which all contenders took turns on the same data; results are compared with
 float64 before they are timed.
@@ -39,6 +41,7 @@ import large
 import layers
 import memory
 import numpy as np
+import torch_layers
 import workers
 from timing import row, summarize, time_calls
 
@@ -139,6 +142,8 @@ def main() -> int:
     suites: dict[str, Callable[[], list[dict[str, Any]]]] = {
         "cpu": bench_cpu,
         "layers": layers.bench if options.device == "cpu" else layers.bench_gpu,
+        "torch": partial(torch_layers.bench, options.device),
+        "soak": partial(torch_layers.soak, options.device),
         "startup": bench_startup,
         "gpu": gpu.bench,
         "accuracy": partial(accuracy.bench, options.device),

@@ -68,6 +68,7 @@ LAYERS = {
     "streaming": {"_composed", "_engine", "_errors", "_methods", "_problem"},
     "graph": {"_errors", "_layer", "_problem"},
     "nn": {"_errors", "_layer", "graph"},
+    "torch": {"_engine", "_errors", "_layer"},
     "dask": {"multirate", "ndimage", "neural", "signal"},
     "_blocks": {"_composed", "_engine", "_layer", "_methods", "_problem"},
     "cli": {"_engine", "_errors", "_filtering", "_recording", "_zarr"},
@@ -125,7 +126,7 @@ def test_public_names_are_sorted_and_documented():
     for name in maxconv.__all__:
         assert getattr(maxconv, name).__doc__, name
     public = {name for name in vars(maxconv) if not name.startswith("_")}
-    doors = {"dask", "multirate", "ndimage", "neural", "signal", "streaming", "cli"}
+    doors = {"dask", "multirate", "ndimage", "neural", "signal", "streaming", "cli", "torch"}
     assert public - {"annotations", "Any", "TYPE_CHECKING"} - doors == set(maxconv.__all__)
     with pytest.raises(AttributeError, match="has no attribute 'conv2d'"):
         _ = maxconv.conv2d

@@ -130,8 +130,8 @@ def _border(problem: Problem) -> tuple[int, float]:
     return BORDERS.index(problem.border), problem.cval
 
 
-def run_layer_on_cpu(function: str, arrays: tuple[np.ndarray, ...], problem: LayerProblem, *options: int) -> None:
-    """Fill the first of the arrays by a function of cpu_layers.mojo; what each expects stands there."""
+def run_layer_on_cpu(function: str, arrays: tuple[Any, ...], problem: LayerProblem, *options: int) -> None:
+    """Fill the first of the arrays, or addresses, by a function of cpu_layers.mojo; what each expects stands there."""
     if not _layer_functions:
         _layer_functions.update(_find_cpu_functions("cpu_layers"))
     _layer_functions[function](arrays, problem, *options, max_workers())
@@ -142,6 +142,12 @@ def run_layer_on_gpu(
 ) -> None:
     """Enqueue a function of gpu_layers.mojo, which fills the first array; what each expects stands there."""
     getattr(_extension("gpu_layers"), function)(context, addresses, problem, *options)
+
+
+def context_of_stream(context: int, stream: int) -> int:
+    """Return the address of a context that launches on a CUDA stream of another library, by its handle."""
+    address: int = _extension("gpu_layers").context_of_stream(context, stream)
+    return address
 
 
 def max_workers() -> int:
