@@ -7,6 +7,7 @@
     python benchmarks/run.py accuracy   errors of every path beside NumPy's and SciPy's; also writes docs/accuracy.md
     python benchmarks/run.py memory     a new process: peak memory of a long convolution
     python benchmarks/run.py large      a Zarr array of 2 GB (or `--gigabytes 20`), filtered out of core
+    python benchmarks/run.py stream     an hour of sound (or `--minutes 5`) through `maxconv filter`: memory and bits
     python benchmarks/run.py auto       whether `method="auto"` takes the faster method
     python benchmarks/run.py calibrate  measures what that choice reckons with: src/maxconv/_costs.json
 
@@ -38,6 +39,7 @@ import large
 import layers
 import memory
 import numpy as np
+import stream
 from timing import row, summarize, time_calls
 
 import maxconv
@@ -133,6 +135,7 @@ def main() -> int:
     parser.add_argument("suites", nargs="*", default=["cpu", "startup"])
     parser.add_argument("--device", choices=["cpu", "gpu"], default="cpu")
     parser.add_argument("--gigabytes", type=float, default=large.DEFAULT_GIGABYTES, help="size of the array of large")
+    parser.add_argument("--minutes", type=float, default=stream.DEFAULT_MINUTES, help="length of the sound of stream")
     options = parser.parse_args()
     suites: dict[str, Callable[[], list[dict[str, Any]]]] = {
         "cpu": bench_cpu,
@@ -142,6 +145,7 @@ def main() -> int:
         "accuracy": partial(accuracy.bench, options.device),
         "memory": memory.bench,
         "large": partial(large.bench, options.gigabytes),
+        "stream": partial(stream.bench, options.minutes),
         "auto": partial(auto.bench, options.device),
     }
     for name in options.suites:

@@ -24,7 +24,7 @@ __all__ = ["heat_map", "lines", "response", "spectrograms"]
 
 _LOWEST_DB = 160.0  # what float64 taps can suppress; below is rounding
 _POINTS = 4096  # of a response: more than any picture is wide
-_WINDOW, _MOST_COLUMNS = 1024, 1000
+WINDOW, _MOST_COLUMNS = 1024, 1000
 _CASE = re.compile(r"(?P<dtype>\w+) N=(?P<samples>\d+) K=(?P<taps>\d+)")
 _NAMES = {"samples": "samples (N)", "taps": "taps (K)"}
 
@@ -69,18 +69,22 @@ def response(taps: Any, fs: float = 1.0) -> Figure:
     if not fs > 0:
         message = f"plot.response: fs must be positive, got {fs!r}"
         raise ArgumentError(message)
-    points = max(_POINTS, 1 << (k.size - 1).bit_length())
-    frequencies, gain = np.fft.rfftfreq(points, 1 / fs), _decibels(np.abs(np.fft.rfft(k, points)) ** 2)
     figure = _figure(height=5.0)
     above, below = figure.subplots(2, 1)
-    above.plot(frequencies, gain, linewidth=1)
-    above.set(xlabel=_frequency_label(fs), ylabel="gain (dB)", xlim=(0, fs / 2))
-    above.set_ylim(max(gain.min(), gain.max() - _LOWEST_DB) - 3, gain.max() + 6)
+    _draw_gain(above, k, fs)
     below.plot(k, linewidth=1, marker="." if k.size <= 64 else "", markersize=4)  # noqa: PLR2004  # dots that touch
     below.set(xlabel="tap", ylabel="value")
-    for axes in (above, below):
-        axes.grid(alpha=0.3)
+    below.grid(alpha=0.3)
     return figure
+
+
+def _draw_gain(axes: Any, taps: np.ndarray, fs: float) -> None:
+    points = max(_POINTS, 1 << (taps.size - 1).bit_length())
+    gain = _decibels(np.abs(np.fft.rfft(taps, points)) ** 2)
+    axes.plot(np.fft.rfftfreq(points, 1 / fs), gain, linewidth=1)
+    axes.set(xlabel=_frequency_label(fs), ylabel="gain (dB)", xlim=(0, fs / 2))
+    axes.set_ylim(gain.min() - 3, gain.max() + 6)
+    axes.grid(alpha=0.3)
 
 
 def spectrograms(before: Any, after: Any, fs: float = 1.0) -> Figure:
@@ -119,14 +123,16 @@ def spectrograms(before: Any, after: Any, fs: float = 1.0) -> Figure:
             message = f"plot.spectrograms: {name} has shape {x.shape}, but rank 1 and at least one sample are expected"
             raise ShapeError(message)
         starts = window_starts(len(x))
-        pictures.append((name, len(x), power([x[start : start + _WINDOW] for start in starts])))
-    return draw_spectrograms(pictures, fs)
+        pictures.append((name, len(x), power([x[start : start + WINDOW] for start in starts])))
+    figure = _figure(height=5.0)
+    _draw_spectrograms(figure, pictures, fs)
+    return figure
 
 
 def window_starts(samples: int) -> np.ndarray:
     """Return where the windows of a spectrogram begin, in samples."""
-    count = min(_MOST_COLUMNS, max(1, 2 * samples // _WINDOW))
-    return np.linspace(0, max(0, samples - _WINDOW), count).astype(np.int64)
+    count = min(_MOST_COLUMNS, max(1, 2 * samples // WINDOW))
+    return np.linspace(0, max(0, samples - WINDOW), count).astype(np.int64)
 
 
 def power(windows: list[np.ndarray]) -> np.ndarray:
@@ -135,14 +141,22 @@ def power(windows: list[np.ndarray]) -> np.ndarray:
     shaped = [
         np.pad(window.astype(np.float64) * np.hanning(len(window)), (0, length - len(window))) for window in windows
     ]
-    return np.asarray(np.abs(np.fft.rfft(shaped, _WINDOW)).T ** 2)
+    return np.asarray(np.abs(np.fft.rfft(shaped, WINDOW)).T ** 2)
 
 
-def draw_spectrograms(pictures: list[tuple[str, int, np.ndarray]], fs: float) -> Figure:
-    """Draw what `power` returned, each with a name and the samples that it covers."""
+def draw_filtering(taps: np.ndarray, pictures: list[tuple[str, int, np.ndarray]], fs: float) -> Figure:
+    """Draw the gain of a filter above what `power` returned, each with a name and the samples that it covers."""
+    figure = _figure(height=7.5)
+    parts: Any = figure.subfigures(2, 1, height_ratios=[1, 2])
+    above, below = parts
+    _draw_gain(above.subplots(), np.asarray(taps, np.float64), fs)
+    _draw_spectrograms(below, pictures, fs)
+    return figure
+
+
+def _draw_spectrograms(figure: Any, pictures: list[tuple[str, int, np.ndarray]], fs: float) -> None:
     levels = [_decibels(values) for _, _, values in pictures]
     strongest = max(float(level.max()) for level in levels)
-    figure = _figure(height=5.0)
     rows = figure.subplots(len(pictures), 1, sharex=True, squeeze=False)[:, 0]
     for axes, (name, samples, _), level in zip(rows, pictures, levels, strict=True):
         extent = (0.0, samples / fs, 0.0, fs / 2)
@@ -152,7 +166,6 @@ def draw_spectrograms(pictures: list[tuple[str, int, np.ndarray]], fs: float) ->
         axes.set(title=name, ylabel=_frequency_label(fs))
     rows[-1].set_xlabel("time (s)" if fs != 1 else "time (samples)")
     figure.colorbar(image, ax=list(rows), label="dB")
-    return figure
 
 
 def lines(results: Results, along: str = "taps", **only: Any) -> Figure:
