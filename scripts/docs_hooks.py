@@ -45,7 +45,7 @@ FIGURES: dict[str, Callable[[], str]] = {
     "table gpu": lambda: table("gpu"),
     "table startup": lambda: table("startup"),
     "table layers": lambda: table("layers-gpu"),
-    "stream": lambda: stream(),
+    "stream": lambda: hour_of_sound("stream"),
     "tutorial": lambda: "",
     "auto cpu": lambda: hits("auto"),
     "auto gpu": lambda: hits("auto-gpu"),
@@ -105,14 +105,13 @@ def hits(name: str) -> str:
     return f"{close} of {len(ratios)} points within 1.25 times the better method, at worst {max(ratios):.2f} times"
 
 
-def stream() -> str:
+def hour_of_sound(name: str) -> str:
     """Say what an hour of sound took."""
-    found = results("stream")
-    row = found["rows"][0]
+    row = results(name)["rows"][0]
     streamed, whole = (
         f"{row['seconds'][way]:.0f} s and {row['bytes_above_start'][way] / 1e6:.0f} MB" for way in row["seconds"]
     )
     return (
         f"Measured by `uv run poe bench stream` ([stream.json](../results/stream.json)), {row['case']}: {streamed} "
-        f"above start-up by streaming, {whole} in memory, the same bytes; {measured_on('stream')}."
+        f"above start-up by streaming, {whole} in memory, the same bytes; {measured_on(name)}."
     )

@@ -98,9 +98,8 @@ def run_console(block: Block, folder: Path) -> None:
             check=False,
         )
         assert done.returncode == 0, done.stdout
-        assert doctest.OutputChecker().check_output(expected, done.stdout, doctest.ELLIPSIS), (
-            f"{command}\n{done.stdout}"
-        )
+        printed = done.stdout or "\n"
+        assert doctest.OutputChecker().check_output(expected, printed, _OPTIONS), f"{command}\n{printed}"
 
 
 def run_page(page: Path, folder: Path, *, on_gpu: bool) -> None:
