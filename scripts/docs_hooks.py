@@ -85,7 +85,7 @@ def table(name: str, keep: Callable[[str], bool] = lambda _: True) -> str:
     lines = [f"| | {' | '.join(contenders)} |", "|---" * (len(contenders) + 1) + "|"]
     for row in rows:
         cells = [readable(row["seconds"][each]["median"]) if each in row["seconds"] else "" for each in contenders]
-        lines.append(f"| {row['case']} | {' | '.join(cells)} |")
+        lines.append(f"| {row['case'].replace(' ', '&nbsp;')} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

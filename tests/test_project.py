@@ -41,7 +41,19 @@ def test_the_seed_job_is_a_short_text():
 
 def test_importing_maxconv_loads_nothing_heavy():
     """`import maxconv` and an eager call on the CPU load neither MAX nor any other array library."""
-    heavy = {"max", "torch", "scipy", "dask", "zarr", "typer", "rich", "soundfile", "ml_dtypes", "filelock"}
+    heavy = {
+        "max",
+        "torch",
+        "scipy",
+        "dask",
+        "zarr",
+        "typer",
+        "rich",
+        "soundfile",
+        "ml_dtypes",
+        "filelock",
+        "matplotlib",
+    }
     program = f"import sys, maxconv; maxconv.convolve([1.], [2.]); print(sorted({heavy!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
@@ -70,9 +82,24 @@ LAYERS = {
     "nn": {"_errors", "_layer", "graph"},
     "dask": {"multirate", "ndimage", "signal"},
     "_blocks": {"_composed", "_methods", "_problem"},
-    "cli": {"_engine", "_errors", "_filtering", "_recording", "_zarr"},
+    "plot": {"_errors"},
+    "cli": {
+        "_bench",
+        "_engine",
+        "_errors",
+        "_filtering",
+        "_prebuild",
+        "_raw",
+        "_recording",
+        "_zarr",
+        "get_default_device",
+        "plot",
+    },
+    "_bench": {"_engine", "_errors", "maxconv"},
+    "_prebuild": {"_engine", "_errors"},
+    "_raw": {"_errors", "_filtering", "_recording"},
     "_zarr": {"_errors", "_filtering", "_recording", "signal"},
-    "_filtering": {"_engine", "_errors", "_plan", "_problem", "_recording", "maxconv"},
+    "_filtering": {"_engine", "_errors", "_methods", "_plan", "_problem", "_recording", "maxconv"},
     "_recording": {"_errors"},
     "_p15": {"kernels_path"},
     "_composed": set(),
@@ -125,7 +152,7 @@ def test_public_names_are_sorted_and_documented():
     for name in maxconv.__all__:
         assert getattr(maxconv, name).__doc__, name
     public = {name for name in vars(maxconv) if not name.startswith("_")}
-    doors = {"dask", "multirate", "ndimage", "neural", "signal", "streaming", "cli"}
+    doors = {"dask", "multirate", "ndimage", "neural", "plot", "signal", "streaming", "cli"}
     assert public - {"annotations", "Any", "TYPE_CHECKING"} - doors == set(maxconv.__all__)
     with pytest.raises(AttributeError, match="has no attribute 'conv2d'"):
         _ = maxconv.conv2d

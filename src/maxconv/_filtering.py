@@ -426,25 +426,6 @@ def _zero_blocks(samples: int, count: int) -> Iterator[Block]:
         yield np.zeros((min(count, samples - start), 1), np.float32)
 
 
-def windows_of(path: Path) -> tuple[int, list[npt.NDArray[Any]]]:
-    """Return the length of a recording, and windows of its first channel for a spectrogram."""
-    from .plot import WINDOW, window_starts
-
-    with closing(open_recording(path)) as reader:
-        samples = reader.layout.samples
-        starts = window_starts(samples)
-        windows: list[npt.NDArray[Any]] = []
-        rest, begin = np.empty(0, reader.layout.dtype), 0
-        for block in read_blocks(reader, max(WINDOW, BLOCK // reader.layout.channels)):
-            rest = np.concatenate((rest, block[:, 0]))
-            while len(windows) < len(starts) and starts[len(windows)] + WINDOW <= begin + len(rest):
-                first = int(starts[len(windows)]) - begin
-                windows.append(rest[first : first + WINDOW].copy())
-            kept = min(len(rest), WINDOW)
-            begin, rest = begin + len(rest) - kept, rest[len(rest) - kept :]
-        return samples, windows or [rest]
-
-
 # ---- the output file
 
 

@@ -17,7 +17,7 @@ import signal
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -403,15 +403,37 @@ def _filter_pipe(
 
 def _draw(path: Path, source: Path, out: Path, summary: Summary) -> None:
     """Draw the filter's gain, and the first channel before and after."""
-    from ._filtering import windows_of
     from .plot import draw_filtering, power
 
     rate = summary.layout.rate
     pictures = []
     for name in (source, out):
-        samples, windows = windows_of(name)
+        samples, windows = _windows(name)
         pictures.append((name.name, samples, power(windows)))
     draw_filtering(summary.taps[:, 0], pictures, 1.0 if rate is None else rate).savefig(path)
+
+
+def _windows(path: Path) -> tuple[int, list[Any]]:
+    """Return the length of a recording, and windows of its first channel for a spectrogram."""
+    import numpy as np
+
+    from ._filtering import BLOCK, read_blocks
+    from ._recording import open_recording
+    from .plot import WINDOW, window_starts
+
+    with closing(open_recording(path)) as reader:
+        samples = reader.layout.samples
+        starts = window_starts(samples)
+        windows: list[Any] = []
+        rest, begin = np.empty(0, reader.layout.dtype), 0
+        for block in read_blocks(reader, max(WINDOW, BLOCK // reader.layout.channels)):
+            rest = np.concatenate((rest, block[:, 0]))
+            while len(windows) < len(starts) and starts[len(windows)] + WINDOW <= begin + len(rest):
+                first = int(starts[len(windows)]) - begin
+                windows.append(rest[first : first + WINDOW].copy())
+            kept = min(len(rest), WINDOW)
+            begin, rest = begin + len(rest) - kept, rest[len(rest) - kept :]
+        return samples, windows or [rest]
 
 
 @contextmanager
