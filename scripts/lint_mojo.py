@@ -11,7 +11,9 @@ from pathlib import Path
 from mojo.run import subprocess_run_mojo
 
 ROOT = Path(__file__).parents[1]
-SOURCES = sorted(path for folder in ("src", "tests", "benchmarks", "examples") for path in (ROOT / folder).rglob("*.mojo"))
+SOURCES = sorted(
+    path for folder in ("src", "tests", "benchmarks", "examples") for path in (ROOT / folder).rglob("*.mojo")
+)
 PACKAGE = ROOT / "src/maxconv"
 OP_PACKAGES = [PACKAGE / "_ops", ROOT / "examples/tutorial/ops"]  # a unit each: their files import each other
 

@@ -14,6 +14,7 @@ One mechanism for all pages. What a block is, its first line says:
 from __future__ import annotations
 
 import doctest
+import json
 import os
 import re
 import subprocess
@@ -205,6 +206,40 @@ def test_the_index_for_robots_names_every_page():
     linked = re.findall(r"\]\(([^)]+)\)", (ROOT / "docs/llms.txt").read_text())
     assert set(linked) == pages
     assert len(linked) == len(pages)
+
+
+def test_figures_of_the_readme_were_measured():
+    """Each time in the README's tables of signals is that of the result files, to the digits shown."""
+    text = (ROOT / "README.md").read_text()
+
+    def shown(cell: str) -> tuple[float, float]:
+        number, unit = re.match(r"([\d.]+) (us|ms)", cell.strip()).groups()
+        digits = len(number.partition(".")[2])
+        scale = {"us": 1e-6, "ms": 1e-3}[unit]
+        return float(number) * scale, 0.51 * scale * 10.0**-digits
+
+    def medians(file: str) -> dict[str, dict[str, float]]:
+        rows = json.loads((ROOT / f"benchmarks/results/{file}.json").read_text())["rows"]
+        return {row["case"]: {name: each["median"] for name, each in row["seconds"].items()} for row in rows}
+
+    checked = 0
+    cpu, gpu = medians("cpu"), medians("gpu")
+    for samples, taps, *cells in re.findall(
+        r"^\| ([\d^]+) samples, (\d+) taps \|" + r" ([^|]+) \|" * 3, text, re.MULTILINE
+    ):
+        base, _, power = samples.partition("^")
+        times = cpu[f"float32 N={int(base) ** int(power or 1)} K={taps}"]
+        for cell, name in zip(cells, ("numpy.convolve", "scipy.signal.oaconvolve", "maxconv.convolve"), strict=True):
+            value, digit = shown(cell)
+            assert abs(times[name] - value) <= digit, (samples, taps, cell)
+            checked += 1
+    for dtype, taps, *cells in re.findall(r"^\| (\w+), (\d+) taps \|" + r" ([^|]+) \|" * 3, text, re.MULTILINE):
+        times = gpu[f"{dtype} N={1 << 26} K={taps}"]
+        for cell in cells:
+            value, digit = shown(cell)
+            assert any(abs(each - value) <= digit for each in times.values()), (dtype, taps, cell)
+            checked += 1
+    assert checked > 30
 
 
 def test_drawings_are_what_their_script_draws(monkeypatch):

@@ -10,8 +10,11 @@ from std.time import perf_counter_ns
 from ops.kernels import TILE, conv1d_gpu
 
 comptime N = 1 << 26
+"""Samples: long enough that launching does not count."""
 comptime TAPS = 4
+"""Taps."""
 comptime REPEATS = 50
+"""Launches that are timed together."""
 
 
 # --8<-- [start:launch]
