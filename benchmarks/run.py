@@ -10,6 +10,7 @@
     python benchmarks/run.py memory     a new process: peak memory of a long convolution
     python benchmarks/run.py large      a Zarr array of 2 GB (or `--gigabytes 20`), filtered out of core
     python benchmarks/run.py workers    one worker process and two (`--device gpu`: each with its GPU), data in memory
+    python benchmarks/run.py stream     an hour of sound (or `--minutes 5`) through `maxconv filter`: memory and bits
     python benchmarks/run.py auto       whether `method="auto"` takes the faster method
     python benchmarks/run.py calibrate  measures what that choice reckons with: src/maxconv/_costs.json
 
@@ -41,6 +42,7 @@ import large
 import layers
 import memory
 import numpy as np
+import stream
 import torch_layers
 import workers
 from timing import row, summarize, time_calls
@@ -138,6 +140,7 @@ def main() -> int:
     parser.add_argument("suites", nargs="*", default=["cpu", "startup"])
     parser.add_argument("--device", choices=["cpu", "gpu"], default="cpu")
     parser.add_argument("--gigabytes", type=float, default=large.DEFAULT_GIGABYTES, help="size of the array of large")
+    parser.add_argument("--minutes", type=float, default=stream.DEFAULT_MINUTES, help="length of the sound of stream")
     options = parser.parse_args()
     suites: dict[str, Callable[[], list[dict[str, Any]]]] = {
         "cpu": bench_cpu,
@@ -150,6 +153,7 @@ def main() -> int:
         "memory": memory.bench,
         "large": partial(large.bench, options.gigabytes),
         "workers": partial(workers.bench, options.device),
+        "stream": partial(stream.bench, options.minutes),
         "auto": partial(auto.bench, options.device),
     }
     for name in options.suites:

@@ -90,7 +90,7 @@ def filter_store(
         _write(filtered, store, out / _RECORD, progress=progress)
         store.attrs[_COMPLETE] = True
         (out / _RECORD).unlink()
-    return Summary(target, len(taps), 0, warnings)
+    return Summary(target, taps, 0, warnings)
 
 
 # ---- reading

@@ -249,12 +249,14 @@ def _extension(kind: str) -> ModuleType:
         return _extensions[kind]
 
 
+def built(kind: str) -> Path:
+    """Return the file of an extension, building it first if it is not in the cache."""
+    note = f"building the native {kind} kernels for {toolchain.cpu_level()}, once, about {KINDS[kind]} s"
+    return disk.entry(entry_name(kind), lambda target: build(kind, target), note)
+
+
 def _load(kind: str) -> ModuleType:
-    path = disk.entry(
-        entry_name(kind),
-        lambda target: build(kind, target),
-        f"building the native {kind} kernels for {toolchain.cpu_level()}, once, about {KINDS[kind]} s",
-    )
+    path = built(kind)
     # The entry may have been built by another environment, whose libraries its run path names: those of this one
     # are loaded first, and the loader takes what is already there.
     suffix = ".dylib" if sys.platform == "darwin" else ".so"
