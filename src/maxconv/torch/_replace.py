@@ -78,9 +78,8 @@ def replace_conv1d(
       left     2: its class LazyConv1d is derived from Conv1d
     """
     done = Replacement()
-    layers: Any = model.named_modules()
-    for name, layer in layers:
-        if not isinstance(layer, tuple(_OURS)):
+    for name, layer in model.named_modules():
+        if not _is_convolution(layer):
             continue
         reason = _why_not(layer)
         if reason is None and filter is not None and not filter(name, layer):
@@ -91,6 +90,10 @@ def replace_conv1d(
         layer.__class__ = _our_class(type(layer))
         done.swapped[name] = f"{type(layer).__name__}({layer.extra_repr()})"
     return done
+
+
+def _is_convolution(layer: Any) -> bool:
+    return isinstance(layer, tuple(_OURS))
 
 
 def _why_not(layer: Any) -> str | None:
