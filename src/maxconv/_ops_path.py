@@ -36,6 +36,11 @@ def native_path() -> Path:
     return _PACKAGE / "_native"
 
 
+def prebuilt_path() -> Path:
+    """Return the folder of the extensions that a wheel brings along; a source tree has none."""
+    return _PACKAGE / "_prebuilt"
+
+
 @cache
 def source_hash() -> str:
     """Return 12 hexadecimal digits that change with any byte of any source that a compiled thing is made of."""

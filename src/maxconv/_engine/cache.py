@@ -1,4 +1,4 @@
-"""Compiled things on disk: built once, whole or absent, never trusted when damaged.
+"""Compiled things on disk: brought along by the wheel or built once, whole or absent, never trusted when damaged.
 
 An entry is a file and, beside it, `<file>.sha256` with the digest of its content. Both are written under a temporary
 name and renamed, the digest last. A reader takes no lock: an entry whose content does not match its digest, however
@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .. import _ops_path
 from .._errors import CompileError
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def cache_folder() -> Path:
 
 
 def entry(name: str, build: Callable[[Path], None], note: str) -> Path:
-    """Return the path of a cache entry, building it first if it is absent or damaged.
+    """Return the path of an entry of the package or of the cache, building it first if it is absent or damaged.
 
     Parameters
     ----------
@@ -52,9 +53,9 @@ def entry(name: str, build: Callable[[Path], None], note: str) -> Path:
     CompileError
         If the build fails or the folder cannot be written.
     """
+    if (found := find(name)) is not None:
+        return found
     path = cache_folder() / name
-    if _is_whole(path):
-        return path
     from filelock import FileLock  # needed for the one call in a machine's life that builds
 
     lock = FileLock(path.with_name(name + ".lock"))
@@ -67,6 +68,12 @@ def entry(name: str, build: Callable[[Path], None], note: str) -> Path:
     finally:
         lock.release()
     return path
+
+
+def find(name: str) -> Path | None:
+    """Return the path of an entry that the package brings along or the cache holds; None if neither does."""
+    places = (folder / name for folder in (_ops_path.prebuilt_path(), cache_folder()))
+    return next((path for path in places if _is_whole(path)), None)
 
 
 @contextmanager
@@ -105,6 +112,11 @@ def _is_whole(path: Path) -> bool:
         return _digest_path(path).read_text() == _digest(path)
     except (OSError, UnicodeDecodeError):
         return False
+
+
+def seal(path: Path) -> None:
+    """Write the digest of a file beside it."""
+    _digest_path(path).write_text(_digest(path))
 
 
 def _digest(path: Path) -> str:

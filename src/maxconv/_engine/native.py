@@ -218,7 +218,7 @@ def build(kind: str, target: Path, *, cpu_level: str | None = None, gpu: str | N
         "--emit",
         "shared-lib",
         "--target-cpu",
-        cpu_level or toolchain.cpu_level(),
+        cpu_level or host_level(kind),
         *accelerator,
         "-I",
         str(_ops_path.kernels_path().parent),
@@ -233,12 +233,20 @@ def _gpu_baseline(kind: str) -> str:
     return LAYERS_GPU_BASELINE if kind == "gpu_layers" else GPU_BASELINE
 
 
-def entry_name(kind: str) -> str:
-    """Name the cache entry of an extension by everything its content depends on."""
-    target = toolchain.cpu_level() + (f"-{_gpu_baseline(kind)}" if kind.startswith("gpu") else "")
-    python = f"{sys.implementation.cache_tag}-{sysconfig.get_platform()}"
+def entry_name(kind: str, level: str | None = None) -> str:
+    """Name the cache entry of an extension by everything its content depends on, by default for this processor.
+
+    Python's version is not part of it: an extension finds Python's functions by name when it is loaded.
+    """
+    target = (level or host_level(kind)) + (f"-{_gpu_baseline(kind)}" if kind.startswith("gpu") else "")
     mojo = toolchain.versions()["mojo"]
-    return f"native-{kind}-{target}-{python}-mojo{mojo}-{_ops_path.source_hash()}.so"
+    return f"native-{kind}-{target}-{sysconfig.get_platform()}-mojo{mojo}-{_ops_path.source_hash()}.so"
+
+
+def host_level(kind: str) -> str:
+    """Name the processors that an extension is built for here; those for GPUs only start kernels: AVX2 will do."""
+    level = toolchain.cpu_level()
+    return "x86-64-v3" if kind.startswith("gpu") and level == "x86-64-v4" else level
 
 
 def _extension(kind: str) -> ModuleType:
@@ -249,10 +257,11 @@ def _extension(kind: str) -> ModuleType:
         return _extensions[kind]
 
 
-def built(kind: str) -> Path:
-    """Return the file of an extension, building it first if it is not in the cache."""
-    note = f"building the native {kind} kernels for {toolchain.cpu_level()}, once, about {KINDS[kind]} s"
-    return disk.entry(entry_name(kind), lambda target: build(kind, target), note)
+def built(kind: str, level: str | None = None) -> Path:
+    """Return the file of an extension, building it first if neither the package nor the cache has it."""
+    level = level or host_level(kind)
+    note = f"building the native {kind} kernels for {level}, once, about {KINDS[kind]} s"
+    return disk.entry(entry_name(kind, level), lambda target: build(kind, target, cpu_level=level), note)
 
 
 def _load(kind: str) -> ModuleType:
