@@ -11,7 +11,7 @@ Layout:     x (N, C, L), w (O, C/G, K), y (N, O, L_out), contiguous, aligned to 
 Accuracy:   partial sums, one per SIMD lane, in accumulate.accum_dtype; they are added up tile by tile. The order
             depends on the geometry and the SIMD width, not on threads. Packed zeros stand outside x: a weight that
             comes out as NaN is summed again without them (`sum_plainly`).
-Gate:       none: any sizes >= 1, batch and outputs may be 0.
+Gate:       any sizes >= 1, batch and outputs may be 0; dense layers go to weight_gradient_product_cpu.mojo.
 Tuning:     the constants below. Float32, one core of an AMD EPYC with AVX-512: 30 to 60 GFLOP/s of 115, bound by y, which
             is read again for each part of the input channels (2026-11-22).
 Source:     register blocking as in conv_cpu.mojo.

@@ -12,7 +12,7 @@ Accuracy:   sums in accumulate.accum_dtype; each weight adds its terms one by on
             without them.
 Gate:       FEWEST_ROWS channels of y in a group and FEWEST_COLUMNS weights of each; otherwise, where laying out y costs
             more than it saves, conv_weight_gradient_cpu.
-Tuning:     the constants below.
+Tuning:     the constants below. Short layers (fewer than 200 outputs) are bound by laying out and storing, not by sums.
 Source:     Goto and van de Geijn, Anatomy of High-Performance Matrix Multiplication, 2008.
 """
 
