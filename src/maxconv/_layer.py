@@ -8,6 +8,7 @@ A transposed convolution is the same problem with its input in the place of y an
 from __future__ import annotations
 
 import operator
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from ._errors import ArgumentError, DtypeError, ShapeError
@@ -81,6 +82,23 @@ def convolution(
     >>> convolution("conv1d", (1, 8, 100), (8, 1, 4), None, 1, "same", 1, 8).pad_left  # the odd one on the right
     1
     """
+    arguments = function, input_shape, weight_shape, bias_shape, stride, padding, dilation, groups
+    if type(stride) is type(padding) is type(dilation) is type(groups) is int:
+        return _known_convolution(*arguments)  # a model's layers come again and again
+    return _convolution(*arguments)
+
+
+def _convolution(
+    function: str,
+    input_shape: tuple[int, ...],
+    weight_shape: tuple[int, ...],
+    bias_shape: tuple[int, ...] | None,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    groups: Any,
+) -> LayerProblem:
+    """Do so; what is no int may be equal to one and still be refused."""
     batch, channels, length = _signal_shape(function, input_shape)
     out_channels, group_in, taps = _weight_shape(function, weight_shape)
     groups = integer(function, "groups", groups, 1)
@@ -107,6 +125,9 @@ def convolution(
         raise ShapeError(message)
     sizes = batch, channels, out_channels, groups, length, room // stride + 1
     return LayerProblem(*sizes, taps, stride, dilation, pad_left)
+
+
+_known_convolution = lru_cache(maxsize=1024)(_convolution)
 
 
 def transposed_convolution(
@@ -198,6 +219,9 @@ def check_shape(function: str, argument: str, shape: tuple[int, ...], expected: 
 
 def check_dtypes(function: str, operands: dict[str, Any]) -> None:
     """Refuse operands, by argument name, that are not all of one of the floating-point types."""
+    kinds = {array.dtype for array in operands.values()}
+    if len(kinds) == 1 and dtype_name(kinds.pop()) in DTYPES:
+        return
     types = {name: dtype_name(array.dtype) for name, array in operands.items()}
     first = next(iter(types))
     for name, kind in types.items():

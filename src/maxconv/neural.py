@@ -376,7 +376,7 @@ def _check_is_native(function: str, place: str) -> None:
 
 def _hand_over(y: Any, x: Any, restore: Any) -> Any:
     """Give a result the rank and the library of the input."""
-    result = _reshaped(y, y.shape[-len(x.shape) :])
+    result = y if len(x.shape) == len(y.shape) else _reshaped(y, y.shape[-len(x.shape) :])
     return result if restore is None else restore(result)
 
 

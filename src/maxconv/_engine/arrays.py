@@ -35,6 +35,9 @@ def ingest(function: str, argument: str, value: object) -> Operand:
     """Take an array, or anything NumPy can view as one."""
     if type(value) is np.ndarray:
         return Operand(value, "cpu", None)
+    driver = sys.modules.get("max.driver")  # where it was never loaded nothing is its array
+    if driver is not None and type(value) is driver.Buffer:
+        return _ingest_buffer(function, argument, value)
     if not isinstance(value, np.ndarray) and hasattr(value, "__dlpack__") and hasattr(value, "__dlpack_device__"):
         return _ingest_dlpack(function, argument, value)
     try:
@@ -84,8 +87,6 @@ def _ingest_dlpack(function: str, argument: str, value: Any) -> Operand:  # any 
             raise DtypeError(message) from None
     from max.driver import Buffer  # MAX loads when it is needed
 
-    if isinstance(value, Buffer):
-        return Operand(_contiguous(function, argument, value), f"gpu:{index}", None)
     restore = _restorer(value)
     if callable(getattr(value, "contiguous", None)):
         value = value.contiguous()  # PyTorch's: the same tensor if it is contiguous already
@@ -101,6 +102,14 @@ def _ingest_dlpack(function: str, argument: str, value: Any) -> Operand:  # any 
         return restore(y)
 
     return Operand(_contiguous(function, argument, buffer), f"gpu:{index}", hand_over)
+
+
+def _ingest_buffer(function: str, argument: str, value: Any) -> Operand:
+    """Take an array of MAX's own."""
+    kind, index = value.__dlpack_device__()
+    if kind in _DLPACK_HOST:
+        return _ingest_dlpack(function, argument, value)
+    return Operand(_contiguous(function, argument, value), "gpu:0" if index == 0 else f"gpu:{index}", None)
 
 
 def _contiguous(function: str, argument: str, buffer: Any) -> Any:

@@ -115,7 +115,7 @@ def by_fft(problem: LayerProblem, rows: Problem, x: Any, w: Any, bias: Any, nfft
             spectra.convolve(rows, kind, device, there[n, :, :], taps, nfft, y[n, :, :])
         if bias is not None:
             channels, alone = problem.out_channels, problem._replace(length=problem.outputs, taps=1, pad_left=0)
-            operands = y, _ones(channels, kind, device), bias
+            operands = y, _ones(channels, kind, device), bias, None, None  # no history
             y = _run_on_gpu("depthwise", alone, device, problem.output_shape, operands, 0)
         return like(x, y, x.dtype)
 
@@ -136,14 +136,15 @@ def _run_on_gpu(
     kernel: str, problem: LayerProblem, device: str, shape: tuple[int, ...], operands: tuple[Any, ...], *options: int
 ) -> Any:
     """Enqueue a sum; operands that are None, or have no elements, are not there."""
-    kind = operands[0].dtype.name
-    name = f"{kernel}_{kind}" if kernel != "depthwise" else f"{kernel}_{kind}_{operands[1].dtype.name}"
+    x, w = operands[0], operands[1]
+    kind = x.dtype.name
+    name = f"{kernel}_{kind}" if kernel != "depthwise" else f"{kernel}_{kind}_{w.dtype.name}"
     try:
         result = _enqueue(name, problem, device, shape, operands, options)
     except ValueError:
         with blame_memory(sum(map(_size, operands)) + math.prod(shape), kind, device):
             raise
-    return like(operands[0], result, operands[0].dtype)
+    return like(x, result, x.dtype) if isinstance(x, np.ndarray) else result
 
 
 def _enqueue(
@@ -157,13 +158,17 @@ def _enqueue(
     from max.driver import Buffer
     from max.dtype import DType
 
-    handle = devices.handle(device)
-    result = Buffer(DType[operands[0].dtype.name], shape, device=handle)
+    handle, x = devices.handle(device), operands[0]
+    result = Buffer(DType[x.dtype.name] if isinstance(x, np.ndarray) else x.dtype, shape, device=handle)
     if result.num_elements:
-        there = [upload(array, device) if isinstance(array, np.ndarray) and array.size else array for array in operands]
-        addresses = [array._data_ptr() if _size(array) else 0 for array in (result, *there)]  # noqa: SLF001  # see below
-        context = handle._device_context_ptr()  # noqa: SLF001  # MAX has no public name for addresses
-        native.run_layer_on_gpu(name, context, tuple(addresses), problem, *options)
+        there, addresses = [], [result._data_ptr()]  # noqa: SLF001  # MAX has no public name for addresses
+        for operand in operands:
+            array = operand
+            if isinstance(array, np.ndarray):
+                array = upload(array, device) if array.size else None
+                there.append(array)  # it must live until the launch
+            addresses.append(array._data_ptr() if array is not None and array.num_elements else 0)  # noqa: SLF001
+        native.run_layer_on_gpu(name, handle._device_context_ptr(), tuple(addresses), problem, *options)  # noqa: SLF001
     return result
 
 

@@ -33,6 +33,7 @@ from max.runtime.asyncrt import parallelism_level
 from ..shared.accumulate import accum_dtype, multiply_add
 from ..shared.epilogue import Epilogue, activate
 from ..shared.layer_geometry import LayerGeometry
+from ..shared.shares import Shares
 
 comptime BLOCK_ROWS = 6
 """Result channels taken together: with 4 vectors each 24 sums, 4 samples and a weight fill 29 of AVX-512's 32
@@ -51,8 +52,8 @@ comptime PREFETCHED_RUNS = 8
 """How many runs ahead the weights that are copied are fetched: each run lies in a page of its own (512 -> 256 channels,
 K = 16, 100 samples: 6 ms instead of 7)."""
 
-comptime CHUNKS_PER_WORKER = 4
-"""Pieces of work per thread: a thread that is held up leaves the rest to others."""
+comptime SHARES_PER_WORKER = 8
+"""Pieces of work per thread at least, if there are so many: threads then end together."""
 
 comptime MULTIPLY_ADDS_PER_WORKER = 1 << 20
 """Work below which a further thread does not pay, as in direct_cpu.mojo."""
@@ -89,30 +90,19 @@ def conv_cpu[
     var tiles = geometry.batch * geometry.groups * walk.tiles
     if tiles == 0:
         return
-    var blocks = ceildiv(walk.result_channels, BLOCK_ROWS)
+    # Few tiles are cut by result channels, too; each thread packs the source of a tile once.
+    var parts = 1
+    if workers > 1 and max_workers != 1:
+        parts = min(ceildiv(walk.result_channels, BLOCK_ROWS), ceildiv(SHARES_PER_WORKER * workers, tiles))
+    var shares = Shares(tiles * parts)
+
+    def compute_shares(worker: Int) {imm}:
+        compute_tiles(result, source, w, epilogue, walk, shares, parts)
+
     if workers <= 1 or max_workers == 1:
-        compute_tiles(result, source, w, epilogue, walk, 0, tiles, 0, blocks)
-        return
-    # Few tiles are cut by result channels, too; each piece then packs its source anew.
-    var parts = min(blocks, ceildiv(CHUNKS_PER_WORKER * workers, tiles))
-    var chunks = min(tiles, CHUNKS_PER_WORKER * workers)
-
-    def compute_share(share: Int) {imm}:
-        var chunk = share // parts
-        var part = share % parts
-        compute_tiles(
-            result,
-            source,
-            w,
-            epilogue,
-            walk,
-            chunk * tiles // chunks,
-            (chunk + 1) * tiles // chunks,
-            part * blocks // parts,
-            (part + 1) * blocks // parts,
-        )
-
-    sync_parallelize(compute_share, chunks * parts)
+        compute_shares(0)
+    else:
+        sync_parallelize(compute_shares, workers)
 
 
 struct Walk[dtype: DType, transposed: Bool](Movable):
@@ -192,8 +182,10 @@ struct Walk[dtype: DType, transposed: Bool](Movable):
             self.reach = geometry.halo() // geometry.stride
         var results = ceildiv(self.result_length, self.result_step)
         var room = TILE_BYTES // (size_of[ACC]() * self.source_channels * self.planes) - self.reach
-        self.tile = max(1, min(room // BLOCK, ceildiv(results, BLOCK))) * BLOCK
-        self.tiles = ceildiv(results, self.tile)
+        var blocks = ceildiv(results, BLOCK)
+        var fewest = ceildiv(blocks, max(1, room // BLOCK))
+        self.tile = ceildiv(blocks, max(1, fewest)) * BLOCK  # tiles of about the same length
+        self.tiles = ceildiv(results, max(1, self.tile))
         self.plane = ceildiv(self.tile + self.reach, LINE) * LINE
         self.taps = List[Int](capacity=geometry.taps)
         self.offsets = List[Int](capacity=geometry.taps)
@@ -238,12 +230,10 @@ def compute_tiles[
     w: Pointer[Scalar[dtype], MutAnyOrigin],
     epilogue: Epilogue,
     walk: Walk[dtype, transposed],
-    begin: Int,
-    end: Int,
-    begin_block: Int,
-    end_block: Int,
+    shares: Shares,
+    parts: Int,
 ):
-    """Computes some blocks of result channels in some tiles on the calling thread.
+    """Computes blocks of result channels in tiles on the calling thread until there are none left.
 
     Parameters:
         dtype: Element type of result, source and weights.
@@ -255,10 +245,8 @@ def compute_tiles[
         w: All weights.
         epilogue: Bias and activation.
         walk: How they lie to one another.
-        begin: First tile, counted over signals, groups and tiles.
-        end: One past the last tile.
-        begin_block: First block of BLOCK_ROWS result channels.
-        end_block: One past the last block.
+        shares: The parts of all tiles, counted over signals, groups, tiles and parts.
+        parts: Into how many parts the result channels of a tile are cut.
     """
     comptime ACC = accum_dtype[dtype]()
     comptime BLOCK = BLOCK_VECTORS * simd_width_of[ACC]()
@@ -272,14 +260,24 @@ def compute_tiles[
     var packed = at_line(source_scratch)
     var weights = at_line(weight_scratch)
     var sums = at_line(sum_scratch)
-    for index in range(begin, end):
+    var blocks = ceildiv(walk.result_channels, BLOCK_ROWS)
+    var present = (0, 0)
+    var packed_index = -1
+    while True:
+        var share = shares.take()
+        if not share:
+            break
+        var index = share.value() // parts
+        var part = share.value() % parts
         var row = index // walk.tiles  # signal and group
         var group = row % walk.geometry.groups
         var first = index % walk.tiles * walk.tile
         var channels = source.unsafe_offset(row * walk.source_channels * walk.source_length)
         var outputs = result.unsafe_offset(row * walk.result_channels * walk.result_length)
-        var present = pack_tile(packed, channels, walk, first)
-        for block in range(begin_block, end_block):
+        if index != packed_index:
+            present = pack_tile(packed, channels, walk, first)
+            packed_index = index
+        for block in range(part * blocks // parts, (part + 1) * blocks // parts):
             var channel = block * BLOCK_ROWS
             var rows = min(BLOCK_ROWS, walk.result_channels - channel)
             var these = weights

@@ -11,7 +11,7 @@ Layout:     x (N, C, L), w (O, C/G, K), y (N, O, L_out), contiguous, aligned to 
 Accuracy:   partial sums, one per SIMD lane, in accumulate.accum_dtype; they are added up tile by tile. The order
             depends on the geometry and the SIMD width, not on threads. Packed zeros stand outside x: a weight that
             comes out as NaN is summed again without them (`sum_plainly`).
-Gate:       none: any sizes >= 1, batch and outputs may be 0.
+Gate:       any sizes >= 1, batch and outputs may be 0; dense layers go to weight_gradient_product_cpu.mojo.
 Tuning:     the constants below. Float32, one core of an AMD EPYC with AVX-512: 30 to 60 GFLOP/s of 115, bound by y, which
             is read again for each part of the input channels (2026-11-22).
 Source:     register blocking as in conv_cpu.mojo.
@@ -25,6 +25,8 @@ from max.runtime.asyncrt import parallelism_level
 
 from ..shared.accumulate import accum_dtype, multiply_add
 from ..shared.layer_geometry import LayerGeometry
+from ..shared.shares import Shares
+from .weight_gradient_product_cpu import FEWEST_COLUMNS, FEWEST_ROWS, sum_plainly, weight_gradient_product_cpu
 
 comptime BLOCK_ROWS = 4
 """Channels of y taken together."""
@@ -70,6 +72,11 @@ def conv_weight_gradient_cpu[
     var workers = geometry.multiply_adds() // MULTIPLY_ADDS_PER_WORKER
     if workers > 1 and max_workers != 1:
         workers = min(workers, parallelism_level(None) if max_workers == 0 else max_workers)
+    if max_workers == 1:
+        workers = 1
+    if geometry.group_out() >= FEWEST_ROWS and geometry.group_in() * geometry.taps >= FEWEST_COLUMNS:
+        weight_gradient_product_cpu(w, x, y, geometry, max(1, workers))
+        return
     var layout = TileLayout(geometry, LINE_BYTES // size_of[ACC]())
     var room = max(1, TILE_BYTES // (size_of[ACC]() * layout.channel))
     if workers > 1:
@@ -78,22 +85,21 @@ def conv_weight_gradient_cpu[
     var chunks = ceildiv(geometry.group_in(), chunk)
     var tasks = geometry.groups * chunks
 
-    def compute_task(task: Int) {imm}:
-        var first = task % chunks * chunk
-        var end = min(geometry.group_in(), first + chunk)
-        compute_weights(w, x, y, geometry, layout, task // chunks, first, end)
+    var shares = Shares(tasks)
 
-    if workers <= 1 or max_workers == 1:
-        for task in range(tasks):
-            compute_task(task)
-        return
-    var shares = min(tasks, 4 * workers)  # a thread that is held up leaves the rest to others
+    def compute_tasks(worker: Int) {imm}:
+        while True:
+            var task = shares.take()
+            if not task:
+                return
+            var first = task.value() % chunks * chunk
+            var end = min(geometry.group_in(), first + chunk)
+            compute_weights(w, x, y, geometry, layout, task.value() // chunks, first, end)
 
-    def compute_share(share: Int) {imm}:
-        for task in range(share * tasks // shares, (share + 1) * tasks // shares):
-            compute_task(task)
-
-    sync_parallelize(compute_share, shares)
+    if workers <= 1:
+        compute_tasks(0)
+    else:
+        sync_parallelize(compute_tasks, workers)
 
 
 struct TileLayout(TrivialRegisterPassable):
@@ -310,44 +316,3 @@ def add_products[
         comptime for at in range(BLOCK_COLUMNS):
             if row < present and column + at < columns:
                 sums[unsafe_offset=row * columns + column + at] += block[row * BLOCK_COLUMNS + at].reduce_add()
-
-
-@no_inline
-def sum_plainly[
-    dtype: DType
-](
-    x: Pointer[Scalar[dtype], MutAnyOrigin],
-    y: Pointer[Scalar[dtype], MutAnyOrigin],
-    geometry: LayerGeometry,
-    o: Int,
-    c: Int,
-    j: Int,
-) -> Scalar[accum_dtype[dtype]()]:
-    """Sums one weight term by term: an infinite output may have met a zero outside x.
-
-    Parameters:
-        dtype: Element type of x and y.
-
-    Args:
-        x: All signals.
-        y: All outputs.
-        geometry: Sizes and shifts.
-        o: Output channel.
-        c: Input channel within its group.
-        j: Tap.
-
-    Returns:
-        The sum, given up at the first NaN.
-    """
-    comptime ACC = accum_dtype[dtype]()
-    var channel = o // geometry.group_out() * geometry.group_in() + c
-    var sum = Scalar[ACC](0)
-    for n in range(geometry.batch):
-        for i in range(geometry.outputs):
-            var place = geometry.position(i, j)
-            if place >= 0 and place < geometry.length:
-                var sample = x[unsafe_offset=geometry.input_offset(n, channel, place)].cast[ACC]()
-                sum = multiply_add(sample, y[unsafe_offset=geometry.output_offset(n, o, i)].cast[ACC](), sum)
-                if isnan(sum):
-                    return sum
-    return sum
