@@ -31,7 +31,10 @@ if TYPE_CHECKING:
     from ._filtering import Choice, Kind, Summary
     from ._recording import Block, Layout
 
-_EXTRAS = {"typer": "cli", "rich": "cli", "soundfile": "cli", "scipy": "cli", "dask": "dask", "zarr": "dask"}
+_EXTRAS = {
+    **dict.fromkeys(("typer", "rich", "soundfile", "scipy"), "cli"),
+    **dict.fromkeys(("dask", "distributed", "zarr"), "dask"),
+}
 _FAILED, _MISUSED, _INTERRUPTED, _TERMINATED = 1, 2, 130, 128 + signal.SIGTERM
 
 
@@ -189,6 +192,11 @@ def filter_(
     rate: Annotated[float | None, typer.Option(metavar="HZ", help="Sample rate of a .npy or .csv.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, gpu, gpu:0, ... or auto.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite OUT if it exists.")] = False,  # noqa: FBT002
+    workers: Annotated[int | None, typer.Option(metavar="N", help="Filter a .zarr in N processes.")] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Filter a .zarr by a running cluster of Dask: tcp://host:8786."),
+    ] = None,
 ) -> None:
     """Filter a recording; OUT appears when it is complete.
 
@@ -206,16 +214,17 @@ def filter_(
     designs = (("lowpass", lowpass), ("highpass", highpass), ("bandpass", bandpass))
     choice = _choose({**dict(designs), "taps": taps, "impulse-response": impulse_response}, num_taps)
     _check_options(mode, rate, device)
+    is_store = ".zarr" in {source.suffix.lower(), out.suffix.lower()}
+    _check_cluster(workers, scheduler, is_store=is_store)
+    options: dict[str, Any] = {"mode": mode, "rate": rate, "device": device, "force": force}
     with _ending_cleanly():
-        if ".zarr" in {source.suffix.lower(), out.suffix.lower()}:
+        if is_store:
             from ._zarr import filter_store
 
-            bar = sys.stderr.isatty()
-            summary = filter_store(source, out, choice, mode=mode, rate=rate, device=device, force=force, progress=bar)
+            options |= {"progress": sys.stderr.isatty(), "workers": workers, "scheduler": scheduler}
+            summary = filter_store(source, out, choice, **options)
         else:
-            summary = filter_file(
-                source, out, choice, mode=mode, rate=rate, device=device, force=force, block=BLOCK, track=_track
-            )
+            summary = filter_file(source, out, choice, **options, block=BLOCK, track=_track)
     for text in _warnings(summary, out):
         typer.echo(f"maxconv: warning: {text}", err=True)
     typer.echo(_sum_up(summary, out, time.perf_counter() - started))
@@ -273,6 +282,21 @@ def _check_options(mode: str | None, rate: float | None, device: str | None) -> 
         raise ArgumentError(msg)
     if device is not None and not re.fullmatch(r"cpu|auto|gpu(:\d+)?", device):
         msg = f"--device: got '{device}'; expected cpu, gpu, gpu:0, ... or auto"
+        raise ArgumentError(msg)
+
+
+def _check_cluster(workers: int | None, scheduler: str | None, *, is_store: bool) -> None:
+    """Raise `ArgumentError` for processes that nothing can be given to, or more than one cluster."""
+    from ._errors import ArgumentError
+
+    if workers is not None and workers < 1:
+        msg = f"--workers: got {workers}; expected at least 1"
+        raise ArgumentError(msg)
+    if workers and scheduler:
+        msg = f"--workers: got {workers}, but the cluster at --scheduler {scheduler} has its own; expected one of both"
+        raise ArgumentError(msg)
+    if (workers or scheduler) and not is_store:
+        msg = f"--{'workers' if workers else 'scheduler'}: only .zarr arrays are filtered by several processes"
         raise ArgumentError(msg)
 
 
