@@ -37,7 +37,7 @@ def bench(gigabytes: float = DEFAULT_GIGABYTES) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         blocks = make(folder / "in.zarr", gigabytes)
-        limits = {"n_workers": WORKERS, "threads_per_worker": 1, "memory_limit": MEMORY, "dashboard_address": None}
+        limits = {"n_workers": WORKERS, "threads_per_worker": 1, "memory_limit": MEMORY, "dashboard_address": ":0"}
         with LocalCluster(**limits) as cluster, Client(cluster) as client:
             workers = sorted(client.scheduler_info()["workers"])
             calls = partial(call_again, BLOCK, 1, "cpu")

@@ -183,6 +183,23 @@ def test_ffts_stay_within_their_bound(rng, method, dtype):
     assert_within_fft_bound(y.compute(), reference.convolve(x, k), x, k)
 
 
+@given(
+    data=st.data(),
+    length=st.integers(1, 3000),
+    taps=st.integers(1, 400),
+    mode=st.sampled_from(["full", "same", "valid"]),
+    dtype=st.sampled_from(["float32", "float64"]),
+)
+@settings(max_examples=50, deadline=None)
+def test_ffts_of_any_blocks_stay_within_their_bound(data, length, taps, mode, dtype):
+    """Any lengths and chunks, one sample each or taps longer than all of them: the bound of the whole signal."""
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**63)))
+    x, k = rng.standard_normal(length).astype(dtype), rng.standard_normal(taps).astype(dtype)
+    blocks = da.from_array(x, chunks=(data.draw(chunkings(length)),))
+    y = maxconv.convolve(blocks, k, mode, "fft").compute(scheduler="synchronous")
+    assert_within_fft_bound(y, reference.convolve(x, k, mode), x, k)
+
+
 def test_the_method_is_chosen_once_for_the_whole_signal(monkeypatch):
     """FFTs are taken for every block of a long signal, also for those that alone would be summed."""
     methods = set()
@@ -338,7 +355,7 @@ def client():
     quiet = {"distributed.admin.log-format": "%(message)s", "distributed.scheduler.allowed-failures": 5}
     with (
         dask.config.set(quiet),
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50) as cluster,
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0", silence_logs=50) as cluster,
         Client(cluster) as connected,
     ):
         yield connected

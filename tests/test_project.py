@@ -41,7 +41,19 @@ def test_the_seed_job_is_a_short_text():
 
 def test_importing_maxconv_loads_nothing_heavy():
     """`import maxconv` and an eager call on the CPU load neither MAX nor any other array library."""
-    heavy = {"max", "torch", "scipy", "dask", "zarr", "typer", "rich", "soundfile", "ml_dtypes", "filelock"}
+    heavy = {
+        "max",
+        "torch",
+        "scipy",
+        "dask",
+        "distributed",
+        "zarr",
+        "typer",
+        "rich",
+        "soundfile",
+        "ml_dtypes",
+        "filelock",
+    }
     program = f"import sys, maxconv; maxconv.convolve([1.], [2.]); print(sorted({heavy!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

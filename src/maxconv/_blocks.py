@@ -67,12 +67,12 @@ def _block(problem: _problem.Problem, begin: int, end: int) -> Block:
     if problem.border == "wrap" and reaches_out:
         if last - first > samples:
             return Block(end - begin, ((0, samples),), part)
-        spans = ((first + samples, samples), (0, last)) if first < 0 else ((first, samples), (0, last - samples))
-        return Block(end - begin, spans, part._replace(samples=last - first, pad_left=0, border="omit"))
+        return Block(
+            end - begin, _wrapped(first, last, samples), part._replace(samples=last - first, pad_left=0, border="omit")
+        )
     low, high = max(0, first), min(samples, last)
-    if problem.border in {"reflect", "mirror"}:  # as many samples as stand beyond the end, and the one they turn about
-        high = max(high, min(samples, 1 - first))
-        low = min(low, max(0, 2 * samples - last - 1))
+    if problem.border in {"reflect", "mirror"}:
+        low, high = _with_reflected(low, high, first, last, samples, 1)
     border = problem.border if reaches_out else "omit"
     return Block(end - begin, ((low, high),), part._replace(samples=high - low, pad_left=low - first, border=border))
 
@@ -91,18 +91,26 @@ def cut_resampled(
         low, high = max(0, first), min(samples, last)
         reaches_out = first < 0 or last > samples
         if reaches_out and mode == "wrap" and last - first <= samples:
-            spans = ((first + samples, samples), (0, last)) if first < 0 else ((first, samples), (0, last - samples))
-            yield Block(end - begin, spans, (begin - first * up // down, end - begin))
+            yield Block(end - begin, _wrapped(first, last, samples), (begin - first * up // down, end - begin))
             begin = end
             continue
         if reaches_out and mode in {"wrap", "line"}:  # a line leads from the first sample to the last
             low, high = 0, samples
-        elif reaches_out:  # as in `_block`, and the two samples of a slope
-            high = max(high, min(samples, 2 - first))
-            low = min(low, max(0, 2 * samples - last - 2))
+        elif reaches_out:  # two, for a slope
+            low, high = _with_reflected(low, high, first, last, samples, 2)
             low -= low % step
         yield Block(end - begin, ((low, high),), (begin - low * up // down, end - begin))
         begin = end
+
+
+def _wrapped(first: int, last: int, samples: int) -> tuple[tuple[int, int], ...]:
+    """Return the two stretches that a window over one end of a circle meets."""
+    return ((first + samples, samples), (0, last)) if first < 0 else ((first, samples), (0, last - samples))
+
+
+def _with_reflected(low: int, high: int, first: int, last: int, samples: int, turn: int) -> tuple[int, int]:
+    """Widen low..high by what the window first..last meets beyond an end: as many samples, and those it turns about."""
+    return min(low, max(0, 2 * samples - last - turn)), max(high, min(samples, turn - first))
 
 
 def _cuts(chunks: tuple[int, ...], least: int) -> list[int]:

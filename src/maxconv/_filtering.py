@@ -17,7 +17,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -132,23 +132,44 @@ def filter_file(
     with closing(open_recording(source)) as reader:
         check_output(out, inputs, force=force)
         layout = reader.layout
-        known_rate = agree_on_rate(layout.rate, rate, "IN")
-        taps, tap_warnings = find_taps(choice, layout, known_rate)
-        mode = mode or ("full" if choice.kind == "impulse-response" else "same")
-        samples = output_length(layout.samples, len(taps), mode)
-        if samples < 1:
-            msg = f"--mode: 'valid' leaves no samples of {layout.samples} under {len(taps)} taps; expected full or same"
-            raise ArgumentError(msg)
-        target = output_layout(out, layout, samples, known_rate)
+        work = settle(choice, layout, rate, mode)
+        target = output_layout(out, layout, work.samples, work.rate)
         count = max(1, block // layout.channels)
-        device = _settle_device(device, layout, count, len(taps))
+        device = _settle_device(device, layout, count, len(work.taps))
         blocks: Iterable[Block] = read_blocks(reader, count)
         if track is not None:
             blocks = track(blocks, layout)
         with replacing(out, force=force) as temporary, create_recording(temporary, out, target) as writer:
-            for filtered in convolve_blocks(blocks, taps, mode, device=device, zeros=count):
+            for filtered in convolve_blocks(blocks, work.taps, work.mode, device=device, zeros=count):
                 writer.write(filtered)
-        return Summary(target, len(taps), writer.clipped, reader.warnings + tap_warnings)
+        return Summary(target, len(work.taps), writer.clipped, reader.warnings + work.warnings)
+
+
+class Work(NamedTuple):
+    """What is to be done to a recording."""
+
+    taps: npt.NDArray[Any]
+    """As `find_taps` gives them."""
+    mode: str
+    """Which part of the full convolution to keep."""
+    samples: int
+    """Length of the result."""
+    rate: float | None
+    """Samples per second."""
+    warnings: tuple[str, ...]
+    """About the taps."""
+
+
+def settle(choice: Choice, layout: Layout, rate: float | None, mode: str | None) -> Work:
+    """Find the taps for a recording and say what becomes of it; the arguments are those of `filter_file`."""
+    known_rate = agree_on_rate(layout.rate, rate, "IN")
+    taps, warnings = find_taps(choice, layout, known_rate)
+    mode = mode or ("full" if choice.kind == "impulse-response" else "same")
+    samples = output_length(layout.samples, len(taps), mode)
+    if samples < 1:
+        msg = f"--mode: 'valid' leaves no samples of {layout.samples} under {len(taps)} taps; expected full or same"
+        raise ArgumentError(msg)
+    return Work(taps, mode, samples, known_rate, warnings)
 
 
 def _settle_device(device: str | None, layout: Layout, count: int, taps: int) -> str:

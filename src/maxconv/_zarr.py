@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from ._filtering import Work
+
 SUFFIX = ".zarr"
 _BLOCK_VALUES = 1 << 22  # 16 MB of float32: a few of them a thread, and 4097 taps cost 0.1 % of halo
 _MAX_RANK, _MAX_ITEM_BYTES = 2, 8
@@ -83,16 +85,10 @@ def filter_store(
         raise ArgumentError(msg)
     stored = _open(source)
     layout = _layout(source, stored)
-    known_rate = _filtering.agree_on_rate(layout.rate, rate, "IN")
-    taps, warnings = _filtering.find_taps(choice, layout, known_rate)
-    mode = mode or ("full" if choice.kind == "impulse-response" else "same")
-    samples = _filtering.output_length(layout.samples, len(taps), mode)
-    if samples < 1:
-        msg = f"--mode: 'valid' leaves no samples of {layout.samples} under {len(taps)} taps; expected full or same"
-        raise ArgumentError(msg)
-    filtered = _filter(stored, layout, taps, mode, device, block)
-    job = _fingerprint(source, filtered, taps, mode)
-    target = Layout(samples, layout.channels, known_rate, layout.dtype, layout.stored, flat=layout.flat)
+    work = _filtering.settle(choice, layout, rate, mode)
+    filtered = _filter(stored, layout, work, device, block)
+    job = _fingerprint(source, filtered, work)
+    target = Layout(work.samples, layout.channels, work.rate, layout.dtype, layout.stored, flat=layout.flat)
     with ExitStack() as stack:
         client = stack.enter_context(_connected(workers, scheduler)) if workers or scheduler else None
         stack.enter_context(blame("OUT", out))
@@ -102,7 +98,7 @@ def filter_store(
             leftover.unlink()
         store.attrs[_COMPLETE] = True
         (out / _RECORD).unlink()
-    return Summary(target, len(taps), 0, warnings)
+    return Summary(target, len(work.taps), 0, work.warnings)
 
 
 # ---- reading
@@ -146,7 +142,7 @@ def _layout(path: Path, stored: Any) -> Layout:
     return Layout(shape[0], (*shape, 1)[1], known, dtype, kept, flat=len(shape) == 1)
 
 
-def _filter(stored: Any, layout: Layout, taps: np.ndarray, mode: str, device: str | None, block: int) -> Any:
+def _filter(stored: Any, layout: Layout, work: Work, device: str | None, block: int) -> Any:
     """Return the result as an array of Dask, whose blocks end where chunks of the store do."""
     import dask.array as da
 
@@ -154,17 +150,18 @@ def _filter(stored: Any, layout: Layout, taps: np.ndarray, mode: str, device: st
     width = 1 if layout.flat else stored.chunks[1]
     joined = length * max(1, block // (length * width))
     x = da.from_array(stored, chunks=(joined, *stored.chunks[1:]))
-    y = signal.convolve(x.astype(layout.dtype), taps[:, 0] if layout.flat else taps, mode=mode, axis=0, device=device)
+    taps = work.taps[:, 0] if layout.flat else work.taps
+    y = signal.convolve(x.astype(layout.dtype), taps, mode=work.mode, axis=0, device=device)
     return y.astype(layout.stored)
 
 
 # ---- writing
 
 
-def _fingerprint(source: Path, filtered: Any, taps: np.ndarray, mode: str) -> str:
+def _fingerprint(source: Path, filtered: Any, work: Work) -> str:
     """Name a job by all that its result depends on, but for the samples."""
-    digest = hashlib.sha256(taps.tobytes())
-    digest.update(json.dumps([mode, filtered.chunks, str(filtered.dtype), taps.shape]).encode())
+    digest = hashlib.sha256(work.taps.tobytes())
+    digest.update(json.dumps([work.mode, filtered.chunks, str(filtered.dtype), work.taps.shape]).encode())
     for name in _METADATA:
         if (metadata := source / name).is_file():
             digest.update(metadata.read_bytes())
