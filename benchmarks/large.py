@@ -141,9 +141,8 @@ def report(size: int, seconds: dict[str, list[float]], peak: int, in_memory: flo
     ratio = sum(seconds["copy"]) / sum(seconds["filter"])
     median = statistics.median(copy / filtered for copy, filtered in zip(*seconds.values(), strict=True))
     case = f"float32 {size / 1e9:.1f} GB K={TAPS}, {WORKERS} workers on {len(os.sched_getaffinity(0))} cores"
-    print(
-        f"{case}: filtering has {ratio:.2f} of the throughput of copying, {median:.2f} in the median stretch; in memory {in_memory / 1e6:.0f} MB/s"
-    )
-    print(f"a worker held at most {peak / 1e9:.2f} GB; load of the machine {os.getloadavg()[2]:.1f}")
+    print(f"{case}: filtering has {ratio:.2f} of the throughput of copying, {median:.2f} in the median stretch")
+    print(f"a worker held at most {peak / 1e9:.2f} GB; in memory {in_memory / 1e6:.0f} MB/s")
+    print(f"load of the machine {os.getloadavg()[2]:.1f}")
     figures = {"bytes": size, "seconds": seconds, "peak_bytes": peak, "bytes_per_second_in_memory": in_memory}
     return {"case": case, **figures, "load": os.getloadavg()[2], "ratio": ratio, "median_ratio": median}
