@@ -1,7 +1,8 @@
 """How good the choice of `method="auto"` is: its time beside those of the methods that it chooses from.
 
 Each call gets a filter that it has not seen: the transform of the taps is part of its time. Methods that the model
-expects to be `HOPELESS` times slower than the best are not timed.
+expects to be `HOPELESS` times slower than the best are not timed. The ratio is the median over rounds of `auto` beside
+each method, the larger of the two: where `auto` is the better method itself, noise alone is left.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from timing import row, time_calls
+from timing import paired_ratio, row, sample_calls, summarize
 
 import maxconv
 from maxconv import _plan
@@ -51,10 +52,10 @@ def bench_lengths(dtype: str, n: int, m: int, device: str) -> dict[str, Any]:
     methods = ["auto", *(method for method in seconds if seconds[method] < HOPELESS * least)]
     call = caller(x, k, device)
     calls = {method: call(method) for method in methods if is_served(call(method))}
-    timings = time_calls(calls, rounds=min(15, max(5, round(1 / least))))
-    best = min(timings[method].median for method in calls if method != "auto")
-    entry = row(f"{dtype} N={n} K={m}", timings, "auto")
-    return {**entry, "ratio": timings["auto"].median / best, "modelled_seconds": seconds}
+    samples = sample_calls(calls, rounds=min(21, max(5, round(1 / least))))
+    ratio = max(paired_ratio(samples["auto"], samples[method]) for method in calls if method != "auto")
+    entry = row(f"{dtype} N={n} K={m}", {method: summarize(samples[method]) for method in calls}, "auto")
+    return {**entry, "ratio": ratio, "modelled_seconds": seconds}
 
 
 def is_served(call: Callable[[], Any]) -> bool:

@@ -139,12 +139,20 @@ def by_maxconv(layer: Layer, x: Any, w: Any, b: Any) -> Any:
 
 def by_torch(layer: Layer, x: Any, w: Any, b: Any) -> Any:
     """Apply a layer as its model's PyTorch code does."""
+    from torch.nn import functional
+
+    sums = sums_by_torch(layer, x, w, b)
+    return functional.silu(sums) if layer.kind == "causal_conv1d" else sums
+
+
+def sums_by_torch(layer: Layer, x: Any, w: Any, b: Any) -> Any:
+    """Apply a layer without its activation."""
     import torch
     from torch.nn import functional
 
     if layer.kind == "causal_conv1d":
         wide = functional.conv1d(x, w.unsqueeze(1), b, padding=layer.taps - 1, groups=layer.groups)
-        return functional.silu(wide[..., : layer.length])
+        return wide[..., : layer.length]
     if layer.kind == "conv_transpose1d":
         return functional.conv_transpose1d(x, w, b, layer.stride, layer.padding)
     if layer.taps == layer.length:  # Hyena's own code goes through FFTs

@@ -2,16 +2,19 @@
 
     python benchmarks/run.py cpu        calls on NumPy arrays: NumPy, SciPy and maxconv
     python benchmarks/run.py layers     layers of neural networks: PyTorch and maxconv
+    python benchmarks/run.py torch      the same through `maxconv.torch`: forward, backward, eager, compiled
+    python benchmarks/run.py soak       100000 calls of `maxconv.torch` on changing shapes: memory, compilations
     python benchmarks/run.py startup    new processes: from the interpreter to the first result
     python benchmarks/run.py gpu        arrays on an NVIDIA GPU: PyTorch, a plain copy and maxconv
     python benchmarks/run.py accuracy   errors of every path beside NumPy's and SciPy's; also writes docs/accuracy.md
     python benchmarks/run.py memory     a new process: peak memory of a long convolution
     python benchmarks/run.py large      a Zarr array of 2 GB (or `--gigabytes 20`), filtered out of core
     python benchmarks/run.py workers    one worker process and two (`--device gpu`: each with its GPU), data in memory
+    python benchmarks/run.py stream     an hour of sound (or `--minutes 5`) through `maxconv filter`: memory and bits
     python benchmarks/run.py auto       whether `method="auto"` takes the faster method
     python benchmarks/run.py calibrate  measures what that choice reckons with: src/maxconv/_costs.json
 
-`--device gpu` for layers, accuracy, workers, auto and calibrate on an NVIDIA GPU.
+`--device gpu` for layers, torch, soak, accuracy, workers, auto and calibrate on an NVIDIA GPU.
 
 Every figure is a median of one run in which all contenders took turns on the same data; results are compared with
 float64 before they are timed.
@@ -39,6 +42,8 @@ import large
 import layers
 import memory
 import numpy as np
+import stream
+import torch_layers
 import workers
 from timing import row, summarize, time_calls
 
@@ -135,16 +140,20 @@ def main() -> int:
     parser.add_argument("suites", nargs="*", default=["cpu", "startup"])
     parser.add_argument("--device", choices=["cpu", "gpu"], default="cpu")
     parser.add_argument("--gigabytes", type=float, default=large.DEFAULT_GIGABYTES, help="size of the array of large")
+    parser.add_argument("--minutes", type=float, default=stream.DEFAULT_MINUTES, help="length of the sound of stream")
     options = parser.parse_args()
     suites: dict[str, Callable[[], list[dict[str, Any]]]] = {
         "cpu": bench_cpu,
         "layers": layers.bench if options.device == "cpu" else layers.bench_gpu,
+        "torch": partial(torch_layers.bench, options.device),
+        "soak": partial(torch_layers.soak, options.device),
         "startup": bench_startup,
         "gpu": gpu.bench,
         "accuracy": partial(accuracy.bench, options.device),
         "memory": memory.bench,
         "large": partial(large.bench, options.gigabytes),
         "workers": partial(workers.bench, options.device),
+        "stream": partial(stream.bench, options.minutes),
         "auto": partial(auto.bench, options.device),
     }
     for name in options.suites:

@@ -11,8 +11,11 @@ from pathlib import Path
 from mojo.run import subprocess_run_mojo
 
 ROOT = Path(__file__).parents[1]
-SOURCES = sorted(path for folder in ("src", "tests", "benchmarks") for path in (ROOT / folder).rglob("*.mojo"))
+SOURCES = sorted(
+    path for folder in ("src", "tests", "benchmarks", "examples") for path in (ROOT / folder).rglob("*.mojo")
+)
 PACKAGE = ROOT / "src/maxconv"
+OP_PACKAGES = [PACKAGE / "_ops", ROOT / "examples/tutorial/ops"]  # a unit each: their files import each other
 
 
 def mojo(*arguments: str | Path) -> bool:
@@ -38,7 +41,7 @@ def is_formatted(source: Path) -> bool:
 
 def is_documented(source: Path) -> bool:
     """Tell whether every declaration of a file is documented and nothing in it warns."""
-    imports = ("-I", PACKAGE, "-I", PACKAGE / "_native")
+    imports = ("-I", PACKAGE, "-I", PACKAGE / "_native", "-I", ROOT / "examples/tutorial")
     return mojo("doc", "--diagnose-missing-doc-strings", "--Werror", *imports, "-o", "/dev/null", source)
 
 
@@ -47,7 +50,7 @@ def main() -> int:
     if "--fix" in sys.argv[1:]:
         return 0 if mojo("format", "--quiet", "--line-length", "120", *SOURCES) else 1
     formatted = [is_formatted(source) for source in SOURCES]
-    units = [PACKAGE / "_ops", *(path for path in SOURCES if PACKAGE / "_ops" not in path.parents)]
+    units = [*OP_PACKAGES, *(path for path in SOURCES if not any(each in path.parents for each in OP_PACKAGES))]
     documented = [is_documented(unit) for unit in units]
     print(f"{len(SOURCES)} Mojo files: {sum(formatted)} formatted; {sum(documented)} of {len(units)} units documented")
     return 0 if all(formatted + documented) else 1

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import raw_ops
+from command import recording, run, taps_file  # noqa: F401  # fixtures
 from max.engine import InferenceSession
 
 import maxconv

@@ -143,10 +143,11 @@ def _to_numpy(result: Buffer) -> np.ndarray:
     return result.to(CPU()).view(DType[f"uint{8 * dtype.itemsize}"]).to_numpy().view(dtype)
 
 
-def _add_layers(library: KernelLibrary, module: Module, state: dict[str, np.ndarray]) -> dict[str, Any]:
+def _add_layers(
+    library: KernelLibrary, module: Module, place: DeviceRef, state: dict[str, np.ndarray]
+) -> dict[str, Any]:
     """Add graph "layers"; fill `state` with random weights of its modules and return them under the graph's names."""
-    place, rng = DeviceRef.CPU(), np.random.default_rng()
-    net = Net(place)
+    net, rng = Net(place), np.random.default_rng()
     state.update({name: rng.standard_normal(shape).astype(np.float32) for name, shape in NET_SHAPES.items()})
     net.load_state_dict(state)
     types = [TensorType(DType[dtype], shape, place) for dtype, shape in LAYER_INPUTS.values()]
@@ -190,7 +191,7 @@ def compile_all(device: str, folder: Path) -> Ops:
     add("conv1d_static", "float64", [20, 6], lambda x, w: maxconv.graph.conv1d(x, w, padding=(1, 4)))
 
     state: dict[str, np.ndarray] = {}
-    weights = _add_layers(library, module, state) if device == "cpu" else {}  # layers have no GPU kernels yet
+    weights = _add_layers(library, module, place, state)
 
     handle = CPU() if device == "cpu" else Accelerator()
     session = InferenceSession(devices=[handle])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import layer_reference as reference
@@ -21,15 +22,20 @@ from maxconv import ArgumentError, DeviceError, DtypeError, ShapeError
 HOST = DeviceRef.CPU()
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
-#: The kernels of layers are on the CPU.
-on_cpu = pytest.mark.parametrize("ops_on_device", ["cpu"], indirect=True)
-
 #: Lengths of the symbolic dimensions of graph "layers".
 LENGTHS = [
     {"n": 2, "l": 40, "k": 3, "m": 3, "c": 10, "i": 33, "o": 6, "g": 5, "j": 4, "r": 19, "q": 4, "t": 9},
     {"n": 1, "l": 4, "k": 1, "m": 1, "c": 2, "i": 1, "o": 2, "g": 1, "j": 1, "r": 1, "q": 1, "t": 1},
     {"n": 3, "l": 301, "k": 8, "m": 2, "c": 36, "i": 257, "o": 14, "g": 18, "j": 9, "r": 1100, "q": 31, "t": 2},
 ]
+
+
+@contextmanager
+def eager_calls_on(device):
+    """Compute host arrays where a graph is."""
+    maxconv.set_default_device(device.label)
+    yield
+    maxconv.set_default_device(None)
 
 
 def draw(rng: np.random.Generator, lengths: dict[str, int]) -> dict[str, np.ndarray]:
@@ -44,19 +50,18 @@ def draw(rng: np.random.Generator, lengths: dict[str, int]) -> dict[str, np.ndar
     return inputs
 
 
-@on_cpu
 @pytest.mark.parametrize("lengths", LENGTHS)
 def test_layers_have_the_bits_of_the_eager_functions(ops_on_device, rng, lengths):
     """One model is the eager functions for all lengths, in every type: shapes, values and states."""
     inputs = draw(rng, lengths)
-    expected = raw_ops.apply_layers(maxconv, **inputs)
+    with eager_calls_on(ops_on_device.device):
+        expected = raw_ops.apply_layers(maxconv, **inputs)
     *actual, _ = ops_on_device.run_all("layers", *inputs.values())
     for (name, eager), graph in zip(expected.items(), actual, strict=True):
         assert graph.dtype == eager.dtype, name
         np.testing.assert_array_equal(graph, eager, err_msg=name)
 
 
-@on_cpu
 def test_layers_are_right(ops_on_device, rng):
     """Layers in a graph are within the numerics contract of float64."""
     inputs = draw(rng, LENGTHS[0])
@@ -79,15 +84,15 @@ def test_layers_are_right(ops_on_device, rng):
     assert_layer_within_bound(actual["symbolic"], exact, magnitude, 20)
 
 
-@on_cpu
 @pytest.mark.parametrize("lengths", LENGTHS)
 def test_modules_take_pytorchs_state_dict(ops_on_device, rng, lengths):
     """A model of `maxconv.nn` with a loaded state dict is the eager functions with its weights."""
     inputs, state = draw(rng, lengths), ops_on_device.net_state
     actual = ops_on_device.run_all("layers", *inputs.values())[-1]
-    y = np.maximum(maxconv.conv1d(inputs["x"], state["stem.weight"], state["stem.bias"], 2, 3, groups=2), 0)
-    y = maxconv.conv_transpose1d(y, state["up.weight"], None, 2, 1, 1, 2)
-    y = maxconv.causal_conv1d(y, state["mix.weight"][:, 0], state["mix.bias"], activation="silu")
+    with eager_calls_on(ops_on_device.device):
+        y = np.maximum(maxconv.conv1d(inputs["x"], state["stem.weight"], state["stem.bias"], 2, 3, groups=2), 0)
+        y = maxconv.conv_transpose1d(y, state["up.weight"], None, 2, 1, 1, 2)
+        y = maxconv.causal_conv1d(y, state["mix.weight"][:, 0], state["mix.bias"], activation="silu")
     np.testing.assert_array_equal(y, actual)
 
 
@@ -97,7 +102,6 @@ MISFITS = [
 ]
 
 
-@on_cpu
 @pytest.mark.parametrize(("name", "shape", "text"), MISFITS)
 def test_symbolic_shapes_that_do_not_fit_are_refused_at_run_time(ops_on_device, rng, name, shape, text):
     """What only the run knows is refused in words when it runs, and the model serves on."""
@@ -215,6 +219,23 @@ def test_modules_load_from_pytorch():
     ]
     for theirs, ours in pairs:
         ours.load_state_dict(theirs.state_dict())
+
+
+def test_modules_give_pytorchs_outputs(ops_on_device, rng):
+    """A model of `maxconv.nn` is PyTorch's modules with the same state dict, in float64 to float32's rounding."""
+    torch = pytest.importorskip("torch")
+    net = torch.nn.Sequential()
+    net.add_module("stem", torch.nn.Conv1d(6, 8, 5, 2, 3, 1, 2))
+    net.add_module("relu", torch.nn.ReLU())
+    net.add_module("up", torch.nn.ConvTranspose1d(8, 4, 4, 2, 1, 1, 2, False))
+    net.add_module("mix", torch.nn.Conv1d(4, 4, 4, padding=3, groups=4))
+    net.add_module("silu", torch.nn.SiLU())
+    net.load_state_dict({name: torch.from_numpy(weight) for name, weight in ops_on_device.net_state.items()})
+    inputs = draw(rng, LENGTHS[0])
+    actual = ops_on_device.run_all("layers", *inputs.values())[-1]
+    exact = net.double()(torch.from_numpy(inputs["x"]).double()).detach().numpy()[..., :-3]  # causal: no output ahead
+    roundings = 15 + 16 + 4
+    assert np.abs(actual - exact).max() <= roundings * np.finfo(np.float32).eps * np.abs(exact).max()
 
 
 @pytest.mark.parametrize("job", [("causal_steps.py", "24", "20"), ("hubert_features.py", "32", "4000")])

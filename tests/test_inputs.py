@@ -94,6 +94,30 @@ def test_another_librarys_host_array_comes_back_as_its_kind(rng):
     np.testing.assert_array_equal(maxconv.convolve(x, k), result.values)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16", "complex64", "int32", "bool"])
+@pytest.mark.parametrize("library", ["torch", "jax"])
+def test_host_tensors_come_back_as_tensors(rng, library, dtype):
+    """PyTorch's and JAX's host arrays give their own kind, of the type and values that NumPy's arrays give."""
+    module = pytest.importorskip(library)
+    x, k = (arrays.random_array(rng, shape, np.dtype(dtype)) for shape in ((3, 300), 9))
+    tensors = [as_tensor(module, array) for array in (x, k)]
+    result = maxconv.convolve(*tensors, axis=-1)
+    assert type(result) is type(tensors[0])
+    assert result.dtype == tensors[0].dtype
+    assert dtype in str(result.dtype)
+    np.testing.assert_array_equal(
+        maxconv.convolve(x, k, axis=-1).astype(complex), np.array(result.tolist(), dtype=complex)
+    )
+
+
+def as_tensor(module, array: np.ndarray):
+    """Make another library's array of the same type."""
+    if module.__name__ == "torch":
+        return module.tensor(array.tolist(), dtype=getattr(module, array.dtype.name))
+    module.config.update("jax_enable_x64", True)  # else float64 would become float32
+    return module.numpy.asarray(array)
+
+
 def test_max_buffers_come_back_as_buffers(device, rng):
     """`max.driver.Buffer` operands give a Buffer on their own device."""
     x, k = rng.standard_normal(5000), rng.standard_normal(40)

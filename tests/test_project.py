@@ -53,6 +53,7 @@ def test_importing_maxconv_loads_nothing_heavy():
         "soundfile",
         "ml_dtypes",
         "filelock",
+        "matplotlib",
     }
     program = f"import sys, maxconv; maxconv.convolve([1.], [2.]); print(sorted({heavy!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
@@ -73,22 +74,39 @@ LAYERS = {
         "signal",
         "streaming",
     },
-    "signal": {"_blocks", "_composed", "_engine", "_errors", "_methods", "_plan", "_problem"},
+    "signal": {"_blocks", "_composed", "_engine", "_errors", "_methods", "_plan", "_problem", "_short"},
     "ndimage": {"_blocks", "_composed", "_engine", "_errors", "_methods", "_problem"},
     "multirate": {"_blocks", "_engine", "_errors", "_plan", "_polyphase", "_problem"},
     "neural": {"_blocks", "_engine", "_errors", "_layer", "_plan", "_problem"},
     "streaming": {"_composed", "_engine", "_errors", "_methods", "_problem"},
     "graph": {"_errors", "_layer", "_problem"},
     "nn": {"_errors", "_layer", "graph"},
+    "torch": {"_engine", "_errors", "_layer"},
     "dask": {"multirate", "ndimage", "neural", "signal"},
     "_blocks": {"_composed", "_engine", "_layer", "_methods", "_problem"},
-    "cli": {"_engine", "_errors", "_filtering", "_recording", "_zarr"},
+    "plot": {"_errors"},
+    "cli": {
+        "_bench",
+        "_engine",
+        "_errors",
+        "_filtering",
+        "_prebuild",
+        "_raw",
+        "_recording",
+        "_zarr",
+        "get_default_device",
+        "plot",
+    },
+    "_bench": {"_engine", "_errors", "maxconv"},
+    "_prebuild": {"_engine", "_errors"},
+    "_raw": {"_errors", "_filtering", "_recording"},
     "_zarr": {"_errors", "_filtering", "_recording", "signal"},
-    "_filtering": {"_engine", "_errors", "_plan", "_problem", "_recording", "maxconv"},
+    "_filtering": {"_engine", "_errors", "_methods", "_plan", "_problem", "_recording", "maxconv"},
     "_recording": {"_errors"},
     "_p15": {"kernels_path"},
     "_composed": set(),
     "_methods": {"_engine", "_errors", "_plan", "_problem"},
+    "_short": {"_engine", "_plan", "_problem"},
     "_polyphase": set(),
     "_plan": {"_problem"},
     "_problem": {"_errors"},
@@ -137,7 +155,7 @@ def test_public_names_are_sorted_and_documented():
     for name in maxconv.__all__:
         assert getattr(maxconv, name).__doc__, name
     public = {name for name in vars(maxconv) if not name.startswith("_")}
-    doors = {"dask", "multirate", "ndimage", "neural", "signal", "streaming", "cli"}
+    doors = {"dask", "multirate", "ndimage", "neural", "plot", "signal", "streaming", "cli", "torch"}
     assert public - {"annotations", "Any", "TYPE_CHECKING"} - doors == set(maxconv.__all__)
     with pytest.raises(AttributeError, match="has no attribute 'conv2d'"):
         _ = maxconv.conv2d

@@ -8,8 +8,9 @@ from max.gpu.host import DeviceContext
 from _ops.kernels.conv_gpu import conv_gpu
 from _ops.kernels.conv_mma_gpu import conv_mma_gpu
 from _ops.kernels.conv_weight_gradient_gpu import conv_weight_gradient_gpu
-from _ops.kernels.depthwise_gpu import DeviceHistory, depthwise_gpu
+from _ops.kernels.depthwise_gpu import depthwise_gpu
 from _ops.shared.epilogue import Epilogue
+from _ops.shared.history import History
 from _ops.shared.layer_geometry import LayerGeometry
 
 comptime LAUNCHES = 20
@@ -42,7 +43,7 @@ def measure[dtype: DType](ctx: DeviceContext, name: String, geometry: LayerGeome
     var nothing = Pointer[Scalar[dtype], MutUntrackedOrigin](unsafe_from_address=Int(w.unsafe_ptr()))
     var numbers = Pointer[Int32, MutUntrackedOrigin](unsafe_from_address=Int(w.unsafe_ptr()))
     var epilogue = Epilogue[dtype](nothing, False, 0)
-    var history = DeviceHistory[dtype](nothing, False, numbers, False)
+    var history = History[dtype](nothing, False, numbers, False)
     var is_depthwise = geometry.groups == geometry.in_channels and geometry.group_out() < 4
 
     def forward() raises {imm}:

@@ -9,17 +9,12 @@ Every length of transform is timed for every number of taps that leaves it a hop
 from max.gpu.host import DeviceBuffer, DeviceContext
 
 from _ops.kernels.overlap_save_gpu import overlap_save_gpu, plan_length_gpu, prepare_plan_gpu
-from _ops.kernels.overlap_save_long_gpu import (
-    LONGEST,
-    SHORTEST,
-    overlap_save_long_gpu,
-    plan_length_long_gpu,
-    prepare_plan_long_gpu,
-)
+from _ops.kernels.overlap_save_long_gpu import overlap_save_long_gpu, prepare_plan_long_gpu
 from _ops.shared.accumulate import accum_dtype
 from _ops.shared.block_pair import hop_length
 from _ops.shared.border import OMIT, Border
-from _ops.shared.fft_threads import LARGEST_SIZE, SMALLEST_SIZE
+from _ops.shared.fft_columns import LONGEST, SHORTEST, plan_length_long_gpu
+from _ops.shared.fft_points import LARGEST_SIZE, SMALLEST_SIZE
 from _ops.shared.geometry import Geometry
 
 comptime SAMPLES = 1 << 26

@@ -8,7 +8,8 @@ FAIL says whether the ratio keeps the goal of the usual rates with 20*max(up, do
 
 from max.gpu.host import DeviceContext
 
-from _ops.kernels.polyphase_gpu import GROUP, MAX_PERIODS, THREADS, choose_tiling, polyphase_gpu
+from _ops.kernels.polyphase_gpu import GROUP, MAX_PERIODS, choose_tiling, polyphase_gpu
+from _ops.kernels.polyphase_outputs_gpu import THREADS
 from _ops.shared.border import OMIT
 from _ops.shared.extension import Extension
 from _ops.shared.polyphase_geometry import PolyphaseGeometry

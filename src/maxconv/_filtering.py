@@ -4,7 +4,9 @@
     designs     linear-phase low-, high- and band-pass filters by `scipy.signal.firwin` (Hamming window)
     blocks      y[i] = sum_j taps[j] * x[i - j]; each block of x keeps a halo of len(taps) - 1 samples of the one before
 
-Memory is bounded by block, taps and channels, whatever the length of the recording (a CSV is held as numbers).
+Memory is bounded by block, taps and channels, whatever the length of the recording (a CSV is held as numbers). The
+result has the bits of one call on the whole recording: sums are the same wherever it is cut, and for FFTs it is cut
+where the blocks of that one call begin.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ import maxconv
 
 from ._engine import devices
 from ._errors import ArgumentError
-from ._plan import prefers_gpu
+from ._methods import fft_mended
+from ._plan import choose, is_worth_a_choice, prefers_gpu
 from ._problem import part_of_full
 from ._recording import (
     Layout,
@@ -52,8 +55,6 @@ if TYPE_CHECKING:
 BLOCK = 1 << 18  # sample values in a block, all channels together: 2 MB of float64; ogg encoders crash above 2**20
 MIN_TAPS, DEFAULT_TAPS, MOST_DEFAULT_TAPS, MOST_TAPS = 3, 257, 2**16 + 1, 2**20 + 1
 _HAMMING_WIDTH = 3.3  # transition band of a Hamming-window design, in units of rate / taps (Ifeachor & Jervis, ch. 7)
-# Summing directly gives the same bits however the signal is cut into blocks; an FFT would not.
-_METHOD = "direct"
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class Summary:
     """What `filter_file` did."""
 
     layout: Layout
-    taps: int
+    taps: npt.NDArray[Any]  # (K, 1) or (K, channels)
     clipped: int
     warnings: tuple[str, ...]
 
@@ -96,8 +97,9 @@ def filter_file(
     mode: str | None = None,
     rate: float | None = None,
     device: str | None = None,
+    method: str = "auto",
     force: bool = False,
-    block: int = BLOCK,
+    block: int | None = BLOCK,
     track: Callable[[Iterable[Block], Layout], Iterable[Block]] | None = None,
 ) -> Summary:
     """Filter the recording `source` into the new file `out`.
@@ -114,10 +116,13 @@ def filter_file(
         Samples per second, for a `source` whose format has none.
     device : str, optional
         As in `maxconv.convolve`; "auto" is decided once, for all blocks.
+    method : {"auto", "direct", "fft"}
+        As in `maxconv.convolve`, decided once, for the whole recording; a GPU sums.
     force : bool
         Whether an existing `out` may be replaced.
-    block : int
-        Sample values held at a time, all channels together. The result does not depend on it on one device.
+    block : int or None
+        Sample values held at a time, all channels together; None for all of them. The result does not depend on it on
+        one device.
     track : callable, optional
         Wraps the blocks that are read, to show progress.
 
@@ -134,15 +139,16 @@ def filter_file(
         layout = reader.layout
         work = settle(choice, layout, rate, mode)
         target = output_layout(out, layout, work.samples, work.rate)
-        count = max(1, block // layout.channels)
+        count = layout.samples if block is None else max(1, block // layout.channels)
         device = _settle_device(device, layout, count, len(work.taps))
+        nfft = fft_length(layout, work.taps, work.mode, method, device)
         blocks: Iterable[Block] = read_blocks(reader, count)
         if track is not None:
             blocks = track(blocks, layout)
         with replacing(out, force=force) as temporary, create_recording(temporary, out, target) as writer:
-            for filtered in convolve_blocks(blocks, work.taps, work.mode, device=device, zeros=count):
+            for filtered in convolve_blocks(blocks, work.taps, work.mode, device=device, count=count, nfft=nfft):
                 writer.write(filtered)
-        return Summary(target, len(work.taps), writer.clipped, reader.warnings + work.warnings)
+        return Summary(target, work.taps, writer.clipped, reader.warnings + work.warnings)
 
 
 class Work(NamedTuple):
@@ -344,13 +350,41 @@ def read_blocks(reader: Reader, count: int) -> Iterator[Block]:
         yield reader.read(count)
 
 
+def fft_length(layout: Layout, taps: npt.NDArray[Any], mode: str, method: str, device: str) -> int:
+    """Choose the block length of the FFTs that one call of `maxconv.convolve` on a recording would take; 0 for sums.
+
+    Raises
+    ------
+    ArgumentError
+        FFTs were asked for on a GPU, whose blocks of two cannot be cut where others end.
+    """
+    if method == "fft" and device != "cpu":
+        msg = f"--method: fft is served on the cpu, got --device {device}; expected auto or direct"
+        raise ArgumentError(msg)
+    if method == "direct" or device != "cpu":
+        return 0
+    problem = part_of_full(layout.samples, len(taps), mode, flip=True)
+    problem = problem._replace(batch=() if layout.channels == 1 else (layout.channels,), tap_rows=taps.shape[1])
+    if method == "auto" and not is_worth_a_choice(problem):
+        return 0
+    choice = choose(problem, layout.dtype.itemsize)
+    return choice.nfft if method == "fft" or choice.method == "fft" else 0
+
+
 def convolve_blocks(
-    blocks: Iterable[Block], taps: npt.NDArray[Any], mode: str, *, device: str | None = None, zeros: int = BLOCK
+    blocks: Iterable[Block],
+    taps: npt.NDArray[Any],
+    mode: str,
+    *,
+    device: str | None = None,
+    count: int = BLOCK,
+    nfft: int = 0,
 ) -> Iterator[Block]:
     """Convolve a signal that comes in blocks with `taps`, channel by channel.
 
     On one device every output is one sum over all taps in the same order, with zeros in place of samples that are not
-    there, so the result has the same bits however the signal is cut.
+    there, so the result has the same bits however the signal is cut. So it is by FFTs, whose blocks begin at the same
+    outputs.
 
     Parameters
     ----------
@@ -362,8 +396,10 @@ def convolve_blocks(
         Which part of the full convolution to yield; its length is that of `output_length`.
     device : str, optional
         As in `maxconv.convolve`; "auto" is decided block by block.
-    zeros : int
-        Length of the blocks of zeros that push out the tail.
+    count : int
+        How many samples to compute at a time, about.
+    nfft : int
+        What `fft_length` says.
 
     Yields
     ------
@@ -371,19 +407,39 @@ def convolve_blocks(
         The result in order, blocks of shape (n, channels).
     """
     halo = len(taps) - 1
+    if nfft:
+        hop = nfft - halo
+        count = max(1, count // hop) * hop
     # Outputs of the full convolution to drop before the first one wanted, and to add after the last sample.
     drop, tail = {"full": (0, halo), "same": (halo // 2, halo // 2), "valid": (halo, 0)}[mode]
+    for span in _spans(chain(blocks, _zero_blocks(tail, count)), halo, drop, count):
+        if nfft:
+            yield _convolve_by_fft(span, taps, nfft)
+        else:
+            yield maxconv.convolve(span, taps, mode="valid", method="direct", axis=0, device=device)
+
+
+def _spans(blocks: Iterable[Block], halo: int, drop: int, count: int) -> Iterator[Block]:
+    """Yield the samples that `count` outputs at a time are made of, fewer at the end; zeros stand before the first."""
     span: npt.NDArray[Any] | None = None
-    for x in chain(blocks, _zero_blocks(tail, zeros)):
-        n = len(x)
+    for x in blocks:
         if span is None:
             span = np.zeros((halo, x.shape[1]), x.dtype)
-        span = np.concatenate((span, np.broadcast_to(x, (n, span.shape[1]))))
-        skipped = min(drop, n)
-        drop -= skipped
-        if skipped < n:
-            yield maxconv.convolve(span[skipped:], taps, mode="valid", method=_METHOD, axis=0, device=device)
-        span = span[n:].copy()
+        span = np.concatenate((span, np.broadcast_to(x, (len(x), span.shape[1]))))
+        skipped = min(drop, len(span) - halo)
+        span, drop = span[skipped:], drop - skipped
+        while len(span) >= halo + count:
+            yield span[: halo + count]
+            span = span[count:]
+    if span is not None and len(span) > halo:
+        yield span
+
+
+def _convolve_by_fft(span: Block, taps: npt.NDArray[Any], nfft: int) -> Block:
+    rows, filters = np.ascontiguousarray(span.T), np.ascontiguousarray(taps.T)
+    problem = part_of_full(len(span), len(taps), "valid", flip=True)
+    y: Block = fft_mended("filter", problem._replace(batch=(len(rows),), tap_rows=len(filters)), rows, filters, nfft).T
+    return y
 
 
 def _zero_blocks(samples: int, count: int) -> Iterator[Block]:

@@ -127,12 +127,19 @@ def _by_fft_here(function: str, problem: Problem, x: np.ndarray, k: np.ndarray, 
     choice = _plan.choose(problem, wide.itemsize)
     if method == "auto" and choice.method == "direct":
         return None
-    y: np.ndarray = run_fft(function, problem, x.astype(wide, copy=False), k.astype(wide, copy=False), choice.nfft)
-    # A block that holds NaN or Inf is spoilt from its first output on: to look at all outputs took a fifth of the call.
-    if method != "fft" and not math.isfinite(y[..., :: choice.nfft - problem.taps + 1].sum()):
-        _mend(function, problem, x, k, y)
+    by_fft = run_fft if method == "fft" else fft_mended
+    y: np.ndarray = by_fft(function, problem, x.astype(wide, copy=False), k.astype(wide, copy=False), choice.nfft)
     if x.dtype != wide:
         y = (np.rint(y) if x.dtype.kind in "iu" else y).astype(x.dtype)
+    return y
+
+
+def fft_mended(function: str, problem: Problem, x: np.ndarray, k: np.ndarray, nfft: int) -> np.ndarray:
+    """Convolve float32 or float64 rows on the CPU by overlap-save, NaN and Inf kept where sums would have them."""
+    y: np.ndarray = run_fft(function, problem, x, k, nfft)
+    # A block that holds NaN or Inf is spoilt from its first output on: to look at all outputs took a fifth of the call.
+    if not math.isfinite(y[..., :: nfft - problem.taps + 1].sum()):
+        _mend(function, problem, x, k, y)
     return y
 
 

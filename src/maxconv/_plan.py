@@ -23,7 +23,7 @@ _POLYPHASE_NS_PER_BYTE = 0.045
 
 FEWEST_FFT_TAPS = 32
 """Below, no block length beats the direct kernel at any length."""
-_FEWEST_FFT_PRODUCTS = 1 << 14
+FEWEST_FFT_PRODUCTS = 1 << 14
 """Below, the sums take less than the 11 us that a call with FFTs adds to its transforms; a choice takes 1 us."""
 
 # As in direct_cpu.mojo and overlap_save_cpu.mojo: the distance of paired taps, the work that gets one more thread, and
@@ -58,15 +58,15 @@ class Choice(NamedTuple):
         )
 
 
-SHORT_CALL_NS, SHORT_MARGIN, LONG_MARGIN = 50e3, 0.85, 1.15
-"""Share of the time of sums that an FFT must promise on the CPU. In short calls its model errs most (1000 samples and
-150 taps: 15 us expected, 30 measured) and `auto` looks for NaN and Inf afterwards; in long ones it is too careful (10^6
-float32 samples and 70 taps: 880 us expected, 530 to 690 measured)."""
+NEAR_MARGIN, FAR_MARGIN = 0.85, 1.15
+"""Share of the time of sums that an FFT must promise on the CPU. Where the output stays in the cache, `auto` looks for
+NaN and Inf afterwards and its model hopes too much (1000 samples and 150 taps: 15 us expected, 30 measured); where it
+does not, the model is too careful (10^6 float32 samples and 70 taps: 880 us expected, 530 to 690 measured)."""
 
 
 def is_worth_a_choice(problem: Problem) -> bool:
     """Tell whether FFTs may be faster at all: cheaper to ask than `choose`."""
-    return problem.taps >= FEWEST_FFT_TAPS and problem.multiply_adds >= _FEWEST_FFT_PRODUCTS
+    return problem.taps >= FEWEST_FFT_TAPS and problem.multiply_adds >= FEWEST_FFT_PRODUCTS
 
 
 @cache
@@ -84,7 +84,7 @@ def choose(problem: Problem, itemsize: int) -> Choice:
     shortest = max(9, (problem.taps - 1).bit_length())
     longest = max(shortest, (problem.outputs + problem.taps - 2).bit_length())
     best, nfft = min((_fft_ns(problem, itemsize, 1 << log2), 1 << log2) for log2 in range(shortest, longest + 1))
-    margin = SHORT_MARGIN if direct < SHORT_CALL_NS else LONG_MARGIN
+    margin = NEAR_MARGIN if _is_near(problem, itemsize) else FAR_MARGIN
     return Choice("fft" if best < margin * direct else "direct", nfft, direct * 1e-9, best * 1e-9)
 
 

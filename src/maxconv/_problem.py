@@ -92,14 +92,17 @@ def part_of_full(samples: int, taps: int, mode: str, flip: bool) -> Problem:
     ``"full"``: all of it. ``"same"``: its centre, N values. ``"valid"``: the values that the shorter operand reaches
     with all its elements. N and K are at least 1.
     """
-    full = samples + taps - 1
-    if mode == "full":
-        start, outputs = 0, full
-    elif mode == "same":
-        start, outputs = (full - samples) // 2, samples
-    else:
-        start, outputs = min(samples, taps) - 1, abs(samples - taps) + 1
+    start, outputs = start_and_outputs(samples, taps, mode)
     return Problem(samples, taps, outputs, taps - 1 - start, flip)
+
+
+def start_and_outputs(samples: int, taps: int, mode: str) -> tuple[int, int]:
+    """Return where the wanted part of the full result begins, and its length."""
+    if mode == "full":
+        return 0, samples + taps - 1
+    if mode == "same":
+        return (taps - 1) // 2, samples
+    return min(samples, taps) - 1, abs(samples - taps) + 1
 
 
 def swapped(problem: Problem) -> Problem:

@@ -98,7 +98,7 @@ def filter_store(
             leftover.unlink()
         store.attrs[_COMPLETE] = True
         (out / _RECORD).unlink()
-    return Summary(target, len(work.taps), 0, work.warnings)
+    return Summary(target, work.taps, 0, work.warnings)
 
 
 # ---- reading

@@ -1,4 +1,4 @@
-"""The command `maxconv`: demo, info, filter.
+"""The command `maxconv`: demo, info, compile, bench, filter.
 
 Exit codes: 0 done, 1 a file or device failed, 2 the arguments are wrong, 130 interrupted, 143 terminated. Errors are
 one line on stderr; `--debug` anywhere among the arguments shows the traceback instead.
@@ -17,7 +17,7 @@ import signal
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -34,7 +34,10 @@ if TYPE_CHECKING:
 _EXTRAS = {
     **dict.fromkeys(("typer", "rich", "soundfile", "scipy"), "cli"),
     **dict.fromkeys(("dask", "distributed", "zarr"), "dask"),
+    "matplotlib": "plot",
 }
+_PIPE = Path("-")
+_PICTURES = (".png", ".svg", ".pdf")
 _FAILED, _MISUSED, _INTERRUPTED, _TERMINATED = 1, 2, 130, 128 + signal.SIGTERM
 
 
@@ -50,8 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     debug = "--debug" in given
     try:
         code = int(_build()([word for word in given if word != "--debug"], "maxconv", standalone_mode=False) or 0)
-    except SystemExit:  # raised by `_ending_cleanly` alone
-        code, text = _TERMINATED, "terminated"
+    except SystemExit as stop:  # of `_ending_cleanly`, or of a shell that asked for completions
+        code = _exit_code(stop)
+        text = "terminated" if code == _TERMINATED else ""
     except (Exception, KeyboardInterrupt) as error:
         if debug:
             raise
@@ -70,12 +74,14 @@ def _build() -> Callable[..., Any]:
 
     application = typer.Typer(
         help="1-D convolution: filter recordings, see what runs where.",
-        epilog="--debug shows the traceback of an error.",
-        add_completion=False,
+        epilog="Exit codes: 0 done, 1 failed, 2 wrong arguments, 130 interrupted, 143 terminated. "
+        "--debug shows the traceback of an error.",
     )
     application.callback(invoke_without_command=True)(_root)
     application.command("demo")(demo)
     application.command("info")(info)
+    application.command("compile")(compile_)
+    application.command("bench")(bench)
     application.command("filter")(filter_)
     return application
 
@@ -122,7 +128,7 @@ def demo() -> None:
 def _exit_code(stop: SystemExit) -> int:
     if stop.code is None or isinstance(stop.code, int):
         return stop.code or 0
-    typer.echo(stop.code, err=True)
+    print(stop.code, file=sys.stderr)  # noqa: T201 - as Python itself does
     return _FAILED
 
 
@@ -167,11 +173,108 @@ def _add_rows(table: Table, facts: dict[str, Any], depth: int) -> None:
             table.add_row(label, "none" if value in ({}, None) else str(value))
 
 
+def compile_(
+    targets: Annotated[
+        str,
+        typer.Option("--target", metavar="LIST", help="cpu, and GPUs such as sm_80,sm_90a,gfx942; none need be here."),
+    ] = "cpu",
+    with_models: Annotated[bool, typer.Option("--models", help="Also the MAX models, half a minute each.")] = False,  # noqa: FBT002
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,  # noqa: FBT002
+) -> None:
+    """Build kernels into the cache ahead of time, so that no first call waits.
+
+    One build serves every NVIDIA GPU. GPUs of other makers are served by MAX models.
+    """
+    from ._prebuild import build, check_targets, steps
+
+    names = [name.strip() for name in targets.split(",")]
+    check_targets(names)
+    from rich.console import Console
+
+    console, built = Console(stderr=True), []
+    planned = steps(names, with_models=with_models)
+    for number, (kind, target) in enumerate(planned, 1):
+        if console.is_terminal:
+            console.print(f"{number} of {len(planned)}: {kind} for {target} ...", highlight=False)
+        built.append(build(kind, target))
+        if not as_json:
+            last = built[-1]
+            how = f"built in {last['seconds']:.1f} s" if last["built"] else "was there"
+            typer.echo(f"{last['file']}  {last['bytes'] / 2**20:.1f} MB  {how}")
+    if as_json:
+        typer.echo(json.dumps(built, indent=2))
+
+
+def bench(
+    samples: Annotated[int, typer.Option(metavar="N", help="Length of the signal.")] = 1_000_000,
+    taps: Annotated[str, typer.Option(metavar="LIST", help="Numbers of taps.")] = "4,16,64,256",
+    dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
+    compare: Annotated[
+        str | None, typer.Option(metavar="LIST", help="numpy, scipy, torch, cupy; by default what is installed.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="Where maxconv computes: cpu, gpu, gpu:0, ... or auto.")] = None,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw the times: .png, .svg or .pdf.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, as in benchmarks/results.")] = False,  # noqa: FBT002
+) -> None:
+    """Time one convolution of host arrays beside its peers, on the same data, in turns."""
+    from . import _bench
+
+    counts = _numbers("--taps", taps)
+    _check_options(None, None, device)
+    if plot is not None:
+        _check_picture(plot)
+    rows = []
+    for row in _bench.compare(samples, counts, dtype, device, None if compare is None else compare.split(",")):
+        rows.append(row)
+        if sys.stderr.isatty():
+            typer.echo(f"{row['case']} done", err=True)
+    results = {**_bench.about(), "rows": rows}
+    if plot is not None:
+        from .plot import lines
+
+        lines(results, dtype=dtype, samples=samples).savefig(plot)
+    if as_json:
+        typer.echo(json.dumps(results, indent=2))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("taps", *rows[0]["seconds"], title=f"{dtype}, {samples} samples: microseconds of one call, medians")
+    for count, row in zip(counts, rows, strict=True):
+        table.add_row(str(count), *(f"{1e6 * timing['median']:.1f}" for timing in row["seconds"].values()))
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
+
+
+def _numbers(option: str, text: str) -> list[int]:
+    from ._errors import ArgumentError
+
+    try:
+        return [int(word) for word in text.split(",")]
+    except ValueError as error:
+        msg = f"{option}: got '{text}'; expected whole numbers separated by commas"
+        raise ArgumentError(msg) from error
+
+
+def _check_picture(path: Path) -> None:
+    """Refuse a picture that could not be written, before minutes of work go into it."""
+    import matplotlib as mpl  # here, so that it is missed at once
+
+    from ._errors import ArgumentError
+
+    del mpl
+    if path.suffix.lower() not in _PICTURES:
+        msg = f"--plot: '{path}' has an unknown suffix; expected {', '.join(_PICTURES)}"
+        raise ArgumentError(msg)
+    if not path.absolute().parent.is_dir():
+        msg = f"--plot: folder '{path.parent}' does not exist"
+        raise ArgumentError(msg)
+
+
 def filter_(
     source: Annotated[
-        Path, typer.Argument(metavar="IN", help="Recording: .wav, .flac, .ogg, ..., .npy, .csv or .zarr.")
+        Path, typer.Argument(metavar="IN", help="Recording: .wav, .flac, .ogg, ..., .npy, .csv or .zarr; - is a pipe.")
     ],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="New file; its suffix decides the format.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="New file; its suffix decides the format. - is a pipe.")],
     taps: Annotated[Path | None, typer.Option(metavar="FILE", help="Filter with these: .npy, .txt or .csv.")] = None,
     lowpass: Annotated[float | None, typer.Option(metavar="HZ", help="Keep what is below HZ.")] = None,
     highpass: Annotated[float | None, typer.Option(metavar="HZ", help="Keep what is above HZ.")] = None,
@@ -191,12 +294,22 @@ def filter_(
     ] = None,
     rate: Annotated[float | None, typer.Option(metavar="HZ", help="Sample rate of a .npy or .csv.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, gpu, gpu:0, ... or auto.")] = None,
+    method: Annotated[str, typer.Option(help="auto, direct (sums) or fft.")] = "auto",
+    no_stream: Annotated[  # noqa: FBT002
+        bool, typer.Option("--no-stream/--stream", help="Hold all of IN in memory, or (default) a few blocks.")
+    ] = False,
+    raw: Annotated[str | None, typer.Option(metavar="FORMAT", help="Of pipes: u8, s16, s24, s32, f32 or f64.")] = None,
+    channels: Annotated[int, typer.Option(metavar="N", help="Of pipes.")] = 1,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw the filter and spectrograms: .png, .svg or .pdf.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite OUT if it exists.")] = False,  # noqa: FBT002
     workers: Annotated[int | None, typer.Option(metavar="N", help="Filter a .zarr in N processes.")] = None,
     scheduler: Annotated[
         str | None,
         typer.Option(metavar="ADDRESS", help="Filter a .zarr by a running cluster of Dask: tcp://host:8786."),
     ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was done as JSON.")] = False,  # noqa: FBT002
 ) -> None:
     """Filter a recording; OUT appears when it is complete.
 
@@ -206,28 +319,121 @@ def filter_(
 
     Integer audio is rounded, and clipped at full scale with a warning.
 
-    A .zarr may be larger than memory; the same command finishes an interrupted run.
+    Nothing need fit in memory. An interrupted run into a .zarr is finished by the same command.
+
+    With - for IN and OUT, raw samples are read from and written to pipes: --raw s16 --channels 2 --rate 48000.
     """
     from ._filtering import BLOCK, filter_file
 
     started = time.perf_counter()
     designs = (("lowpass", lowpass), ("highpass", highpass), ("bandpass", bandpass))
     choice = _choose({**dict(designs), "taps": taps, "impulse-response": impulse_response}, num_taps)
-    _check_options(mode, rate, device)
-    is_store = ".zarr" in {source.suffix.lower(), out.suffix.lower()}
-    _check_cluster(workers, scheduler, is_store=is_store)
+    _check_options(mode, rate, device, method)
+    in_pipe = _PIPE in {source, out}
+    in_store = ".zarr" in {source.suffix.lower(), out.suffix.lower()}
+    _check_combination(source, out, raw=raw, plot=plot, in_store=in_store, whole=no_stream, method=method)
+    _check_cluster(workers, scheduler, is_store=in_store)
     options: dict[str, Any] = {"mode": mode, "rate": rate, "device": device, "force": force}
     with _ending_cleanly():
-        if is_store:
+        if in_pipe:
+            summary = _filter_pipe(choice, raw, channels, rate, mode or "same", method, device)
+        elif in_store:
             from ._zarr import filter_store
 
             options |= {"progress": sys.stderr.isatty(), "workers": workers, "scheduler": scheduler}
             summary = filter_store(source, out, choice, **options)
         else:
-            summary = filter_file(source, out, choice, **options, block=BLOCK, track=_track)
+            block = None if no_stream else BLOCK
+            summary = filter_file(source, out, choice, **options, method=method, block=block, track=_track)
+            if plot is not None:
+                _draw(plot, source, out, summary)
     for text in _warnings(summary, out):
         typer.echo(f"maxconv: warning: {text}", err=True)
-    typer.echo(_sum_up(summary, out, time.perf_counter() - started))
+    seconds = time.perf_counter() - started
+    line = json.dumps(_facts(summary, out, seconds), indent=2) if as_json else _sum_up(summary, out, seconds)
+    typer.echo(line, err=in_pipe)
+
+
+def _check_combination(
+    source: Path, out: Path, *, raw: str | None, plot: Path | None, in_store: bool, whole: bool, method: str
+) -> None:
+    """Raise `ArgumentError` for options that do not go together."""
+    from ._errors import ArgumentError
+
+    in_pipe = _PIPE in {source, out}
+    special = "a pipe" if in_pipe else "a .zarr"
+    msg = ""
+    if in_pipe and source != out:
+        msg = f"OUT: got '{out}' for IN '{source}'; expected - for both, or for neither"
+    elif raw is not None and not in_pipe:
+        msg = "--raw: only pipes carry raw samples; expected - for IN and OUT"
+    elif plot is not None and (in_pipe or in_store):
+        msg = f"--plot: the samples of {special} are not read again; expected files"
+    elif whole and (in_pipe or in_store):
+        msg = f"--no-stream: {special} is not held in memory; expected files"
+    elif method != "auto" and in_store:
+        msg = f"--method: got {method}; a .zarr is filtered by whichever promises to be faster"
+    if msg:
+        raise ArgumentError(msg)
+    if plot is not None:
+        _check_picture(plot)
+
+
+def _filter_pipe(
+    choice: Choice, raw: str | None, channels: int, rate: float | None, mode: str, method: str, device: str | None
+) -> Summary:
+    """Filter standard input onto standard output."""
+    from . import get_default_device
+    from ._raw import check_format, filter_raw
+
+    device = get_default_device() if device is None else device
+    return filter_raw(
+        sys.stdin.buffer,
+        sys.stdout.buffer,
+        choice,
+        form=check_format(raw, channels),
+        channels=channels,
+        rate=rate,
+        mode=mode,
+        method=method,
+        device="cpu" if device == "auto" else device,  # blocks are small: a transfer costs more than it saves
+        name=_PIPE,
+    )
+
+
+def _draw(path: Path, source: Path, out: Path, summary: Summary) -> None:
+    """Draw the filter's gain, and the first channel before and after."""
+    from .plot import draw_filtering, power
+
+    rate = summary.layout.rate
+    pictures = []
+    for name in (source, out):
+        samples, windows = _windows(name)
+        pictures.append((name.name, samples, power(windows)))
+    draw_filtering(summary.taps[:, 0], pictures, 1.0 if rate is None else rate).savefig(path)
+
+
+def _windows(path: Path) -> tuple[int, list[Any]]:
+    """Return the length of a recording, and windows of its first channel for a spectrogram."""
+    import numpy as np
+
+    from ._filtering import BLOCK, read_blocks
+    from ._recording import open_recording
+    from .plot import WINDOW, window_starts
+
+    with closing(open_recording(path)) as reader:
+        samples = reader.layout.samples
+        starts = window_starts(samples)
+        windows: list[Any] = []
+        rest, begin = np.empty(0, reader.layout.dtype), 0
+        for block in read_blocks(reader, max(WINDOW, BLOCK // reader.layout.channels)):
+            rest = np.concatenate((rest, block[:, 0]))
+            while len(windows) < len(starts) and starts[len(windows)] + WINDOW <= begin + len(rest):
+                first = int(starts[len(windows)]) - begin
+                windows.append(rest[first : first + WINDOW].copy())
+            kept = min(len(rest), WINDOW)
+            begin, rest = begin + len(rest) - kept, rest[len(rest) - kept :]
+        return samples, windows or [rest]
 
 
 @contextmanager
@@ -270,7 +476,7 @@ def _choose(options: dict[str, Any], num_taps: int | None) -> Choice:
     return Choice(kind, edges=edges, num_taps=num_taps)
 
 
-def _check_options(mode: str | None, rate: float | None, device: str | None) -> None:
+def _check_options(mode: str | None, rate: float | None, device: str | None, method: str = "auto") -> None:
     """Raise `ArgumentError` for a value that no recording could make right."""
     from ._errors import ArgumentError
 
@@ -279,6 +485,9 @@ def _check_options(mode: str | None, rate: float | None, device: str | None) -> 
         raise ArgumentError(msg)
     if rate is not None and not (math.isfinite(rate) and rate > 0):
         msg = f"--rate: got {rate:.12g} Hz; expected a positive number"
+        raise ArgumentError(msg)
+    if method not in ("auto", "direct", "fft"):
+        msg = f"--method: got '{method}'; expected auto, direct or fft"
         raise ArgumentError(msg)
     if device is not None and not re.fullmatch(r"cpu|auto|gpu(:\d+)?", device):
         msg = f"--device: got '{device}'; expected cpu, gpu, gpu:0, ... or auto"
@@ -331,7 +540,23 @@ def _sum_up(summary: Summary, out: Path, seconds: float) -> str:
     form = f"{layout.container} {layout.subtype}" if layout.container else str(layout.stored)
     rate = "no rate" if layout.rate is None else f"{layout.rate:.12g} Hz"
     parts = [_count(layout.samples, "sample"), _count(layout.channels, "channel"), rate, form]
-    return f"{out}: {', '.join(parts)}; {_count(summary.taps, 'tap')}; {seconds:.2f} s"
+    return f"{out}: {', '.join(parts)}; {_count(len(summary.taps), 'tap')}; {seconds:.2f} s"
+
+
+def _facts(summary: Summary, out: Path, seconds: float) -> dict[str, Any]:
+    layout = summary.layout
+    return {
+        "out": str(out),
+        "samples": layout.samples,
+        "channels": layout.channels,
+        "rate": layout.rate,
+        "container": layout.container,
+        "subtype": layout.subtype or str(layout.stored),
+        "taps": len(summary.taps),
+        "clipped": summary.clipped,
+        "warnings": list(summary.warnings),
+        "seconds": round(seconds, 3),
+    }
 
 
 def _count(number: int, noun: str) -> str:

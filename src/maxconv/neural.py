@@ -73,9 +73,9 @@ def conv1d(
     Follows `torch.nn.functional.conv1d`. Cost: ``2*N*O*L_out*C/groups*K`` flop. Sums are kept in float64 or float32
     with fused multiply-adds and rounded once: ``|error| <= (C/groups*K + 1) * eps * (sum|x||w| + |bias|)``. Absent
     samples are skipped, not multiplied: an infinite weight has no effect where PyTorch makes NaN of zero times
-    infinity. On the CPU one long filter a channel goes through FFTs where that promises to be faster, with an error of
-    at most ``10 * eps * log2(nfft) * ||x|| ||w||``. On a GPU float16 and bfloat16 are multiplied by tensor cores, which
-    add in float32 in an order of their own.
+    infinity. One long filter a channel goes through FFTs where that promises to be faster, with an error of at most
+    ``10 * eps * log2(nfft) * ||x|| ||w||``; on a GPU NaN and infinity then spread over its blocks. On a GPU float16 and
+    bfloat16 are multiplied by tensor cores, which add in float32 in an order of their own.
 
     Examples
     --------
@@ -92,7 +92,7 @@ def conv1d(
     _layer.check_dtypes("conv1d", {"input": x, "weight": w} | ({} if b is None else {"bias": b}))
     bias_shape = None if b is None else b.shape
     problem = _layer.convolution("conv1d", x.shape, w.shape, bias_shape, stride, padding, dilation, groups)
-    y = _by_fft(problem, x.reshape(problem.input_shape), w, b) if place == "cpu" else None
+    y = _by_fft(problem, x, w, b, place)
     if y is None:
         y = layers.forward(problem, x, w, b, device=place)
     return _hand_over(y, x, restore)
@@ -384,7 +384,7 @@ def _reshaped(array: Any, shape: tuple[int, ...]) -> Any:
     return array.reshape(shape) if isinstance(array, np.ndarray) else array.view(array.dtype, shape)
 
 
-def _by_fft(problem: _layer.LayerProblem, x: np.ndarray, w: np.ndarray, bias: np.ndarray | None) -> np.ndarray | None:
+def _by_fft(problem: _layer.LayerProblem, x: Any, w: Any, bias: Any, place: str) -> Any:
     """Compute a layer of one long filter a channel by overlap-save, if that promises to be faster; None if not."""
     is_one_filter_each = problem.groups == problem.in_channels == problem.out_channels
     if problem.taps < _plan.FEWEST_FFT_TAPS or not is_one_filter_each or problem.stride * problem.dilation > 1:
@@ -392,12 +392,25 @@ def _by_fft(problem: _layer.LayerProblem, x: np.ndarray, w: np.ndarray, bias: np
     channels = problem.in_channels
     rows = Problem(problem.length, problem.taps, problem.outputs, problem.pad_left, flip=False)
     rows = rows._replace(batch=(channels,), tap_rows=channels)
+    if place == "cpu":
+        return _by_fft_here(rows, x.reshape(problem.input_shape), w.reshape(channels, problem.taps), bias)
+    itemsize = x.dtype.itemsize if isinstance(x, np.ndarray) else x.dtype.size_in_bytes
+    if bias is not None and itemsize == 2:  # noqa: PLR2004  # half precision, which would be rounded twice
+        return None
+    choice = _plan.choose_on_gpu(rows, itemsize)
+    if choice.method != "fft":
+        return None
+    return layers.by_fft(problem, rows, _reshaped(x, problem.input_shape), w, bias, choice.nfft, place)
+
+
+def _by_fft_here(rows: Problem, x: np.ndarray, w: np.ndarray, bias: np.ndarray | None) -> np.ndarray | None:
+    """Do so on the CPU, signal by signal."""
     wide = np.dtype(np.float64 if x.dtype.itemsize == 8 else np.float32)  # noqa: PLR2004  # bytes of float64
     choice = _plan.choose(rows, wide.itemsize)
     if choice.method != "fft":
         return None
-    taps = w.reshape(channels, problem.taps).astype(wide, copy=False)
-    y = np.empty(problem.output_shape, wide)
+    taps = w.astype(wide, copy=False)
+    y = np.empty((len(x), *rows.shape), wide)
     for signal, outputs in zip(x.astype(wide, copy=False), y, strict=True):
         outputs[:] = run_fft("conv1d", rows, signal, taps, choice.nfft)
     if not np.isfinite(y.sum()):

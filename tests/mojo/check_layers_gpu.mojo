@@ -14,9 +14,10 @@ from max.gpu.host import DeviceContext, HostBuffer
 from _ops.kernels.conv_gpu import conv_gpu
 from _ops.kernels.conv_mma_gpu import conv_mma_gpu
 from _ops.kernels.conv_weight_gradient_gpu import conv_weight_gradient_gpu
-from _ops.kernels.depthwise_gpu import DeviceHistory, depthwise_gpu
+from _ops.kernels.depthwise_gpu import depthwise_gpu
 from _ops.shared.accumulate import accum_dtype
 from _ops.shared.epilogue import GELU, RELU, SILU, Epilogue, exponential
+from _ops.shared.history import History
 from _ops.shared.layer_geometry import LayerGeometry
 
 comptime GUARD = 64
@@ -195,7 +196,7 @@ def check[dtype: DType, sum: Int](ctx: DeviceContext, g: LayerGeometry, activati
     elif sum == WEIGHTS:
         conv_weight_gradient_gpu(rp, xp, yp, g, ctx)
     else:
-        var history = DeviceHistory[dtype](
+        var history = History[dtype](
             state=untracked[dtype](Int(state_there.unsafe_ptr())),
             has_state=sum == WITH_STATE,
             numbers=untracked[DType.int32](Int(numbers_there.unsafe_ptr())),
@@ -480,6 +481,9 @@ def check_type[dtype: DType](ctx: DeviceContext, draws: Int, is_brief: Bool) rai
     check_dense[dtype](ctx, layer(1, 1, 17, 129, 1, 1, 1, 129, 0, 0), 0, False)
     check_dense[dtype](ctx, layer(1, 2, 9, 33, 128, 1, 1, 65, 64, 64), 3, False)
     check_dense[dtype](ctx, layer(1, 3, 8, 8, 2, 1, 300, 257, 300, 0), 0, True)
+    # Phases that are rows of one product, results at either end that only some of them have.
+    check_dense[dtype](ctx, layer(2, 2, 33, 5, 6, 3, 1, 100, 7, 2), 2, True)
+    check_dense[dtype](ctx, layer(1, 1, 3, 40, 8, 8, 1, 203, 4, 9), 3, False)
     # Just enough blocks for the larger tiles: the largest, the one below it, the one of few rows.
     check_dense[dtype](ctx, layer(264, 1, 67, 65, 3, 1, 1, 3, 1, 1), 0, False)
     check_dense[dtype](ctx, layer(132, 1, 34, 50, 3, 1, 1, 3, 1, 1), 1, False)

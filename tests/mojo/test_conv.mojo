@@ -4,9 +4,10 @@ from std.testing import TestSuite, assert_equal, assert_true
 
 from _ops.kernels.conv_cpu import conv_cpu
 from _ops.kernels.conv_weight_gradient_cpu import conv_weight_gradient_cpu
-from _ops.kernels.depthwise_cpu import History, depthwise_cpu
+from _ops.kernels.depthwise_cpu import depthwise_cpu
 from _ops.shared.accumulate import accum_dtype
 from _ops.shared.epilogue import NONE, Epilogue
+from _ops.shared.history import History
 from _ops.shared.layer_geometry import LayerGeometry
 
 

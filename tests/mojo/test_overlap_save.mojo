@@ -3,9 +3,10 @@
 from std.math import log2, sqrt
 from std.testing import TestSuite, assert_equal, assert_true
 
-from _ops.kernels.overlap_save_cpu import overlap_save_cpu, plan_length, prepare_plan, shortest_block
+from _ops.kernels.overlap_save_cpu import overlap_save_cpu, prepare_plan
 from _ops.shared.accumulate import accum_dtype
 from _ops.shared.border import CONSTANT, MIRROR, NEAREST, OMIT, REFLECT, WRAP, Border
+from _ops.shared.fft_block import plan_length, shortest_block
 from _ops.shared.geometry import Geometry
 
 

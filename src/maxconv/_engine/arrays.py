@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from .._errors import ArgumentError, DeviceError, DtypeError, ShapeError
+from .buffers import compact, host_buffer, to_numpy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,11 +71,12 @@ def _checked_blocks(function: str, argument: str, value: Any) -> Any:
 
 def _ingest_dlpack(function: str, argument: str, value: Any) -> Operand:  # any library's array
     kind, index = value.__dlpack_device__()
-    restore = _restorer(value)
     if kind in _DLPACK_HOST:
+        restore = _restorer(value)
         try:
-            return Operand(np.from_dlpack(value), "cpu", lambda y: restore(np.ascontiguousarray(y)))
-        except (BufferError, RuntimeError, TypeError, ValueError) as error:
+            array = _view_bfloat16(value) if "bfloat16" in str(getattr(value, "dtype", "")) else np.from_dlpack(value)
+            return Operand(array, "cpu", lambda y: restore(_exportable(y)))
+        except (BufferError, ImportError, RuntimeError, TypeError, ValueError) as error:
             message = (
                 f"{function}: {argument}, a {type(value).__module__}.{type(value).__qualname__}, "
                 f"cannot be viewed by NumPy ({error})"
@@ -82,25 +84,45 @@ def _ingest_dlpack(function: str, argument: str, value: Any) -> Operand:  # any 
             raise DtypeError(message) from None
     from max.driver import Buffer  # MAX loads when it is needed
 
-    if not isinstance(value, Buffer) and callable(getattr(value, "contiguous", None)):
+    if isinstance(value, Buffer):
+        return Operand(_contiguous(function, argument, value), f"gpu:{index}", None)
+    restore = _restorer(value)
+    if callable(getattr(value, "contiguous", None)):
         value = value.contiguous()  # PyTorch's: the same tensor if it is contiguous already
     _wait_for_producer(value)
     try:
-        buffer = value if isinstance(value, Buffer) else Buffer.from_dlpack(value)
+        buffer = Buffer.from_dlpack(value)
     except (BufferError, RuntimeError, TypeError, ValueError) as error:
         message = f"{function}: {argument} is on a device that MAX cannot reach ({error})"
         raise DeviceError(message) from None
-    if not buffer.is_contiguous:
-        message = f"{function}: {argument} is strided memory of an accelerator; expected contiguous memory there"
-        raise ArgumentError(message)
-    if buffer is value:
-        return Operand(buffer, f"gpu:{index}", None)
 
     def hand_over(y: Any) -> Any:
         y.device.synchronize()  # the other library's stream knows nothing of MAX's queue
         return restore(y)
 
-    return Operand(buffer, f"gpu:{index}", hand_over)
+    return Operand(_contiguous(function, argument, buffer), f"gpu:{index}", hand_over)
+
+
+def _contiguous(function: str, argument: str, buffer: Any) -> Any:
+    """Refuse strided memory of an accelerator."""
+    if not buffer.is_contiguous:
+        message = f"{function}: {argument} is strided memory of an accelerator; expected contiguous memory there"
+        raise ArgumentError(message)
+    return buffer
+
+
+def _view_bfloat16(value: Any) -> np.ndarray:
+    """View host memory of bfloat16, which NumPy's DLPack refuses, as an array of ml_dtypes' type."""
+    import ml_dtypes
+    from max.driver import Buffer
+
+    whole = value.contiguous() if callable(getattr(value, "contiguous", None)) else value
+    return to_numpy(Buffer.from_dlpack(whole), np.dtype(ml_dtypes.bfloat16))
+
+
+def _exportable(y: np.ndarray) -> Any:
+    """Return a result as other libraries take it: bfloat16 in a Buffer, whose DLPack knows that type."""
+    return host_buffer(compact(y), "bfloat16") if y.dtype.name == "bfloat16" else np.ascontiguousarray(y)
 
 
 def _wait_for_producer(value: Any) -> None:

@@ -7,6 +7,7 @@ a `device` that is not the CPU also `max.driver.Buffer`s there, contiguous. Resu
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,14 +18,20 @@ from .buffers import compact, upload
 
 if TYPE_CHECKING:
     from .._layer import LayerProblem
+    from .._problem import Problem
 
 #: Filters per channel from which the matrix product serves depthwise layers better: it reads a sample for all of them.
 _FILTERS_OF_A_PRODUCT = 4
 
 
+def is_depthwise(problem: LayerProblem) -> bool:
+    """Tell whether the depthwise kernels serve a layer: one input channel a group, and few filters for it."""
+    return problem.groups == problem.in_channels and problem.out_channels < _FILTERS_OF_A_PRODUCT * problem.in_channels
+
+
 def forward(problem: LayerProblem, x: Any, w: Any, bias: Any = None, activation: int = 0, device: str = "cpu") -> Any:
     """Compute y (N, O, L_out) from x (N, C, L) and w (O, C/G, K)."""
-    if problem.groups == problem.in_channels and problem.out_channels < _FILTERS_OF_A_PRODUCT * problem.in_channels:
+    if is_depthwise(problem):
         return causal(problem, x, w, bias, activation, device=device)
     if device != "cpu":
         return _run_on_gpu("conv", problem, device, problem.output_shape, (x, w, bias), activation)
@@ -93,6 +100,32 @@ def causal(
     return y
 
 
+def by_fft(problem: LayerProblem, rows: Problem, x: Any, w: Any, bias: Any, nfft: int, device: str) -> Any:
+    """Compute y of a layer of one filter a channel on a GPU by overlap-save; `rows` is the problem of one signal."""
+    from max.driver import Buffer
+
+    from . import spectra  # loads MAX
+
+    kind = x.dtype.name
+    with blame_memory(math.prod(problem.input_shape) + math.prod(problem.output_shape), kind, device):
+        there = upload(x, device) if isinstance(x, np.ndarray) else x
+        taps = spectra.of_taps(rows, kind, device, compact(w) if isinstance(w, np.ndarray) else w, nfft)
+        y = Buffer(there.dtype, problem.output_shape, device=devices.handle(device))
+        for n in range(problem.batch):
+            spectra.convolve(rows, kind, device, there[n, :, :], taps, nfft, y[n, :, :])
+        if bias is not None:
+            channels, alone = problem.out_channels, problem._replace(length=problem.outputs, taps=1, pad_left=0)
+            operands = y, _ones(channels, kind, device), bias
+            y = _run_on_gpu("depthwise", alone, device, problem.output_shape, operands, 0)
+        return like(x, y, x.dtype)
+
+
+@lru_cache(maxsize=16)
+def _ones(channels: int, dtype: str, device: str) -> Any:
+    """Make filters of one tap that change nothing."""
+    return upload(np.ones((channels, 1), dtype), device)
+
+
 def _in_accumulator(array: np.ndarray | None, dtype: np.dtype) -> np.ndarray:
     """Return a small operand in the type that sums of `dtype` are kept in; empty if there is none."""
     wide = np.dtype(np.float64 if dtype.itemsize == 8 else np.float32)  # noqa: PLR2004  # bytes of float64
@@ -103,21 +136,35 @@ def _run_on_gpu(
     kernel: str, problem: LayerProblem, device: str, shape: tuple[int, ...], operands: tuple[Any, ...], *options: int
 ) -> Any:
     """Enqueue a sum; operands that are None, or have no elements, are not there."""
+    kind = operands[0].dtype.name
+    name = f"{kernel}_{kind}" if kernel != "depthwise" else f"{kernel}_{kind}_{operands[1].dtype.name}"
+    try:
+        result = _enqueue(name, problem, device, shape, operands, options)
+    except ValueError:
+        with blame_memory(sum(map(_size, operands)) + math.prod(shape), kind, device):
+            raise
+    return like(operands[0], result, operands[0].dtype)
+
+
+def _enqueue(
+    name: str,
+    problem: LayerProblem,
+    device: str,
+    shape: tuple[int, ...],
+    operands: tuple[Any, ...],
+    options: tuple[int, ...],
+) -> Any:
     from max.driver import Buffer
     from max.dtype import DType
 
-    x, w = operands[0], operands[1]
-    kind = x.dtype.name
-    name = f"{kernel}_{kind}" if kernel != "depthwise" else f"{kernel}_{kind}_{w.dtype.name}"
     handle = devices.handle(device)
-    with blame_memory(sum(map(_size, operands)) + math.prod(shape), kind, device):
+    result = Buffer(DType[operands[0].dtype.name], shape, device=handle)
+    if result.num_elements:
         there = [upload(array, device) if isinstance(array, np.ndarray) and array.size else array for array in operands]
-        result = Buffer(DType[kind], shape, device=handle)
         addresses = [array._data_ptr() if _size(array) else 0 for array in (result, *there)]  # noqa: SLF001  # see below
         context = handle._device_context_ptr()  # noqa: SLF001  # MAX has no public name for addresses
-        if addresses[0]:
-            native.run_layer_on_gpu(name, context, tuple(addresses), problem, *options)
-        return like(x, result, x.dtype)
+        native.run_layer_on_gpu(name, context, tuple(addresses), problem, *options)
+    return result
 
 
 def _size(array: Any) -> int:

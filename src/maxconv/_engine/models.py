@@ -64,13 +64,14 @@ def models(device: str) -> dict[str, Any]:
 def _load(device: str) -> dict[str, Any]:
     from max.engine import InferenceSession, read  # MAX loads when it is needed
 
-    path = disk.entry(
-        entry_name(device),
-        lambda target: _compile(device, target),
-        f"compiling the MAX models for {device}, once, about 40 s",
-    )
     session = InferenceSession(devices=[devices.handle(device)])
-    return dict(session.init_all(read(path)))
+    return dict(session.init_all(read(compiled(device))))
+
+
+def compiled(device: str) -> Path:
+    """Return the file of a device's compiled models, compiling them first if it is not in the cache."""
+    note = f"compiling the MAX models for {device}, once, about 40 s"
+    return disk.entry(entry_name(device), lambda target: _compile(device, target), note)
 
 
 def _compile(device: str, target: Path) -> None:

@@ -62,23 +62,29 @@ _forked_after_load = False
 """True in a process forked from one that had loaded a CPU extension: the threads of its pool are not here."""
 
 
+def loaded_direct_kernels() -> dict[np.dtype, Any]:
+    """Return the direct kernels by NumPy's own element types; none as long as the extension is not loaded."""
+    names = {name: _DIRECT[kernel] for name, kernel in KERNEL_DTYPES.items() if name != "bfloat16"}
+    return {np.dtype(name): _cpu_functions[kernel] for name, kernel in names.items() if _cpu_functions}
+
+
 def run_on_cpu(problem: Problem, dtype: str, y: np.ndarray, x: np.ndarray, k: np.ndarray) -> None:
     """Fill `y`. All three are contiguous, aligned, of rank 1 or (rows, length), of types the `dtype` kernels take."""
     if not _cpu_functions:
         _cpu_functions.update(_find_cpu_functions())
     if problem.border == "omit":
         kernel = _cpu_functions[_DIRECT[dtype]]
-        kernel(y, x, k, problem.pad_left, problem.flip, _max_workers())
+        kernel(y, x, k, problem.pad_left, problem.flip, max_workers())
         return
     sizes = problem.pad_left, problem.flip, *_border(problem)
-    _cpu_functions[f"direct_with_border_{dtype}"](y, x, k, sizes, _max_workers())
+    _cpu_functions[f"direct_with_border_{dtype}"](y, x, k, sizes, max_workers())
 
 
 def columns_on_cpu(problem: Problem, dtype: str, y: np.ndarray, x: np.ndarray, k: np.ndarray, inner: int) -> None:
     """Fill `y` (outer, L_out, inner) by sums down columns. All three are contiguous, aligned, of any rank."""
     if not _cpu_functions:
         _cpu_functions.update(_find_cpu_functions())
-    _cpu_functions[f"columns_{dtype}"](y, x, k, _column_sizes(problem, inner, k), _border(problem), _max_workers())
+    _cpu_functions[f"columns_{dtype}"](y, x, k, _column_sizes(problem, inner, k), _border(problem), max_workers())
 
 
 def _column_sizes(problem: Problem, inner: int, k: Any) -> tuple[int, ...]:
@@ -94,7 +100,7 @@ def overlap_save_on_cpu(problem: Problem, y: np.ndarray, x: np.ndarray, k: np.nd
     prepare = _plan if k.nbytes <= _LARGEST_KEPT_FILTER else _plan.__wrapped__
     plan = prepare(k.tobytes(), k.shape, k.dtype.name, problem.flip, nfft)
     sizes = problem.taps, problem.tap_rows, problem.pad_left, nfft, *_border(problem)
-    _cpu_functions[f"overlap_save_{x.dtype.name}"](y, x, plan, sizes, _max_workers())
+    _cpu_functions[f"overlap_save_{x.dtype.name}"](y, x, plan, sizes, max_workers())
 
 
 @lru_cache(maxsize=16)
@@ -116,7 +122,7 @@ def resample_on_cpu(
     """
     if not _cpu_functions:
         _cpu_functions.update(_find_cpu_functions())
-    _cpu_functions[f"polyphase_{x.dtype.name}"](y, x, h, rates, start, beyond, _max_workers())
+    _cpu_functions[f"polyphase_{x.dtype.name}"](y, x, h, rates, start, beyond, max_workers())
 
 
 def _border(problem: Problem) -> tuple[int, float]:
@@ -124,11 +130,11 @@ def _border(problem: Problem) -> tuple[int, float]:
     return BORDERS.index(problem.border), problem.cval
 
 
-def run_layer_on_cpu(function: str, arrays: tuple[np.ndarray, ...], problem: LayerProblem, *options: int) -> None:
-    """Fill the first of the arrays by a function of cpu_layers.mojo; what each expects stands there."""
+def run_layer_on_cpu(function: str, arrays: tuple[Any, ...], problem: LayerProblem, *options: int) -> None:
+    """Fill the first of the arrays, or addresses, by a function of cpu_layers.mojo; what each expects stands there."""
     if not _layer_functions:
         _layer_functions.update(_find_cpu_functions("cpu_layers"))
-    _layer_functions[function](arrays, problem, *options, _max_workers())
+    _layer_functions[function](arrays, problem, *options, max_workers())
 
 
 def run_layer_on_gpu(
@@ -138,7 +144,13 @@ def run_layer_on_gpu(
     getattr(_extension("gpu_layers"), function)(context, addresses, problem, *options)
 
 
-def _max_workers() -> int:
+def context_of_stream(context: int, stream: int) -> int:
+    """Return the address of a context that launches on a CUDA stream of another library, by its handle."""
+    address: int = _extension("gpu_layers").context_of_stream(context, stream)
+    return address
+
+
+def max_workers() -> int:
     """Return 0, for as many threads as the work is worth; 1 in a forked child, where the pool's threads are not."""
     return 1 if _forked_after_load else 0
 
@@ -237,12 +249,14 @@ def _extension(kind: str) -> ModuleType:
         return _extensions[kind]
 
 
+def built(kind: str) -> Path:
+    """Return the file of an extension, building it first if it is not in the cache."""
+    note = f"building the native {kind} kernels for {toolchain.cpu_level()}, once, about {KINDS[kind]} s"
+    return disk.entry(entry_name(kind), lambda target: build(kind, target), note)
+
+
 def _load(kind: str) -> ModuleType:
-    path = disk.entry(
-        entry_name(kind),
-        lambda target: build(kind, target),
-        f"building the native {kind} kernels for {toolchain.cpu_level()}, once, about {KINDS[kind]} s",
-    )
+    path = built(kind)
     # The entry may have been built by another environment, whose libraries its run path names: those of this one
     # are loaded first, and the loader takes what is already there.
     suffix = ".dylib" if sys.platform == "darwin" else ".so"

@@ -49,11 +49,12 @@ def _prepare(tap_rows: int, taps: int, flip: bool, dtype: str, device: str, k: A
     return plan
 
 
-def convolve(problem: Problem, dtype: str, device: str, x: Any, plan: Any, nfft: int) -> Any:
-    """Enqueue the computation of y, a new Buffer, from a Buffer x and the spectra of the taps."""
+def convolve(problem: Problem, dtype: str, device: str, x: Any, plan: Any, nfft: int, y: Any = None) -> Any:
+    """Enqueue the computation of y, a new Buffer if there is none, from a Buffer x and the spectra of the taps."""
     from max.driver import Buffer
 
-    y = Buffer(x.dtype, problem.shape, device=devices.handle(device))
+    if y is None:
+        y = Buffer(x.dtype, problem.shape, device=devices.handle(device))
     workspace, matrices = plan, 0
     if nfft >= LONG_NFFT:
         pairs = problem.rows * -(-problem.outputs // (2 * (nfft - problem.taps + 1)))

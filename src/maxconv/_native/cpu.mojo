@@ -11,10 +11,11 @@ from std.python.bindings import PythonModuleBuilder
 
 from _ops.kernels.columns_cpu import columns_cpu
 from _ops.kernels.direct_cpu import direct_cpu
-from _ops.kernels.overlap_save_cpu import overlap_save_cpu, plan_length, prepare_plan
+from _ops.kernels.overlap_save_cpu import overlap_save_cpu, prepare_plan
 from _ops.kernels.polyphase_cpu import polyphase_cpu
 from _ops.shared.accumulate import accum_dtype
 from _ops.shared.extension import Extension
+from _ops.shared.fft_block import plan_length
 from _ops.shared.geometry import Geometry
 from _ops.shared.polyphase_geometry import PolyphaseGeometry
 from numpy_array import data_of, length_of, rows_of

@@ -10,13 +10,9 @@ from std.python import PythonObject
 from std.python.bindings import PythonModuleBuilder
 
 from _ops.kernels.overlap_save_gpu import overlap_save_gpu, plan_length_gpu, prepare_plan_gpu
-from _ops.kernels.overlap_save_long_gpu import (
-    SHORTEST,
-    overlap_save_long_gpu,
-    plan_length_long_gpu,
-    prepare_plan_long_gpu,
-)
+from _ops.kernels.overlap_save_long_gpu import overlap_save_long_gpu, prepare_plan_long_gpu
 from _ops.shared.accumulate import accum_dtype
+from _ops.shared.fft_columns import SHORTEST, plan_length_long_gpu
 from _ops.shared.geometry import Geometry
 from device import device_context, device_pointer
 from python_border import border_of

@@ -11,10 +11,11 @@ from std.python.bindings import PythonModuleBuilder
 from _ops.kernels.conv_gpu import conv_gpu
 from _ops.kernels.conv_mma_gpu import conv_mma_gpu
 from _ops.kernels.conv_weight_gradient_gpu import conv_weight_gradient_gpu
-from _ops.kernels.depthwise_gpu import DeviceHistory, depthwise_gpu
+from _ops.kernels.depthwise_gpu import depthwise_gpu
 from _ops.shared.epilogue import Epilogue
+from _ops.shared.history import History
 from _ops.shared.layer_geometry import LayerGeometry
-from device import device_context, device_pointer
+from device import context_of_stream, device_context, device_pointer
 
 
 @export
@@ -44,6 +45,7 @@ def PyInit_gpu_layers() abi("C") -> PythonObject:
         module.def_function[convolve_into[DType.float64, True]]("conv_transpose_float64")
         module.def_function[depthwise_into[DType.float64, DType.float64]]("depthwise_float64_float64")
         module.def_function[weight_gradient_into[DType.float64]]("weight_gradient_float64")
+        module.def_function[context_of_stream]("context_of_stream")
         return module.finalize()
     except e:
         abort(String("maxconv: the native GPU extension for layers could not be initialised: ", e))
@@ -166,7 +168,7 @@ def depthwise_into[
     Raises:
         If the launch is refused.
     """
-    var history = DeviceHistory[dtype](
+    var history = History[dtype](
         state=untracked[dtype](arrays[4]),
         has_state=Int(py=arrays[4]) != 0,
         numbers=untracked[DType.int32](arrays[5]),

@@ -7,8 +7,8 @@ from max.gpu.host import DeviceContext
 from std.utils.index import IndexList
 
 from .kernels.conv import conv, depthwise, roll_state
-from .kernels.depthwise_cpu import History
 from .shared.epilogue import Epilogue
+from .shared.history import History
 from .shared.layer_geometry import LayerGeometry
 
 
@@ -246,18 +246,7 @@ struct CausalConv1d:
             require_shape(OP, state.shape(), IndexList[3](n, channels, taps - 1))
         if numbers.size() != 0 and (numbers.dim_size(0) != n or numbers.dim_size(1) != length):
             raise Error(OP, ": numbers have shape ", numbers.shape(), ", but x has ", x.shape())
-        var geometry = LayerGeometry(
-            batch=n,
-            in_channels=channels,
-            out_channels=channels,
-            groups=channels,
-            length=length,
-            outputs=length,
-            taps=taps,
-            stride=1,
-            dilation=1,
-            pad_left=taps - 1,
-        )
+        var geometry = causal_geometry(x.shape(), taps)
         var history = History[dtype](
             state=Pointer[Scalar[dtype], MutUntrackedOrigin](unsafe_from_address=Int(state.unsafe_ptr())),
             has_state=state.size() != 0,
@@ -306,8 +295,8 @@ struct CausalState:
             numbers=Pointer[Int32, MutUntrackedOrigin](unsafe_from_address=Int(state.unsafe_ptr())),
             has_numbers=False,
         )
-        var rows = x.dim_size(0) * x.dim_size(1)
-        roll_state[target](last.unsafe_ptr(), x.unsafe_ptr(), history, rows, x.dim_size(2), before, ctx)
+        var geometry = causal_geometry(x.shape(), before + 1)
+        roll_state[target](last.unsafe_ptr(), x.unsafe_ptr(), history, geometry, ctx)
 
 
 def convolution_geometry(
@@ -404,6 +393,30 @@ def transposed_geometry(
         stride=stride,
         dilation=dilation,
         pad_left=padding,
+    )
+
+
+def causal_geometry(x: IndexList[3], taps: Int) -> LayerGeometry:
+    """Gives the geometry of a causal convolution, of one filter a channel.
+
+    Args:
+        x: The shape (N, C, L).
+        taps: K.
+
+    Returns:
+        The geometry.
+    """
+    return LayerGeometry(
+        batch=x[0],
+        in_channels=x[1],
+        out_channels=x[1],
+        groups=x[1],
+        length=x[2],
+        outputs=x[2],
+        taps=taps,
+        stride=1,
+        dilation=1,
+        pad_left=taps - 1,
     )
 
 

@@ -33,7 +33,7 @@ from ..shared.border import Border
 from ..shared.fft_lanes import Elements
 from ..shared.geometry import Geometry
 from .direct_cpu import MULTIPLY_ADDS_PER_WORKER, PAIR_BYTES, nth_tap
-from .overlap_save_cpu import untracked
+from ..shared.fft_block import untracked
 
 comptime BLOCK_ROWS = 4
 """Output rows per block: each vector of samples that is read serves as many multiply-adds. 3 or 8 are slower."""

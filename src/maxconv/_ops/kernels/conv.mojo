@@ -4,9 +4,13 @@ from max.gpu.host import DeviceContext
 
 from ..shared.accumulate import accum_dtype
 from ..shared.epilogue import Epilogue
+from ..shared.history import History
 from ..shared.layer_geometry import LayerGeometry
 from .conv_cpu import conv_cpu
-from .depthwise_cpu import History, depthwise_cpu
+from .conv_gpu import conv_gpu
+from .conv_mma_gpu import conv_mma_gpu
+from .depthwise_cpu import depthwise_cpu
+from .depthwise_gpu import depthwise_gpu, roll_state_gpu
 
 comptime FILTERS_OF_A_PRODUCT = 4
 """Filters per channel from which conv_cpu serves depthwise layers better, as in _engine/layers.py."""
@@ -18,7 +22,7 @@ def conv[
     result: Pointer[Scalar[dtype], MutAnyOrigin],
     source: Pointer[Scalar[dtype], MutAnyOrigin],
     w: Pointer[Scalar[dtype], MutAnyOrigin],
-    epilogue: Epilogue,
+    epilogue: Epilogue[dtype],
     geometry: LayerGeometry,
     ctx: DeviceContext,
 ) raises:
@@ -40,15 +44,19 @@ def conv[
     Raises:
         `Unsupported target: <target>` where there is no kernel.
     """
+    comptime if not transposed:
+        if (
+            geometry.groups == geometry.in_channels
+            and geometry.out_channels < FILTERS_OF_A_PRODUCT * geometry.in_channels
+        ):
+            depthwise[target](result, source, w, epilogue, geometry, no_history(source), ctx)
+            return
     comptime if target == "cpu":
-        comptime if not transposed:
-            if (
-                geometry.groups == geometry.in_channels
-                and geometry.out_channels < FILTERS_OF_A_PRODUCT * geometry.in_channels
-            ):
-                depthwise[target](result, source, w, epilogue, geometry, no_history(source), ctx)
-                return
         conv_cpu[transposed](result, source, w, epilogue, geometry, max_workers=0)
+    elif target == "gpu" and dtype.is_half_float():
+        conv_mma_gpu[transposed](result, source, w, epilogue, geometry, ctx)
+    elif target == "gpu":
+        conv_gpu[transposed](result, source, w, epilogue, geometry, ctx)
     else:
         raise Error("Unsupported target: ", target)
 
@@ -59,7 +67,7 @@ def depthwise[
     y: Pointer[Scalar[dtype], MutAnyOrigin],
     x: Pointer[Scalar[dtype], MutAnyOrigin],
     w: Pointer[Scalar[weight_dtype], MutAnyOrigin],
-    epilogue: Epilogue,
+    epilogue: Epilogue[weight_dtype],
     geometry: LayerGeometry,
     history: History[dtype],
     ctx: DeviceContext,
@@ -95,6 +103,8 @@ def depthwise[
             var weights = Pointer[Scalar[ACC], MutAnyOrigin](unsafe_from_address=Int(wide.unsafe_ptr()))
             depthwise_cpu[dtype](y, x, weights, epilogue, geometry, history, max_workers=0)
             _ = wide^
+    elif target == "gpu":
+        depthwise_gpu(y, x, w, epilogue, geometry, history, ctx)
     else:
         raise Error("Unsupported target: ", target)
 
@@ -105,9 +115,7 @@ def roll_state[
     last: Pointer[Scalar[dtype], MutAnyOrigin],
     x: Pointer[Scalar[dtype], MutAnyOrigin],
     history: History[dtype],
-    rows: Int,
-    length: Int,
-    before: Int,
+    geometry: LayerGeometry,
     ctx: DeviceContext,
 ) raises:
     """Takes the last samples of a state and the signals behind it, or enqueues that.
@@ -117,27 +125,23 @@ def roll_state[
         target: Where the arrays are: "cpu" or "gpu".
 
     Args:
-        last: Receives (rows, before).
-        x: Signals, shape (rows, length).
-        history: The state, shape (rows, before); zeros if there is none.
-        rows: Channels of all signals.
-        length: Samples of each.
-        before: Samples of a state.
+        last: Receives (N, C, K - 1).
+        x: Signals, shape (N, C, L).
+        history: The state, shape (N, C, K - 1); zeros if there is none.
+        geometry: Sizes of the layer that the state belongs to.
         ctx: The device; not used on "cpu".
 
     Raises:
         `Unsupported target: <target>` where there is no kernel.
     """
     comptime if target == "cpu":
-        for row in range(rows):
+        var before = geometry.taps - 1
+        for channel in range(geometry.batch * geometry.in_channels):
             for j in range(before):
-                var place = length - before + j
-                var sample = Scalar[dtype](0)
-                if place >= 0:
-                    sample = x[unsafe_offset=row * length + place]
-                elif history.has_state:
-                    sample = history.state[unsafe_offset=row * before + length + j]
-                last[unsafe_offset=row * before + j] = sample
+                var sample = history.sample(x, geometry, channel, geometry.length - before + j)
+                last[unsafe_offset=channel * before + j] = sample
+    elif target == "gpu":
+        roll_state_gpu(last, x, history, geometry, ctx)
     else:
         raise Error("Unsupported target: ", target)
 

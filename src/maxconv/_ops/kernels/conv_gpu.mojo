@@ -5,9 +5,9 @@ Computes:   y[n, o, i] = sum_{c, j} x[n, c, i*stride + j*dilation - pad_left] * 
             over the same terms for each sample of x.
 Algorithm:  weights (rows, C/G*K) times the matrix that im2col would make of the source, which is gathered DEPTH of its
             rows at a time into shared memory and never stored. While a thread multiplies one such chunk, its share of
-            the next is on the way to its registers. A transposed sum is one product for each phase of the result
-            (layer_walk.mojo). Finished sums pass through shared memory, so that stores are coalesced and the
-            activation is in the program once.
+            the next is on the way to its registers. A transposed sum is one product for all phases of the result, or
+            one for each (layer_walk.mojo). Finished sums pass through shared memory, so that stores are coalesced and
+            the activation is in the program once.
 Cost:       2*N*O*L_out*C/G*K flop; each tile reads its weights, and its samples up to K times, from the L2 cache.
 Layout:     x (N, C, L), w (O, C/G, K), y (N, O, L_out), contiguous, aligned to their own element only.
 Tile:       row_tile result channels by column_tile results; two chunks of both operands in shared memory, for each
@@ -296,12 +296,16 @@ def compute_tile[
     comptime COLUMN_VECTORS = tile.thread_columns // VECTOR
     comptime THREAD_COLUMNS = tile.columns // tile.thread_columns
     comptime LOADED_WEIGHTS = tile.rows * DEPTH // THREADS
+    # What threads load at once: forward, the terms of a row are neighbours in w; transposed, the rows of a term are.
+    comptime WEIGHT_ROWS = tile.rows if transposed else THREADS // DEPTH
+    comptime WEIGHT_TERMS = THREADS // WEIGHT_ROWS
     comptime LOADED_ROWS = DEPTH // WARPS
     comptime LOADED_COLUMNS = tile.columns // WARP
     comptime WEIGHTS_PITCH = tile.rows + VECTOR  # spreads the rows that a warp stores over the banks
     comptime CHUNK = DEPTH * (WEIGHTS_PITCH + tile.columns)
     comptime PIECE = tile.rows // ROW_VECTORS
     comptime assert THREADS % WARP == 0 and DEPTH % WARPS == 0 and tile.rows * DEPTH % THREADS == 0
+    comptime assert THREADS % WEIGHT_ROWS == 0 and DEPTH % WEIGHT_TERMS == 0
     comptime assert PIECE * tile.columns <= 2 * CHUNK
     var shared = unsafe_stack_allocation[
         splits * 2 * CHUNK, Scalar[ACC], address_space=AddressSpace.SHARED, alignment=VECTOR_BYTES
@@ -327,13 +331,14 @@ def compute_tile[
 
     var own = shared.unsafe_offset(part * Int32(2 * CHUNK))
 
-    # A thread loads the weights of one term for some rows, and whole warps the samples of one term.
-    comptime WEIGHT_ROWS = THREADS // DEPTH
-    var weight_row = thread // DEPTH
+    # A thread loads the weights of one term for some rows, or of one row for some; whole warps the samples of one term.
+    var weight_row = thread % Int32(WEIGHT_ROWS) if transposed else thread // DEPTH
+    var weight_column = thread // Int32(WEIGHT_ROWS) if transposed else thread % DEPTH
     var rows_left = Int32(min(walk.rows() - place.first_row, tile.rows)) - weight_row
-    var row_weights = group_weights.unsafe_offset((place.first_row + Int(weight_row)) * walk.row_weights())
-    var weight_term = part * DEPTH + thread % DEPTH
+    var row_weights = group_weights.unsafe_offset(walk.row_weights(place.first_row + Int(weight_row)))
+    var weight_term = part * DEPTH + weight_column
     var weight_cursor = Cursor.at(weight_term, tap_count)
+    var weight_step = Cursor.at(Int32(WEIGHT_TERMS), tap_count)
     var sample_term = part * DEPTH + warp
     var sample_cursor = Cursor.at(sample_term, tap_count)
     var warp_step = Cursor.at(Int32(WARPS), tap_count)
@@ -346,14 +351,18 @@ def compute_tile[
 
     @always_inline
     def load_chunk() {mut}:
-        var weights = row_weights.unsafe_offset(
-            Int(weight_cursor.channel) * walk.channel_weights() + taps.tap(Int(weight_cursor.t))
-        )
+        var cursor = weight_cursor
         var weights_end = rows_left if weight_term < terms else Int32(0)
         comptime for i in range(LOADED_WEIGHTS):
             next_weights[i] = 0
-            if Int32(i * WEIGHT_ROWS) < weights_end:
-                next_weights[i] = weights[unsafe_offset=i * WEIGHT_ROWS * walk.row_weights()]
+            var at = Int(cursor.channel) * walk.channel_weights() + taps.tap(Int(cursor.t))
+            comptime if transposed:
+                if rows_left > 0 and weight_term + Int32(i * WEIGHT_TERMS) < terms:
+                    next_weights[i] = row_weights[unsafe_offset=at]
+                cursor.advance(weight_step, tap_count)
+            else:
+                if Int32(i * WEIGHT_ROWS) < weights_end:
+                    next_weights[i] = row_weights[unsafe_offset=at + walk.row_weights(i * WEIGHT_ROWS)]
         weight_term += Int32(splits * DEPTH)
         weight_cursor.advance(chunk_step, tap_count)
         var row_cursor = sample_cursor
@@ -379,7 +388,9 @@ def compute_tile[
         var weights = own.unsafe_offset(buffer * Int32(CHUNK))
         var samples = weights.unsafe_offset(DEPTH * WEIGHTS_PITCH)
         comptime for i in range(LOADED_WEIGHTS):
-            var at = thread % DEPTH * Int32(WEIGHTS_PITCH) + weight_row + Int32(i * WEIGHT_ROWS)
+            comptime next_term = i * WEIGHT_TERMS if transposed else 0
+            comptime next_row = 0 if transposed else i * WEIGHT_ROWS
+            var at = (weight_column + Int32(next_term)) * Int32(WEIGHTS_PITCH) + weight_row + Int32(next_row)
             weights[unsafe_offset=at] = next_weights[i].cast[ACC]()
         comptime for row in range(LOADED_ROWS):
             comptime for column in range(LOADED_COLUMNS):
@@ -476,15 +487,16 @@ def finish_rows[
     while at < Int32(rows * columns):
         var row = first_row + Int(at // Int32(columns))
         var m = place.first_column + Int(at % Int32(columns))
-        if row < walk.rows() and m < walk.results(place.phase):
+        var here = walk.place(row, m, place.phase)
+        if row < walk.rows() and 0 <= here and here < walk.result_length():
             var sum = staged[unsafe_offset=at]
             if isnan(sum):
                 var first = m * walk.step() + taps.position
                 var last = first + (taps.taps - 1) * taps.shift
                 if min(first, last) < 0 or max(first, last) >= walk.source_length():
-                    var weights = group_weights.unsafe_offset(row * walk.row_weights())
+                    var weights = group_weights.unsafe_offset(walk.row_weights(row))
                     sum = sum_existing(channels, weights, walk, taps, m)
-            var channel = place.group * walk.rows() + row
-            var target = (place.signal * walk.geometry.groups * walk.rows() + channel) * walk.result_length()
-            result[unsafe_offset=target + m * walk.phases() + place.phase] = epilogue.apply(channel, sum).cast[dtype]()
+            var channel = place.group * walk.channels() + walk.channel(row)
+            var target = (place.signal * walk.geometry.groups * walk.channels() + channel) * walk.result_length()
+            result[unsafe_offset=target + here] = epilogue.apply(channel, sum).cast[dtype]()
         at += Int32(threads)

@@ -3,7 +3,7 @@
 Computes:   what conv_gpu.mojo does, of float16 and bfloat16.
 Algorithm:  the same implicit matrix product, with DEPTH terms a chunk as half-precision numbers in shared memory,
             either operand with its terms as neighbours: `ldmatrix` reads fragments, `mma.m16n8k16` multiplies them
-            and adds in float32. A warp computes a part of the tile.
+            and adds in float32. A warp computes a part of the tile; the parts of a block share the chunks.
 Cost:       2*N*O*L_out*C/G*K flop; each tile gathers its samples up to K times from the caches, two bytes at a time:
             that, not the tensor cores, is the limit.
 Layout:     as conv_gpu.mojo.
@@ -18,7 +18,8 @@ Source:     fragments as in the PTX ISA, section on mma.m16n8k16; im2col as addr
 
 from std.math import ceildiv
 from std.memory import unsafe_stack_allocation
-from max.gpu import block_idx, thread_idx
+from std.utils.static_tuple import StaticTuple
+from max.gpu import MAX_THREADS_PER_BLOCK_METADATA, block_idx, thread_idx
 from max.gpu.compute.mma import ld_matrix, mma
 from max.gpu.host import DeviceContext
 from max.gpu.sync import barrier
@@ -27,7 +28,7 @@ from ..shared.accumulate import accum_dtype
 from ..shared.epilogue import Epilogue
 from ..shared.layer_geometry import LayerGeometry
 from ..shared.layer_walk import LayerWalk
-from .conv_gpu import ENOUGH_BLOCKS, FEW_BLOCKS, VECTOR_BYTES, WARP, Cursor, Place, Tile, finish_rows
+from .conv_gpu import ENOUGH_BLOCKS, FEW_BLOCKS, SPLITS, VECTOR_BYTES, WARP, Cursor, Place, Tile, finish_rows
 
 comptime DEPTH = 32
 """Terms of a chunk: two steps of the tensor cores."""
@@ -76,17 +77,17 @@ def conv_mma_gpu[
     comptime FEW_ROWS = Tile(16, 128, 16, 32)
     var walk = LayerWalk[transposed](geometry)
     if walk.rows() <= FEW_ROWS.rows:
-        launch[FEW_ROWS](result, source, w, epilogue, walk, ctx)
+        launch[FEW_ROWS, 1](result, source, w, epilogue, walk, ctx)
     elif walk.rows() > MEDIUM.rows and LARGE.blocks(walk) >= ENOUGH_BLOCKS:
-        launch[LARGE](result, source, w, epilogue, walk, ctx)
+        launch[LARGE, 1](result, source, w, epilogue, walk, ctx)
     elif MEDIUM.blocks(walk) < FEW_BLOCKS:
-        launch[SMALL](result, source, w, epilogue, walk, ctx)
+        launch[SMALL, SPLITS](result, source, w, epilogue, walk, ctx)
     else:
-        launch[MEDIUM](result, source, w, epilogue, walk, ctx)
+        launch[MEDIUM, SPLITS // 2](result, source, w, epilogue, walk, ctx)
 
 
 def launch[
-    dtype: DType, transposed: Bool, //, tile: Tile
+    dtype: DType, transposed: Bool, //, tile: Tile, splits: Int
 ](
     result: Pointer[Scalar[dtype], MutAnyOrigin],
     source: Pointer[Scalar[dtype], MutAnyOrigin],
@@ -101,6 +102,7 @@ def launch[
         dtype: Element type of all arrays.
         transposed: As for `conv_mma_gpu`.
         tile: What a block, and a warp, computes.
+        splits: Parts of the block, each of which sums some of the terms.
 
     Args:
         result: As for `conv_mma_gpu`.
@@ -116,14 +118,18 @@ def launch[
     var blocks = tile.blocks(walk)
     if blocks == 0:
         return  # a grid of no blocks is an error
-    comptime kernel = compute_tile[dtype, transposed, tile]
+    comptime kernel = compute_tile[dtype, transposed, tile, splits]
     ctx.enqueue_function[kernel](
-        result, source, w, epilogue, walk.geometry, grid_dim=blocks, block_dim=comptime (tile.threads() * WARP)
+        result, source, w, epilogue, walk.geometry, grid_dim=blocks, block_dim=comptime (tile.threads() * WARP * splits)
     )
 
 
+@__llvm_metadata(
+    MAX_THREADS_PER_BLOCK_METADATA=StaticTuple[Int32, 1](Int32(tile.threads() * WARP * splits)),
+    `nvvm.minctasm`=SIMDLength(1 if transposed or tile.rows > 64 else 2),
+)
 def compute_tile[
-    dtype: DType, transposed: Bool, tile: Tile
+    dtype: DType, transposed: Bool, tile: Tile, splits: Int
 ](
     result: Pointer[Scalar[dtype], MutAnyOrigin],
     source: Pointer[Scalar[dtype], MutAnyOrigin],
@@ -137,6 +143,7 @@ def compute_tile[
         dtype: Element type of all arrays.
         transposed: As for `conv_mma_gpu`.
         tile: As for `launch`.
+        splits: As for `launch`.
 
     Args:
         result: As for `conv_mma_gpu`.
@@ -160,7 +167,7 @@ def compute_tile[
     comptime assert tile.columns * RUNS % THREADS == 0 and THREADS % tile.columns == 0 and COLUMN_FRAGMENTS % 2 == 0
     comptime assert PIECE * tile.columns * 4 <= 2 * CHUNK * 2
     var shared = unsafe_stack_allocation[
-        2 * CHUNK, Scalar[dtype], address_space=AddressSpace.SHARED, alignment=VECTOR_BYTES
+        splits * 2 * CHUNK, Scalar[dtype], address_space=AddressSpace.SHARED, alignment=VECTOR_BYTES
     ]()
 
     var walk = LayerWalk[transposed](geometry)
@@ -169,7 +176,10 @@ def compute_tile[
     if columns_left <= 0:
         return
     var taps = walk.phase_taps(place.phase)
-    var thread = Int32(thread_idx.x)
+    # Chunks go round the parts of the block; each has its own shared memory.
+    var part = Int32(thread_idx.x) // Int32(THREADS)
+    var thread = Int32(thread_idx.x) % Int32(THREADS)
+    var own = shared.unsafe_offset(part * Int32(2 * CHUNK))
     var lane = thread % Int32(WARP)
     var warp = thread // Int32(WARP)
     var terms = Int32(walk.source_channels() * taps.taps)
@@ -179,7 +189,8 @@ def compute_tile[
     )
     var group_weights = w.unsafe_offset(walk.group_weights(place.group))
 
-    # A thread loads runs of terms: neighbouring threads those of one row's weights, and of neighbouring columns.
+    # A thread loads runs of terms: neighbouring threads those of one row's weights, or transposed those of neighbouring
+    # rows, which lie side by side; and those of neighbouring columns.
     var rows_left = Int32(min(walk.rows() - place.first_row, tile.rows))
     var column = thread % Int32(tile.columns)
     var sample_run = thread // Int32(tile.columns)
@@ -193,12 +204,17 @@ def compute_tile[
     var next_samples = Array[SIMD[dtype, RUN], SAMPLE_RUNS](fill=0)
 
     @always_inline
+    def weight_place(index: Int32) {imm} -> Tuple[Int32, Int32]:
+        comptime if transposed:
+            return index % Int32(tile.rows), index // Int32(tile.rows)
+        return index // Int32(RUNS), index % Int32(RUNS)
+
+    @always_inline
     def load_chunk(first_term: Int32) {mut}:
         comptime for run in range(WEIGHT_RUNS):
-            var index = thread + Int32(run * THREADS)
-            var row = index // Int32(RUNS)
-            var term = first_term + index % Int32(RUNS) * Int32(RUN)
-            var weights = group_weights.unsafe_offset((place.first_row + Int(row)) * walk.row_weights())
+            var row, row_run = weight_place(thread + Int32(run * THREADS))
+            var term = first_term + row_run * Int32(RUN)
+            var weights = group_weights.unsafe_offset(walk.row_weights(place.first_row + Int(row)))
             next_weights[run] = 0
             if are_aligned:
                 if row < rows_left and term < terms:
@@ -214,22 +230,29 @@ def compute_tile[
         comptime for run in range(SAMPLE_RUNS):
             var term = first_term + (sample_run + Int32(run * COLUMN_THREADS)) * Int32(RUN)
             var cursor = Cursor.at(term, tap_count)
+            var at = first_sample + Int(cursor.t) * taps.shift
+            var channel = channels.unsafe_offset(Int(cursor.channel) * walk.source_length())
             comptime for each in range(RUN):
                 next_samples[run][each] = 0
-                var at = first_sample + Int(cursor.t) * taps.shift
                 if term + Int32(each) < terms and at >= 0 and at < walk.source_length():
-                    next_samples[run][each] = channels[unsafe_offset=Int(cursor.channel) * walk.source_length() + at]
-                cursor.advance(Cursor(0, 1), tap_count)
+                    next_samples[run][each] = channel[unsafe_offset=at]
+                at += taps.shift
+                cursor.t += 1
+                if cursor.t == tap_count:
+                    cursor.t = 0
+                    at = first_sample
+                    channel = channel.unsafe_offset(walk.source_length())
 
     @always_inline
     def store_chunk(buffer: Int32) {mut}:
-        var weights = shared.unsafe_offset(buffer * Int32(CHUNK))
+        var weights = own.unsafe_offset(buffer * Int32(CHUNK))
         var samples = weights.unsafe_offset(Int32(tile.rows * PITCH))
         comptime for run in range(WEIGHT_RUNS):
             var index = thread + Int32(run * THREADS)
+            var row, row_run = weight_place(index)
             if tile.rows * RUNS % THREADS == 0 or index < Int32(tile.rows * RUNS):
                 weights.unsafe_store[alignment=VECTOR_BYTES](
-                    index // Int32(RUNS) * Int32(PITCH) + index % Int32(RUNS) * Int32(RUN), next_weights[run]
+                    row * Int32(PITCH) + row_run * Int32(RUN), next_weights[run]
                 )
         comptime for run in range(SAMPLE_RUNS):
             samples.unsafe_store[alignment=VECTOR_BYTES](
@@ -240,25 +263,25 @@ def compute_tile[
     var warp_column = warp % Int32(WARP_COLUMNS) * Int32(tile.thread_columns)
     # The row of a fragment whose 16 bytes a lane fetches: of weights 8 rows, the 8 behind them, then the same for the
     # next 8 terms; of samples 8 columns, the same for the next 8 terms, then the 8 columns behind them.
-    var weight_place = (warp_row + lane % 16) * Int32(PITCH) + lane // 16 * 8
-    var sample_place = (warp_column + lane // 16 * 8 + lane % 8) * Int32(PITCH) + lane // 8 % 2 * 8
+    var row_place = (warp_row + lane % 16) * Int32(PITCH) + lane // 16 * 8
+    var column_place = (warp_column + lane // 16 * 8 + lane % 8) * Int32(PITCH) + lane // 8 % 2 * 8
     var sums = Array[SIMD[DType.float32, 4], ROW_FRAGMENTS * COLUMN_FRAGMENTS](fill=0)
-    var chunks = ceildiv(terms, Int32(DEPTH))
+    var chunks = ceildiv(terms, Int32(splits * DEPTH))  # of a part; terms that do not exist are zeros
     if chunks > 0:
-        load_chunk(0)
+        load_chunk(part * Int32(DEPTH))
         store_chunk(0)
     barrier()
     for chunk in range(chunks):
         if chunk + 1 < chunks:
-            load_chunk((chunk + 1) * Int32(DEPTH))
-        var weights = shared.unsafe_offset(chunk % 2 * Int32(CHUNK))
+            load_chunk(((chunk + 1) * Int32(splits) + part) * Int32(DEPTH))
+        var weights = own.unsafe_offset(chunk % 2 * Int32(CHUNK))
         var samples = weights.unsafe_offset(Int32(tile.rows * PITCH))
         comptime for step in range(DEPTH // 16):
             var columns = Array[SIMD[dtype, 8], COLUMN_FRAGMENTS // 2](fill=0)
             comptime for v in range(COLUMN_FRAGMENTS // 2):
-                columns[v] = ld_matrix[8](samples.unsafe_offset(sample_place + Int32(v * 16 * PITCH + step * 16)))
+                columns[v] = ld_matrix[8](samples.unsafe_offset(column_place + Int32(v * 16 * PITCH + step * 16)))
             comptime for u in range(ROW_FRAGMENTS):
-                var rows = ld_matrix[8](weights.unsafe_offset(weight_place + Int32(u * 16 * PITCH + step * 16)))
+                var rows = ld_matrix[8](weights.unsafe_offset(row_place + Int32(u * 16 * PITCH + step * 16)))
                 comptime for v in range(COLUMN_FRAGMENTS):
                     comptime index = u * COLUMN_FRAGMENTS + v
                     mma(sums[index], rows, columns[v // 2].slice[4, offset=v % 2 * 4](), sums[index])
@@ -270,25 +293,29 @@ def compute_tile[
     comptime ACC = accum_dtype[dtype]()
     var staged = shared.unsafe_bitcast[Scalar[ACC]]()
     for piece in range(ROW_FRAGMENTS):
-        comptime for u in range(ROW_FRAGMENTS):
-            if piece == u:
-                comptime for v in range(COLUMN_FRAGMENTS):
-                    var at = (warp // Int32(WARP_COLUMNS) * 16 + lane // 4) * Int32(tile.columns)
-                    at += warp_column + Int32(v * 8) + lane % 4 * 2
-                    var four = sums[u * COLUMN_FRAGMENTS + v].cast[ACC]()
-                    staged.unsafe_store[alignment=8](at, four.slice[2, offset=0]())
-                    staged.unsafe_store[alignment=8](at + Int32(8 * tile.columns), four.slice[2, offset=2]())
-        barrier()
-        for part in range(ROW_PARTS):
-            finish_rows[16, tile.columns, THREADS](
+        for turn in range(splits):  # the parts add their sums one after another
+            comptime for u in range(ROW_FRAGMENTS):
+                if piece == u and Int(part) == turn:
+                    comptime for v in range(COLUMN_FRAGMENTS):
+                        var at = (warp // Int32(WARP_COLUMNS) * 16 + lane // 4) * Int32(tile.columns)
+                        at += warp_column + Int32(v * 8) + lane % 4 * 2
+                        comptime for half in range(2):
+                            var two = sums[u * COLUMN_FRAGMENTS + v].slice[2, offset=2 * half]().cast[ACC]()
+                            if turn > 0:
+                                two += staged.unsafe_load[width=2, alignment=8](at)
+                            staged.unsafe_store[alignment=8](at, two)
+                            at += Int32(8 * tile.columns)
+            barrier()
+        for row_part in range(ROW_PARTS):
+            finish_rows[16, tile.columns, THREADS * splits](
                 result,
                 channels,
                 group_weights,
-                staged.unsafe_offset(part * 16 * tile.columns),
+                staged.unsafe_offset(row_part * 16 * tile.columns),
                 epilogue,
                 walk,
                 taps,
                 place,
-                place.first_row + part * tile.thread_rows + piece * 16,
+                place.first_row + row_part * tile.thread_rows + piece * 16,
             )
         barrier()

@@ -25,6 +25,7 @@ from max.runtime.asyncrt import parallelism_level
 
 from ..shared.accumulate import accum_dtype, multiply_add
 from ..shared.epilogue import Epilogue, activate
+from ..shared.history import History
 from ..shared.layer_geometry import LayerGeometry
 
 comptime ROW_TILE = 1024
@@ -38,24 +39,6 @@ comptime MULTIPLY_ADDS_PER_WORKER = 1 << 19
 
 comptime NO_SEQUENCE = Int32(-(1 << 31))
 """The number of positions outside the signal, which no output has."""
-
-
-@fieldwise_init
-struct History[dtype: DType](TrivialRegisterPassable):
-    """What came before a causal convolution, and which of its samples belong together.
-
-    Parameters:
-        dtype: Element type of the state.
-    """
-
-    var state: Pointer[Scalar[Self.dtype], MutUntrackedOrigin]
-    """The K - 1 samples before each channel, shape (N, C, K - 1); read only if `has_state`."""
-    var has_state: Bool
-    """Whether there is a state."""
-    var numbers: Pointer[Int32, MutUntrackedOrigin]
-    """The sequence that each sample belongs to, shape (N, L), negative: to none; read only if `has_numbers`."""
-    var has_numbers: Bool
-    """Whether the samples are numbered."""
 
 
 def depthwise_cpu[

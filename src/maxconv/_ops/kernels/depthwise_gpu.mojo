@@ -17,7 +17,6 @@ Tuning:     THREADS, CHUNK and the runs of direct_gpu.mojo; SHORT_ROW below.
 Source:     the meaning of state and numbers is that of Dao-AILab/causal-conv1d.
 """
 
-from std.builtin.device_passable import DevicePassable, DeviceTypeEncoder
 from std.math import ceildiv
 from std.memory import unsafe_stack_allocation
 from std.utils.numerics import isnan
@@ -27,78 +26,12 @@ from max.gpu.sync import barrier
 
 from ..shared.accumulate import accum_dtype, multiply_add
 from ..shared.epilogue import Epilogue
+from ..shared.history import History
 from ..shared.layer_geometry import LayerGeometry
 from .direct_gpu import CHUNK, THREADS, VECTOR_BYTES, add_taps, first_of_run, group_count, run_length
 
 comptime SHORT_ROW = 96
 """Outputs of a row below which most threads of a tile would have none."""
-
-
-@fieldwise_init
-struct DeviceHistory[dtype: DType](DevicePassable, TrivialRegisterPassable):
-    """What came before a causal convolution, and which of its samples belong together.
-
-    Parameters:
-        dtype: Element type of the state.
-    """
-
-    var state: Pointer[Scalar[Self.dtype], MutUntrackedOrigin]
-    """The K - 1 samples before each channel, shape (N, C, K - 1); read only if `has_state`."""
-    var has_state: Bool
-    """Whether there is a state."""
-    var numbers: Pointer[Int32, MutUntrackedOrigin]
-    """The sequence that each sample belongs to, shape (N, L), negative: to none; read only if `has_numbers`."""
-    var has_numbers: Bool
-    """Whether the samples are numbered."""
-
-    comptime device_type: AnyType = Self
-    """What kernels on a GPU receive: the same."""
-
-    def _to_device_type(self, mut encoder: Some[DeviceTypeEncoder], target: MutOpaquePointer[_]):
-        encoder.encode(self, target)
-
-    @staticmethod
-    def get_type_name() -> String:
-        """Names the type in errors of launches.
-
-        Returns:
-            The name.
-        """
-        return "DeviceHistory"
-
-    @always_inline
-    def sample(
-        self, x: Pointer[Scalar[Self.dtype], MutAnyOrigin], geometry: LayerGeometry, channel: Int, position: Int
-    ) -> Scalar[Self.dtype]:
-        """Reads a sample of a channel or of its state.
-
-        Args:
-            x: All signals.
-            geometry: Sizes and shifts.
-            channel: Counted over signals and channels.
-            position: Any integer from -(K - 1) on if there is a state.
-
-        Returns:
-            The sample; 0 where there is none.
-        """
-        if 0 <= position and position < geometry.length:
-            return x[unsafe_offset=channel * geometry.length + position]
-        if self.has_state and position < 0:
-            return self.state[unsafe_offset=(channel + 1) * (geometry.taps - 1) + position]
-        return 0
-
-    @always_inline
-    def exists(self, geometry: LayerGeometry, position: Int) -> Bool:
-        """Tells whether there is a sample.
-
-        Args:
-            geometry: Sizes and shifts.
-            position: Any integer from -(K - 1) on if there is a state.
-
-        Returns:
-            True within x, and in the state.
-        """
-        return position < geometry.length and (position >= 0 or self.has_state)
 
 
 def depthwise_gpu[
@@ -109,7 +42,7 @@ def depthwise_gpu[
     w: Pointer[Scalar[weight_dtype], MutAnyOrigin],
     epilogue: Epilogue[weight_dtype],
     geometry: LayerGeometry,
-    history: DeviceHistory[dtype],
+    history: History[dtype],
     ctx: DeviceContext,
 ) raises:
     """Enqueues the computation of all outputs; returns before they are there.
@@ -162,7 +95,7 @@ def launch_tiles[
     w: Pointer[Scalar[weight_dtype], MutAnyOrigin],
     epilogue: Epilogue[weight_dtype],
     geometry: LayerGeometry,
-    history: DeviceHistory[dtype],
+    history: History[dtype],
     ctx: DeviceContext,
 ) raises:
     """Enqueues the kernel for one length of tiles.
@@ -220,7 +153,7 @@ def compute_tile[
     w: Pointer[Scalar[weight_dtype], MutAnyOrigin],
     epilogue: Epilogue[weight_dtype],
     geometry: LayerGeometry,
-    history: DeviceHistory[dtype],
+    history: History[dtype],
 ):
     """Kernel: one block computes one tile of outputs of one row, of stride and dilation 1.
 
@@ -303,7 +236,7 @@ def compute_outputs[
     w: Pointer[Scalar[weight_dtype], MutAnyOrigin],
     epilogue: Epilogue[weight_dtype],
     geometry: LayerGeometry,
-    history: DeviceHistory[dtype],
+    history: History[dtype],
 ):
     """Kernel: each thread computes one output.
 
@@ -343,7 +276,7 @@ def sum_terms[
     x: Pointer[Scalar[dtype], MutAnyOrigin],
     weights: Pointer[Scalar[weight_dtype], MutAnyOrigin],
     geometry: LayerGeometry,
-    history: DeviceHistory[dtype],
+    history: History[dtype],
     channel: Int,
     i: Int,
 ) -> Scalar[accum_dtype[dtype]()]:
@@ -376,3 +309,60 @@ def sum_terms[
             var sample = history.sample(x, geometry, channel, position).cast[ACC]()
             sum = multiply_add(sample, weights[unsafe_offset=j].cast[ACC](), sum)
     return sum
+
+
+def roll_state_gpu[
+    dtype: DType, //
+](
+    last: Pointer[Scalar[dtype], MutAnyOrigin],
+    x: Pointer[Scalar[dtype], MutAnyOrigin],
+    history: History[dtype],
+    geometry: LayerGeometry,
+    ctx: DeviceContext,
+) raises:
+    """Enqueues the copy of the last samples of a state and the signals behind it; returns before it is done.
+
+    Parameters:
+        dtype: Element type of signals and states.
+
+    Args:
+        last: Receives (N, C, K - 1) on the device.
+        x: Signals on the device, shape (N, C, L).
+        history: The state; zeros if there is none.
+        geometry: Sizes of the layer that the state belongs to.
+        ctx: The device and its queue.
+
+    Raises:
+        If the launch is refused.
+    """
+    var count = geometry.batch * geometry.in_channels * (geometry.taps - 1)
+    if count == 0:
+        return  # a grid of no blocks is an error
+    comptime kernel = roll_sample[dtype]
+    ctx.enqueue_function[kernel](last, x, history, geometry, grid_dim=ceildiv(count, THREADS), block_dim=THREADS)
+
+
+def roll_sample[
+    dtype: DType
+](
+    last: Pointer[Scalar[dtype], MutAnyOrigin],
+    x: Pointer[Scalar[dtype], MutAnyOrigin],
+    history: History[dtype],
+    geometry: LayerGeometry,
+):
+    """Kernel: each thread copies one sample.
+
+    Parameters:
+        dtype: As for `roll_state_gpu`.
+
+    Args:
+        last: As for `roll_state_gpu`.
+        x: As for `roll_state_gpu`.
+        history: As for `roll_state_gpu`.
+        geometry: As for `roll_state_gpu`.
+    """
+    var index = Int(block_idx.x) * THREADS + Int(thread_idx.x)
+    var before = geometry.taps - 1
+    if index < geometry.batch * geometry.in_channels * before:
+        var place = geometry.length - before + index % before
+        last[unsafe_offset=index] = history.sample(x, geometry, index // before, place)

@@ -29,18 +29,20 @@ from max.gpu.memory import external_memory
 from ..shared.accumulate import accum_dtype
 from ..shared.block_pair import hop_length, load_pair, load_taps, store_pair
 from ..shared.border import Border
-from ..shared.fft_threads import (
+from ..shared.fft_points import (
     LARGEST_SIZE,
     SIZES,
     SMALLEST_SIZE,
     blocks_per_multiprocessor,
+    points,
+    shared_bytes,
+    threads,
+)
+from ..shared.fft_threads import (
     fill_roots,
     multiply_by_spectrum,
-    points,
     roots_length,
-    shared_bytes,
     store_spectrum,
-    threads,
     transform_back,
     transform_forward,
 )

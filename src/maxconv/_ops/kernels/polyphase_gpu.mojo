@@ -8,7 +8,7 @@ Algorithm:  outputs whole periods apart (`period` = up times some number) share 
             GROUP neighbouring outputs, which meet nearly the same samples: one that is read serves all. Their taps are
             shifted against each other by whole samples; zeros stand where an output has no tap. Samples are staged
             with neighbouring periods side by side, outputs are turned back to their order in shared memory.
-            Calls that this does not fit take a thread an output, or a warp where the taps are many.
+            Calls and outputs that this does not fit go the plain way of polyphase_outputs_gpu.mojo.
 Cost:       2*L_out*ceil(K/up) flop a row, and (N + L_out)*size bytes of device memory. With 20*max(up, down) + 1 taps
             per output of float32, by calculation (up/down: bytes; multiply-adds, with those by zero taps):
             2/1: 6; 20.5, 25   1/2: 12; 41, 55   3/2: 6.7; 20.3, 26   160/147: 7.7; 20, 28   147/160: 8.4; 21.8, 30.
@@ -19,9 +19,8 @@ Cost:       2*L_out*ceil(K/up) flop a row, and (N + L_out)*size bytes of device 
 Layout:     x (rows, N), y (rows, L_out), rows `x_stride`, `y_stride` apart; h (K) in its natural order.
 Tile:       32 or 64 periods of 32 or 64 neighbouring outputs; at most 48 KB of shared memory. Taps that do not fit
             are taken in chunks.
-Accuracy:   sums in accumulate.accum_dtype on EVERY path of this file, taps in rising q; where a warp has an output, 32
-            such sums are added up in a tree. A zero tap would make NaN of an infinite sample: an output that is NaN
-            is summed again, without them.
+Accuracy:   sums in accumulate.accum_dtype on EVERY path of this file, taps in rising q. A zero tap would make NaN of an
+            infinite sample: an output that is NaN is summed again, without them.
 Gate:       none: any N, L_out, rows, start >= 0, any K, up, down >= 1.
 Tuning:     the constants below; none was measured yet.
 Tried:      each thread 4 outputs of one phase, read from the signal's own order in shared memory: 1.25 reads for a
@@ -35,22 +34,12 @@ from std.utils import StaticTuple
 from max.gpu import MAX_THREADS_PER_BLOCK_METADATA, block_idx, grid_dim, thread_idx
 from max.gpu.host import DeviceContext
 from max.gpu.memory import external_memory
-from max.gpu.primitives import warp
 from max.gpu.sync import barrier
 
 from ..shared.accumulate import accum_dtype, multiply_add
-from ..shared.border import OMIT
 from ..shared.extension import Extension
 from ..shared.polyphase_geometry import PolyphaseGeometry
-
-comptime WARP = 32
-"""Lanes of a warp, each at a period of its own."""
-
-comptime WARPS = 4
-"""Warps of a block, each at a group of its own."""
-
-comptime THREADS = WARPS * WARP
-"""Threads of a block: several blocks fit an SM, so that some load while others add."""
+from .polyphase_outputs_gpu import MAX_BLOCKS, THREADS, WARP, WARPS, WARP_TAPS, launch_outputs, sum_again
 
 comptime GROUP = 8
 """Neighbouring outputs of a thread. 4 read 0.45 words a multiply-add instead of 0.35; 16 waste half on zero taps."""
@@ -76,14 +65,8 @@ comptime SHARED_BYTES = 48 << 10
 comptime SMALLEST_CHUNK = 16
 """Fewest positions worth staging at a time, unless they are all; for each period of a thread."""
 
-comptime MAX_BLOCKS = 1 << 13
-"""Blocks over which tiles are dealt: some 8 times as many as an H200 holds, so that the last ones matter little."""
-
 comptime MAX_RATE = 1 << 24
 """Rates and taps below it keep the arithmetic within a block in 32 bits; larger ones go the plain way."""
-
-comptime WARP_TAPS = 128
-"""Taps of a phase from which a warp adds them together, where the samples do not fit in shared memory."""
 
 
 @fieldwise_init
@@ -313,63 +296,6 @@ def launch_panels[
         grid_dim=parts * min(tiles * geometry.rows, max(1, MAX_BLOCKS // parts)),
         block_dim=THREADS,
         shared_mem_bytes=tiling.shared_bytes[dtype](periods),
-    )
-
-
-def launch_outputs[
-    dtype: DType, //, lanes: Int
-](
-    y: Pointer[Scalar[dtype], MutAnyOrigin],
-    x: Pointer[Scalar[dtype], MutAnyOrigin],
-    h: Pointer[Scalar[dtype], MutAnyOrigin],
-    geometry: PolyphaseGeometry,
-    extension: Extension[dtype],
-    head: Int,
-    tail: Int,
-    ctx: DeviceContext,
-) raises:
-    """Enqueues `compute_outputs`.
-
-    Parameters:
-        dtype: Element type of all three arrays.
-        lanes: Threads of an output.
-
-    Args:
-        y: Outputs on the device.
-        x: Signals on the device.
-        h: Taps on the device.
-        geometry: Sizes, rates and shifts.
-        extension: What stands beyond the ends of each signal.
-        head: The first outputs of each row, which are computed.
-        tail: The first of the last outputs, which are computed too.
-        ctx: The device and its queue.
-
-    Raises:
-        If the launch is refused.
-    """
-    comptime kernel = compute_outputs[dtype, lanes]
-    var wanted = geometry.rows * (head + geometry.outputs - tail)
-    if wanted == 0:
-        return
-    ctx.enqueue_function[kernel](
-        y,
-        x,
-        h,
-        extension.value,
-        Int64(geometry.samples),
-        Int64(geometry.outputs),
-        Int64(geometry.start),
-        Int64(geometry.rows),
-        Int64(head),
-        Int64(tail),
-        Int64(geometry.x_stride),
-        Int64(geometry.y_stride),
-        Int64(geometry.taps),
-        Int64(geometry.up),
-        Int64(geometry.down),
-        Int32(extension.mode),
-        grid_dim=min(ceildiv(wanted * lanes, THREADS), MAX_BLOCKS),
-        block_dim=THREADS,
     )
 
 
@@ -670,157 +596,3 @@ def add_position[
     comptime for k in range(periods):
         var sample = samples[unsafe_offset=k * WARP].cast[acc]()
         sums[k] = multiply_add(SIMD[acc, GROUP](sample), these, sums[k])
-
-
-@__llvm_metadata(MAX_THREADS_PER_BLOCK_METADATA=StaticTuple[Int32, 1](Int32(THREADS)))
-def compute_outputs[
-    dtype: DType, lanes: Int
-](
-    y: Pointer[Scalar[dtype], MutAnyOrigin],
-    x: Pointer[Scalar[dtype], MutAnyOrigin],
-    h: Pointer[Scalar[dtype], MutAnyOrigin],
-    value: Scalar[dtype],
-    samples: Int64,
-    outputs: Int64,
-    start: Int64,
-    rows: Int64,
-    head: Int64,
-    tail: Int64,
-    x_stride: Int64,
-    y_stride: Int64,
-    taps: Int64,
-    up: Int64,
-    down: Int64,
-    mode: Int32,
-):
-    """Kernel: `lanes` threads compute an output, and every so many further ones, all by way of the cache.
-
-    Parameters:
-        dtype: Element type of all three arrays.
-        lanes: Threads of an output: 1, or a warp.
-
-    Args:
-        y: Outputs.
-        x: Signals.
-        h: Taps.
-        value: As in `Extension`.
-        samples: N.
-        outputs: L_out.
-        start: First output on the output grid.
-        rows: How many signals.
-        head: The first outputs of each row, which are computed.
-        tail: The first of the last outputs, which are computed too.
-        x_stride: From one signal to the next.
-        y_stride: From one row of outputs to the next.
-        taps: K.
-        up: Rate of the inserted zeros.
-        down: Rate of the outputs.
-        mode: As in `Extension`.
-    """
-    var extension = Extension[dtype](Int(mode), value)
-    var thread = Int(block_idx.x) * THREADS + Int(thread_idx.x)
-    var place = thread // lanes
-    var wanted = Int(head + outputs - tail)
-    while place < Int(rows) * wanted:
-        var row = place // wanted
-        var i = place - row * wanted
-        i += 0 if i < Int(head) else Int(tail - head)
-        var sum = sum_terms[lanes](
-            x.unsafe_offset(row * Int(x_stride)),
-            h,
-            Int(samples),
-            Int(taps),
-            Int(up),
-            Int(down),
-            Int(start) + i,
-            thread % lanes,
-            extension,
-        )
-        comptime if lanes > 1:
-            sum = warp.sum(sum)
-        if thread % lanes == 0:
-            y[unsafe_offset=row * Int(y_stride) + i] = sum.cast[dtype]()
-        place += Int(grid_dim.x) * (THREADS // lanes)
-
-
-@no_inline
-def sum_again[
-    dtype: DType
-](
-    x: Pointer[Scalar[dtype], MutAnyOrigin],
-    h: Pointer[Scalar[dtype], MutAnyOrigin],
-    samples: Int,
-    taps: Int,
-    up: Int,
-    down: Int,
-    m: Int,
-) -> Scalar[dtype]:
-    """Computes an output from its own terms alone. Not inlined: it is rare, and would take the registers of the rest.
-
-    Parameters:
-        dtype: Element type.
-
-    Args:
-        x: The row's signal.
-        h: Taps.
-        samples: N.
-        taps: K.
-        up: Rate of the inserted zeros.
-        down: Rate of the outputs.
-        m: Index on the output grid.
-
-    Returns:
-        The output.
-    """
-    return sum_terms[1](x, h, samples, taps, up, down, m, 0, Extension[dtype](OMIT, 0)).cast[dtype]()
-
-
-@always_inline
-def sum_terms[
-    dtype: DType, //, lanes: Int
-](
-    x: Pointer[Scalar[dtype], MutAnyOrigin],
-    h: Pointer[Scalar[dtype], MutAnyOrigin],
-    samples: Int,
-    taps: Int,
-    up: Int,
-    down: Int,
-    m: Int,
-    lane: Int,
-    extension: Extension[dtype],
-) -> Scalar[accum_dtype[dtype]()]:
-    """Adds the terms of one output, or every so many of them.
-
-    Parameters:
-        dtype: Element type.
-        lanes: Of so many terms one is added.
-
-    Args:
-        x: The row's signal.
-        h: Taps.
-        samples: N.
-        taps: K.
-        up: Rate of the inserted zeros.
-        down: Rate of the outputs.
-        m: Index on the output grid.
-        lane: The first of the terms.
-        extension: What stands beyond the ends.
-
-    Returns:
-        Their sum.
-    """
-    comptime ACC = accum_dtype[dtype]()
-    var newest = m * down // up
-    var phase = m * down - newest * up
-    var begin = 0
-    var end = ceildiv(taps - phase, up) if phase < taps else 0
-    if extension.omits():  # only taps that meet a sample: a term outside x is skipped, not multiplied by zero
-        begin = max(0, newest - samples + 1)
-        end = min(end, newest + 1)
-    var sum = Scalar[ACC](0)
-    var q = begin + lane
-    while q < end:
-        var sample = extension.sample(x, newest - q, samples).cast[ACC]()
-        sum = multiply_add(sample, h[unsafe_offset=phase + q * up].cast[ACC](), sum)
-        q += lanes
-    return sum

@@ -7,7 +7,7 @@ block begins `hop` samples later. A thread holds the points first, first + spaci
 from std.sys.info import size_of
 
 from .border import Border
-from .fft_threads import padded_place, read_points, threads
+from .fft_points import padded_place, read_points, threads
 from .geometry import Geometry
 
 comptime STORE_ELEMENTS = 32

@@ -7,177 +7,36 @@ Algorithm:  a thread keeps its points in registers and does 3 to 5 radix-2 stage
             exchange each way leaves the warp. Every butterfly is a +- w*b: 4 multiply-adds, and 2a - (a + w*b).
 Cost:       3*log2(nfft) instructions of the element type for each point and direction, and 2 exchanges: 32 bytes of
             float32 through the load and store units.
-Layout:     register e of a thread holds a point that depends on the pass: `first_point`, `owners`, `register_of`.
-            Roots of unity: one a thread for each pass and direction but the first (`fill_roots`).
+Layout:     points: fft_points.mojo. Roots of unity: one a thread for each pass and direction but the first
+            (`fill_roots`).
 Accuracy:   roots are computed in float64 and rounded once; their powers by squaring, at most 4 times.
 Gate:       nfft in SIZES.
-Tuning:     REGISTERS, FEWEST_REGISTERS; log2_points and PASSES by the compiler's counts.
-Length:     over the 400 lines of other files, for its documentation: each function is short.
+Tuning:     in fft_points.mojo.
 Source:     the two orders of the radix-2 network: Van Loan, Computational Frameworks for the FFT, 1992. Six
             multiply-adds a butterfly: Goedecker, Fast radix 2, 3, 4 and 5 kernels for FFTs on computers with
-            overlapping multiply-add instructions, 1997. Many points a thread: Volkov and Kazian, Fitting FFT onto
-            G80, 2008.
+            overlapping multiply-add instructions, 1997.
 """
 
 from std.sys.info import size_of
 from max.gpu import thread_idx
-from max.gpu.sync import barrier, syncwarp
 
-comptime SIZES = [512, 1024, 2048, 4096, 8192]
-"""Lengths of transform that are compiled."""
-
-comptime SMALLEST_SIZE = 512
-"""The first of SIZES."""
-
-comptime LARGEST_SIZE = 8192
-"""The last of SIZES."""
-
-comptime PASSES = 3
-"""Passes of one transform: two exchanges each way."""
+from .fft_points import (
+    PASSES,
+    exchange,
+    first_point,
+    log2_exact,
+    log2_radix,
+    register_of,
+    reversed_phase,
+    span_of_pass,
+    threads,
+)
 
 comptime TURN = 64
 """Angles known at compile time are counted in 1/TURN of a full turn: as fine as 5 stages on 32 points need."""
 
-comptime WARP = 32
-"""Threads that `syncwarp` brings together."""
-
-comptime REGISTERS = 80
-"""Registers a thread for 16 points of float32, up to nfft = 2048. It takes 104 if it may, which is 1 to 6 % slower; 64
-are 4 to 8 % slower (H200, 2026-11-22)."""
-
-comptime FEWEST_REGISTERS = 64
-"""The same from nfft = 4096 on, and the fewest that the compiler does without spilling: more blocks load or store while
-others compute, 1 to 3 % faster than 80 at 4096, 24 % at 8192."""
-
-comptime REGISTER_FILE = 65536
-"""Registers of a multiprocessor."""
-
-comptime MAX_BLOCKS = 32
-"""Most blocks that a multiprocessor takes."""
-
 comptime PI = 3.14159265358979323846
 """Half a turn, in radians."""
-
-
-def log2_exact(value: Int) -> Int:
-    """Takes the logarithm of a power of two.
-
-    Args:
-        value: A power of two.
-
-    Returns:
-        Its exponent.
-    """
-    var exponent = 0
-    while (1 << exponent) < value:
-        exponent += 1
-    return exponent
-
-
-def log2_points(nfft: Int) -> Int:
-    """Chooses how many points a thread keeps in registers.
-
-    Args:
-        nfft: Length of the transform.
-
-    Returns:
-        Logarithm of the number: 16 points, 32 where three passes would not do otherwise.
-    """
-    return 5 if nfft >= 8192 else 4
-
-
-def log2_radix(nfft: Int, step: Int) -> Int:
-    """Chooses how many stages a pass does: 333, 433, 443, 444, 544 for the five sizes.
-
-    Args:
-        nfft: Length of the transform.
-        step: Which pass.
-
-    Returns:
-        Stages.
-    """
-    return (log2_exact(nfft) + PASSES - 1 - step) // PASSES  # longer passes first
-
-
-def points(nfft: Int) -> Int:
-    """Gives the number of points a thread keeps.
-
-    Args:
-        nfft: Length of the transform.
-
-    Returns:
-        Points.
-    """
-    return 1 << log2_points(nfft)
-
-
-def threads(nfft: Int) -> Int:
-    """Gives the threads of a block.
-
-    Args:
-        nfft: Length of the transform.
-
-    Returns:
-        Threads.
-    """
-    return nfft // points(nfft)
-
-
-def span_of_pass(nfft: Int, step: Int) -> Int:
-    """Gives the length of the independent transforms that a pass begins (forward) or ends (inverse) with.
-
-    Args:
-        nfft: Length of the transform.
-        step: Which pass, counted in the forward direction.
-
-    Returns:
-        Points.
-    """
-    var span = nfft
-    for earlier in range(step):
-        span >>= log2_radix(nfft, earlier)
-    return span
-
-
-def owners(nfft: Int, step: Int) -> Int:
-    """Gives how many neighbouring threads share one span of a pass.
-
-    Args:
-        nfft: Length of the transform.
-        step: Which pass.
-
-    Returns:
-        Threads, 1 if a thread owns several spans.
-    """
-    return max(1, span_of_pass(nfft, step) // points(nfft))
-
-
-def blocks_per_multiprocessor(nfft: Int, bytes: Int) -> Int:
-    """Asks the assembler to leave registers for so many blocks.
-
-    Args:
-        nfft: Length of the transform.
-        bytes: Size of a real number.
-
-    Returns:
-        Blocks that fit if a thread takes so many registers for 16 points of float32, and in proportion for more.
-    """
-    var registers = (REGISTERS if nfft <= 2048 else FEWEST_REGISTERS) * points(nfft) // 16 * bytes // 4
-    return max(1, min(MAX_BLOCKS, REGISTER_FILE // (min(255, registers) * threads(nfft))))
-
-
-def shared_bytes(nfft: Int, bytes: Int, lanes: Int = 1) -> Int:
-    """Gives the shared memory of a block.
-
-    Args:
-        nfft: Length of the transform.
-        bytes: Size of a real number.
-        lanes: Transforms side by side.
-
-    Returns:
-        Bytes.
-    """
-    return 2 * bytes * lanes * (padded(nfft, nfft - 1, lanes) + 1)
 
 
 def root_slots() -> Int:
@@ -232,203 +91,6 @@ def root_of_unity(numerator: Int, denominator: Int) -> SIMD[DType.float64, 2]:
     if turned == 3:
         return SIMD[DType.float64, 2](sine, -cosine)
     return SIMD[DType.float64, 2](cosine, sine)
-
-
-def reversed_phase(index: Int, bits: Int) -> Int:
-    """Finds the angle of the twiddle factor of a subtransform, in a network with bit-reversed output.
-
-    Subtransform `index` of a stage has the factor exp(-2*pi*i * f), f = sum over its bits b_i of b_i / 2^(i+2),
-    whatever the stage.
-
-    Args:
-        index: Index of the subtransform.
-        bits: Bits that it may have.
-
-    Returns:
-        The angle f in units of 1 / 2^(bits+1) turn.
-    """
-    var phase = 0
-    for bit in range(bits):
-        phase += ((index >> bit) & 1) << (bits - 1 - bit)
-    return phase
-
-
-@always_inline
-def first_point[nfft: Int, step: Int](thread: Int32) -> Int32:
-    """Finds the first of a thread's points in one pass.
-
-    Parameters:
-        nfft: Length of the transform.
-        step: Which pass.
-
-    Args:
-        thread: Index of the thread.
-
-    Returns:
-        Its position in the transform.
-    """
-    comptime span = span_of_pass(nfft, step)
-    comptime sharing = owners(nfft, step)
-    comptime if sharing == 1:
-        return thread * Int32(points(nfft))
-    elif span == nfft:
-        return thread
-    else:
-        return (thread // Int32(sharing)) * Int32(span) + thread % Int32(sharing)
-
-
-def register_of(nfft: Int, step: Int, group: Int, digit: Int) -> Int:
-    """Finds the register of one input of a thread's butterflies of many points.
-
-    Args:
-        nfft: Length of the transform.
-        step: Which pass.
-        group: Which of the thread's butterflies.
-        digit: Which input.
-
-    Returns:
-        Index e; register e holds the point `owners * e` behind the thread's first.
-    """
-    var radix = 1 << log2_radix(nfft, step)
-    if span_of_pass(nfft, step) < points(nfft):
-        return group * radix + digit  # several whole spans, one after the other
-    return group + points(nfft) // radix * digit
-
-
-def padded(nfft: Int, point: Int, lanes: Int) -> Int:
-    """Finds the place of a point in shared memory: of a lone transform one place in points(nfft) stays empty.
-
-    Passes read with strides of a power of two; with the gaps they are odd, so that the 16 threads of one access of
-    8 bytes meet 16 different pairs of banks. No carry: padded(a + b) = padded(a) + padded(b) for a thread's points.
-    Where transforms lie side by side, the same point of all of them fills the banks, and no gap is needed.
-
-    Args:
-        nfft: Length of the transform.
-        point: Position in the transform.
-        lanes: Transforms side by side.
-
-    Returns:
-        Place, in groups of `lanes` complex numbers.
-    """
-    return point + (point // points(nfft) if lanes == 1 else 0)
-
-
-@always_inline
-def padded_place[nfft: Int, lanes: Int](point: Int32) -> Int32:
-    """Does what `padded` does, on the device.
-
-    Parameters:
-        nfft: Length of the transform.
-        lanes: Transforms side by side.
-
-    Args:
-        point: Position in the transform.
-
-    Returns:
-        Place, in groups of `lanes` complex numbers.
-    """
-    comptime if lanes == 1:
-        return point + point // Int32(points(nfft))
-    return point
-
-
-@always_inline
-def write_points[
-    acc: DType, count: Int, space: AddressSpace, //, nfft: Int, step: Int, lanes: Int
-](
-    re: Array[Scalar[acc], count],
-    im: Array[Scalar[acc], count],
-    shared: Pointer[Scalar[acc], MutUntrackedOrigin, address_space=space],
-    thread: Int32,
-):
-    """Writes a thread's points of one pass to shared memory.
-
-    Parameters:
-        acc: Accumulation type.
-        count: Points of a thread.
-        space: Address space, so that a test can run this on a CPU.
-        nfft: Length of the transform.
-        step: Which pass.
-        lanes: Transforms side by side.
-
-    Args:
-        re: Real parts.
-        im: Imaginary parts.
-        shared: The block's exchange memory.
-        thread: Index of the thread.
-    """
-    var base = shared.unsafe_offset(2 * Int32(lanes) * padded_place[nfft, lanes](first_point[nfft, step](thread)))
-    comptime for e in range(count):
-        comptime place = 2 * lanes * padded(nfft, owners(nfft, step) * e, lanes)
-        base.unsafe_store[alignment=2 * size_of[acc]()](place, SIMD[acc, 2](re[e], im[e]))
-
-
-@always_inline
-def read_points[
-    acc: DType, count: Int, space: AddressSpace, //, nfft: Int, step: Int, lanes: Int
-](
-    mut re: Array[Scalar[acc], count],
-    mut im: Array[Scalar[acc], count],
-    shared: Pointer[Scalar[acc], MutUntrackedOrigin, address_space=space],
-    thread: Int32,
-):
-    """Reads a thread's points of one pass from shared memory.
-
-    Parameters:
-        acc: Accumulation type.
-        count: Points of a thread.
-        space: Address space.
-        nfft: Length of the transform.
-        step: Which pass.
-        lanes: Transforms side by side.
-
-    Args:
-        re: Real parts.
-        im: Imaginary parts.
-        shared: The block's exchange memory.
-        thread: Index of the thread.
-    """
-    var base = shared.unsafe_offset(2 * Int32(lanes) * padded_place[nfft, lanes](first_point[nfft, step](thread)))
-    comptime for e in range(count):
-        comptime place = 2 * lanes * padded(nfft, owners(nfft, step) * e, lanes)
-        var point = base.unsafe_load[width=2, alignment=2 * size_of[acc]()](place)
-        re[e] = point[0]
-        im[e] = point[1]
-
-
-@always_inline
-def exchange[
-    acc: DType, count: Int, //, nfft: Int, source: Int, target: Int, lanes: Int
-](
-    mut re: Array[Scalar[acc], count],
-    mut im: Array[Scalar[acc], count],
-    shared: Pointer[Scalar[acc], MutUntrackedOrigin, address_space=AddressSpace.SHARED],
-    thread: Int32,
-):
-    """Gives every thread the points of its next pass.
-
-    A thread overwrites only places that it alone has read since the last synchronisation: no second one is needed.
-
-    Parameters:
-        acc: Accumulation type.
-        count: Points of a thread.
-        nfft: Length of the transform.
-        source: The pass that is done.
-        target: The pass that follows, one more or one less.
-        lanes: Transforms side by side.
-
-    Args:
-        re: Real parts.
-        im: Imaginary parts.
-        shared: The block's exchange memory.
-        thread: Index of the thread.
-    """
-    write_points[nfft, source, lanes](re, im, shared, thread)
-    comptime if lanes == 1 and owners(nfft, min(source, target)) <= WARP:
-        syncwarp()
-    else:
-        barrier()
-    read_points[nfft, target, lanes](re, im, shared, thread)
 
 
 @always_inline

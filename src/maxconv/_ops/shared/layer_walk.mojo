@@ -7,6 +7,10 @@ Forward, y from x, and transposed, x from y, are the same sum over channels of a
 row and c of one group. Forward there is one phase, with all taps. Transposed there are `stride` phases: result p meets
 the taps j for which stride divides p + pad_left - j*dilation, every `stride / gcd(stride, dilation)`-th, and no
 inserted zero is multiplied.
+
+Where every phase has as many taps (dilation 1, stride divides K: the upsamplers that people ship), all phases are one
+product: with p + pad_left = m * stride + f, the results of every f meet the samples m - t by the taps f + t * stride.
+Rows are then pairs (channel, f), and what lies side by side in w is read together.
 """
 
 from std.math import ceildiv, gcd
@@ -43,7 +47,6 @@ struct PhaseTaps(TrivialRegisterPassable):
         return self.first + t * self.every
 
 
-@fieldwise_init
 struct LayerWalk[transposed: Bool](TrivialRegisterPassable):
     """A layer's sum in the words of this file.
 
@@ -53,6 +56,21 @@ struct LayerWalk[transposed: Bool](TrivialRegisterPassable):
 
     var geometry: LayerGeometry
     """Sizes and shifts of the layer."""
+    var merged: Int
+    """How many phases are rows of one product: all, or 1."""
+
+    @always_inline
+    def __init__(out self, geometry: LayerGeometry):
+        """Decides whether phases are merged.
+
+        Args:
+            geometry: Sizes and shifts of the layer.
+        """
+        self.geometry = geometry
+        self.merged = 1
+        comptime if Self.transposed:
+            if geometry.dilation == 1 and geometry.taps % geometry.stride == 0:
+                self.merged = geometry.stride
 
     @always_inline
     def source_channels(self) -> Int:
@@ -66,7 +84,7 @@ struct LayerWalk[transposed: Bool](TrivialRegisterPassable):
         return self.geometry.group_in()
 
     @always_inline
-    def rows(self) -> Int:
+    def channels(self) -> Int:
         """Counts the result channels that share a source.
 
         Returns:
@@ -75,6 +93,29 @@ struct LayerWalk[transposed: Bool](TrivialRegisterPassable):
         comptime if Self.transposed:
             return self.geometry.group_in()
         return self.geometry.group_out()
+
+    @always_inline
+    def channel(self, row: Int) -> Int:
+        """Finds the result channel of a row.
+
+        Args:
+            row: Row of the product.
+
+        Returns:
+            Counted within the group.
+        """
+        comptime if Self.transposed:
+            return Int(Int32(row) // Int32(self.merged))  # 64-bit divisions are slow on GPUs
+        return row
+
+    @always_inline
+    def rows(self) -> Int:
+        """Counts the rows of a product.
+
+        Returns:
+            The result channels of a group, each with its merged phases.
+        """
+        return self.channels() * self.merged
 
     @always_inline
     def source_length(self) -> Int:
@@ -100,13 +141,13 @@ struct LayerWalk[transposed: Bool](TrivialRegisterPassable):
 
     @always_inline
     def phases(self) -> Int:
-        """Counts the phases of a result.
+        """Counts the phases of a result that are products of their own.
 
         Returns:
             At least 1.
         """
         comptime if Self.transposed:
-            return self.geometry.stride
+            return 1 if self.merged > 1 else self.geometry.stride
         return 1
 
     @always_inline
@@ -130,7 +171,25 @@ struct LayerWalk[transposed: Bool](TrivialRegisterPassable):
         Returns:
             How many; may be 0.
         """
+        if self.merged > 1:
+            return ceildiv(self.result_length() + self.geometry.pad_left, self.geometry.stride)
         return ceildiv(max(0, self.result_length() - phase), self.phases())
+
+    @always_inline
+    def place(self, row: Int, m: Int, phase: Int) -> Int:
+        """Finds where a result lies in its channel.
+
+        Args:
+            row: Row of the product.
+            m: Which result of the phase.
+            phase: Which phase.
+
+        Returns:
+            Index into the channel; merged phases have places outside it.
+        """
+        if self.merged > 1:
+            return (m - self.channel(row)) * self.merged + row - self.geometry.pad_left
+        return m * self.phases() + phase
 
     @always_inline
     def phase_taps(self, phase: Int) -> PhaseTaps:
@@ -144,6 +203,8 @@ struct LayerWalk[transposed: Bool](TrivialRegisterPassable):
         """
         comptime if Self.transposed:
             var stride = self.geometry.stride
+            if self.merged > 1:
+                return PhaseTaps(self.geometry.taps // stride, 0, stride, 0, -1)
             var dilation = self.geometry.dilation
             var reach = phase + self.geometry.pad_left
             var first = 0
@@ -160,15 +221,18 @@ struct LayerWalk[transposed: Bool](TrivialRegisterPassable):
         return PhaseTaps(self.geometry.taps, 0, 1, -self.geometry.pad_left, self.geometry.dilation)
 
     @always_inline
-    def row_weights(self) -> Int:
-        """Measures how far the weights of neighbouring rows lie apart.
+    def row_weights(self, row: Int) -> Int:
+        """Finds the weights of a row.
+
+        Args:
+            row: Row of the product.
 
         Returns:
-            Elements of w.
+            Index into the weights of the group.
         """
         comptime if Self.transposed:
-            return self.geometry.taps
-        return self.geometry.group_in() * self.geometry.taps
+            return self.channel(row) * self.geometry.taps + row - self.channel(row) * self.merged
+        return row * self.geometry.group_in() * self.geometry.taps
 
     @always_inline
     def channel_weights(self) -> Int:

@@ -1,0 +1,180 @@
+"""How we time, and `maxconv bench`: one size, side by side with what is installed, in one run, on the same data."""
+
+from __future__ import annotations
+
+import datetime as dt
+import statistics
+import time
+from functools import partial
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+import maxconv
+
+from ._errors import ArgumentError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+PEERS = ("numpy", "scipy", "torch", "cupy")
+_DTYPES = ("float32", "float64")
+_CHECKED = 4096  # outputs compared with float64 sums before anything is timed
+_TOLERANCE = 1e-3
+
+
+class Timing(NamedTuple):
+    """Seconds of one call: the median of several rounds, and the 20th and 80th percentiles."""
+
+    median: float
+    low: float
+    high: float
+
+
+def summarize(samples: list[float]) -> Timing:
+    """Reduce rounds to a `Timing`."""
+    ordered = sorted(samples)
+    fifth = (len(ordered) - 1) / 5
+    return Timing(statistics.median(ordered), ordered[round(fifth)], ordered[round(4 * fifth)])
+
+
+def time_calls(calls: Mapping[str, Callable[[], Any]], rounds: int = 15, seconds: float = 0.02) -> dict[str, Timing]:
+    """Time functions on the host clock, in turns: the summary of `sample_calls`."""
+    return {name: summarize(values) for name, values in sample_calls(calls, rounds, seconds).items()}
+
+
+def sample_calls(
+    calls: Mapping[str, Callable[[], Any]], rounds: int = 15, seconds: float = 0.02
+) -> dict[str, list[float]]:
+    """Time functions on the host clock, in turns, so that a busy moment of the machine meets all of them alike.
+
+    Each round of a function runs it as often as fits `seconds`, at least once. Each round starts with another function:
+    what one leaves in the caches and in the allocator meets them alike too.
+    """
+    repeats: dict[str, int] = {}
+    for name, call in calls.items():
+        call()
+        start = time.perf_counter()
+        call()
+        repeats[name] = max(1, int(seconds / (time.perf_counter() - start)))
+    samples: dict[str, list[float]] = {name: [] for name in calls}
+    order = list(calls)
+    for _ in range(rounds):
+        for name in order:
+            call = calls[name]
+            start = time.perf_counter()
+            for _ in range(repeats[name]):
+                call()
+            samples[name].append((time.perf_counter() - start) / repeats[name])
+        order.append(order.pop(0))
+    return samples
+
+
+def paired_ratio(ours: list[float], theirs: list[float]) -> float:
+    """Return how many times as long ours took: the median over rounds, each of which met one state of the machine."""
+    return statistics.median(our / their for our, their in zip(ours, theirs, strict=True))
+
+
+def compare(
+    samples: int, taps: list[int], dtype: str, device: str | None, peers: list[str] | None
+) -> Iterator[dict[str, Any]]:
+    """Time one full convolution of host arrays by maxconv and its peers, for each number of taps.
+
+    Parameters
+    ----------
+    samples, taps, dtype
+        The sizes and the element type.
+    device
+        Where maxconv computes, as in `maxconv.convolve`.
+    peers
+        Some of `PEERS`; None for those that are installed.
+
+    Yields
+    ------
+    dict
+        A row of results, as in `benchmarks/results`.
+
+    Raises
+    ------
+    ArgumentError
+        A size below 1, an unknown type or peer, or one that is not installed.
+    """
+    if dtype not in _DTYPES:
+        message = f"--dtype: got '{dtype}'; expected {' or '.join(_DTYPES)}"
+        raise ArgumentError(message)
+    if samples < 1 or min(taps) < 1:
+        message = f"--samples, --taps: got {samples} and {min(taps)}; expected at least 1"
+        raise ArgumentError(message)
+    functions: dict[str, Callable[..., Any]] = {
+        "maxconv.convolve": partial(maxconv.convolve, device=device),
+        **_functions(_present(peers)),
+    }
+    rng = np.random.default_rng()
+    for count in taps:
+        x, k = (rng.standard_normal(length).astype(dtype) for length in (samples, count))
+        calls = {name: partial(function, x, k) for name, function in functions.items()}
+        for name, call in calls.items():
+            _check(name, np.asarray(call()), x, k)
+        timings = time_calls({**calls, "copy of x": x.copy})
+        seconds = {name: timing._asdict() for name, timing in timings.items()}
+        yield {"case": f"{dtype} N={samples} K={count}", "baseline": "maxconv.convolve", "seconds": seconds}
+
+
+def about() -> dict[str, Any]:
+    """Say on what and when figures were measured, as the files of `benchmarks/results` do."""
+    from ._engine import report
+
+    facts = {key: value for key, value in report().items() if key not in {"cache", "runs on"}}
+    return facts | {"date": dt.datetime.now(tz=dt.timezone.utc).date().isoformat(), "numpy": np.__version__}
+
+
+def _present(peers: list[str] | None) -> list[str]:
+    """Return the peers to time; refuse those that cannot be."""
+    if peers is None:
+        return [name for name in PEERS if find_spec(name)]
+    for name in peers:
+        if name not in PEERS:
+            message = f"--compare: got '{name}'; expected some of {', '.join(PEERS)}"
+            raise ArgumentError(message)
+        if not find_spec(name):
+            message = f"--compare: {name} is not installed: pip install {name}"
+            raise ArgumentError(message)
+    return peers
+
+
+def _functions(peers: list[str]) -> dict[str, Callable[..., Any]]:
+    """Name the functions of the peers that convolve two host arrays in full."""
+    found: dict[str, Callable[..., Any]] = {}
+    if "numpy" in peers:
+        found["numpy.convolve"] = np.convolve
+    if "scipy" in peers:
+        import scipy.signal
+
+        found |= {"scipy.signal.convolve": scipy.signal.convolve, "scipy.signal.oaconvolve": scipy.signal.oaconvolve}
+    if "torch" in peers:
+        import torch
+
+        def convolve_by_torch(x: np.ndarray, k: np.ndarray) -> Any:
+            signal, taps = torch.from_numpy(x)[None, None], torch.from_numpy(k).flip(0)[None, None]
+            return torch.nn.functional.conv1d(signal, taps, padding=len(k) - 1)[0, 0].numpy()
+
+        found["torch conv1d"] = convolve_by_torch
+    if "cupy" in peers:
+        import cupy
+        import cupyx.scipy.signal
+
+        def convolve_by_cupy(x: np.ndarray, k: np.ndarray) -> Any:
+            return cupy.asnumpy(cupyx.scipy.signal.oaconvolve(cupy.asarray(x), cupy.asarray(k)))
+
+        found["cupyx oaconvolve"] = convolve_by_cupy
+    return found
+
+
+def _check(name: str, result: np.ndarray, x: np.ndarray, k: np.ndarray) -> None:
+    """Refuse to time a contender whose first outputs are wrong."""
+    exact = np.convolve(x[:_CHECKED].astype(np.float64), k[:_CHECKED].astype(np.float64))[: min(_CHECKED, len(x))]
+    error = float(np.abs(result[: len(exact)] - exact).max())
+    if not error <= _TOLERANCE * float(np.abs(exact).max()):
+        message = f"{name} is wrong by {error:.3g}; it is not timed"
+        raise RuntimeError(message)

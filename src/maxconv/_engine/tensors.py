@@ -1,0 +1,103 @@
+"""Runs the sums of a layer on PyTorch's tensors: what `layers.py` does for arrays.
+
+Nothing is copied but strided operands. Results are PyTorch's own memory. On a GPU a sum is enqueued on the current
+stream, like PyTorch's own work, so that it waits for what made its operands, and what uses its result waits for it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from .._errors import DeviceError
+from .._layer import LayerProblem
+from . import devices, native
+from .layers import is_depthwise
+
+#: Element types of layers, and the names that kernels have for them.
+NAMES = {torch.float16: "float16", torch.bfloat16: "bfloat16", torch.float32: "float32", torch.float64: "float64"}
+
+#: The handle by which CUDA's default stream can be told from none: CU_STREAM_LEGACY of cuda.h.
+_DEFAULT_STREAM = 1
+
+_contexts: dict[tuple[int, int], int] = {}
+"""(device, stream) -> address of the context that launches there."""
+
+
+def forward(problem: LayerProblem, x: Any, w: Any, bias: Any = None, activation: int = 0) -> Any:
+    """Compute y (N, O, L_out) from x (N, C, L) and w (O, C/G, K)."""
+    if is_depthwise(problem):
+        return causal(problem, x, w, bias, activation)
+    y = x.new_empty(problem.output_shape)
+    return _run("conv", y, (x, w, _bias(bias, x)), problem, activation)
+
+
+def transposed(problem: LayerProblem, y: Any, w: Any, bias: Any = None) -> Any:
+    """Compute x (N, C, L) from y (N, O, L_out) and w (O, C/G, K): the input gradient of `forward`, too."""
+    pad_left = problem.dilation * (problem.taps - 1) - problem.pad_left
+    if problem.groups == problem.in_channels == problem.out_channels and problem.stride == 1 and pad_left >= 0:
+        # One filter a channel, read backwards, is one again, and those kernels are the faster ones.
+        lengths = problem.outputs, problem.length
+        mirrored = LayerProblem(*problem[:4], *lengths, problem.taps, 1, problem.dilation, pad_left)
+        return causal(mirrored, y, w.flip(-1), bias, 0)
+    x = y.new_empty(problem.input_shape)
+    return _run("conv_transpose", x, (y, w, _bias(bias, y)), problem, 0)
+
+
+def weight_gradient(problem: LayerProblem, x: Any, y: Any) -> Any:
+    """Compute w (O, C/G, K) from x (N, C, L) and y (N, O, L_out), the gradient of the outputs."""
+    if not (x.numel() and y.numel()):
+        return x.new_zeros(problem.weight_shape)
+    return _run("weight_gradient", x.new_empty(problem.weight_shape), (x, y), problem)
+
+
+def causal(
+    problem: LayerProblem, x: Any, w: Any, bias: Any, activation: int, state: Any = None, numbers: Any = None
+) -> Any:
+    """Compute y of a depthwise layer, which may have a history: see `layers.causal`."""
+    y = x.new_empty(problem.output_shape)
+    kernel = "depthwise"
+    if x.is_cuda:
+        kernel = f"depthwise_{NAMES[x.dtype]}"  # followed by the type of w
+    else:
+        w = _widened(w, x)
+    return _run(kernel, y, (x, w, _bias(bias, x), state, numbers), problem, activation)
+
+
+def _run(kernel: str, result: Any, operands: tuple[Any, ...], problem: LayerProblem, *options: int) -> Any:
+    """Fill a result; PyTorch reuses the memory of temporary copies in the order of the stream, too."""
+    if not result.numel():
+        return result
+    there = [None if operand is None else operand.contiguous() for operand in operands]
+    addresses = (result.data_ptr(), *[0 if operand is None else operand.data_ptr() for operand in there])
+    if result.is_cuda:
+        name = f"{kernel}_{NAMES[operands[1].dtype]}"
+        native.run_layer_on_gpu(name, _context(result.get_device()), addresses, problem, *options)
+    else:
+        native.run_layer_on_cpu(f"{kernel}_{NAMES[result.dtype]}", addresses, problem, *options)
+    return result
+
+
+def _context(index: int) -> int:
+    """Return the address of a context that launches on the current stream of a device."""
+    key = index, torch._C._cuda_getCurrentRawStream(index) or _DEFAULT_STREAM  # noqa: SLF001  # the object takes 1 us
+    context = _contexts.get(key)
+    if context is None:
+        device = devices.handle(f"gpu:{index}")
+        if device.api != "cuda":
+            message = f"layers are served by CPUs and NVIDIA GPUs, but gpu:{index} is neither"
+            raise DeviceError(message)
+        context = native.context_of_stream(device._device_context_ptr(), key[1])  # noqa: SLF001  # no public name
+        _contexts[key] = context
+    return context
+
+
+def _bias(bias: Any, x: Any) -> Any:
+    """Return a bias as the kernels take it: on the CPU in the type of the sums."""
+    return bias if bias is None or x.is_cuda else _widened(bias, x)
+
+
+def _widened(operand: Any, x: Any) -> Any:
+    """Return an operand in the type that sums of the type of `x` are kept in."""
+    return operand.to(torch.float64 if x.dtype is torch.float64 else torch.float32)

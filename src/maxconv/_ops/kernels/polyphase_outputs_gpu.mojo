@@ -1,0 +1,250 @@
+"""Polyphase FIR on GPU, the plain way: a thread for an output, or a warp where the taps are many.
+
+Computes:   what polyphase_gpu.mojo does, for any sizes: the outputs that its panels leave, at the ends of a signal that
+            goes on, or all of a call that does not fit them.
+Algorithm:  each thread adds the terms of its output, or every 32nd of them; samples and taps come by way of the cache.
+Cost:       2*ceil(K/up) flop an output, two loads for each term: 10 and more times the time of the panels.
+Layout:     as in polyphase_gpu.mojo.
+Accuracy:   sums in accumulate.accum_dtype on EVERY path of this file, in rising q by one thread; a warp's 32 sums are
+            added up in a tree.
+Gate:       none.
+Tuning:     THREADS, MAX_BLOCKS, WARP_TAPS.
+Source:     phases as in Crochiere and Rabiner, Multirate Digital Signal Processing, 1983.
+"""
+
+from std.math import ceildiv
+from std.utils import StaticTuple
+from max.gpu import MAX_THREADS_PER_BLOCK_METADATA, block_idx, grid_dim, thread_idx
+from max.gpu.host import DeviceContext
+from max.gpu.primitives import warp
+
+from ..shared.accumulate import accum_dtype, multiply_add
+from ..shared.border import OMIT
+from ..shared.extension import Extension
+from ..shared.polyphase_geometry import PolyphaseGeometry
+
+comptime WARP = 32
+"""Lanes of a warp, each at a period of its own."""
+
+comptime WARPS = 4
+"""Warps of a block, each at a group of its own."""
+
+comptime THREADS = WARPS * WARP
+"""Threads of a block: several blocks fit an SM, so that some load while others add."""
+
+comptime MAX_BLOCKS = 1 << 13
+"""Blocks over which tiles are dealt: some 8 times as many as an H200 holds, so that the last ones matter little."""
+
+comptime WARP_TAPS = 128
+"""Taps of a phase from which a warp adds them together, where the samples do not fit in shared memory."""
+
+
+def launch_outputs[
+    dtype: DType, //, lanes: Int
+](
+    y: Pointer[Scalar[dtype], MutAnyOrigin],
+    x: Pointer[Scalar[dtype], MutAnyOrigin],
+    h: Pointer[Scalar[dtype], MutAnyOrigin],
+    geometry: PolyphaseGeometry,
+    extension: Extension[dtype],
+    head: Int,
+    tail: Int,
+    ctx: DeviceContext,
+) raises:
+    """Enqueues `compute_outputs`.
+
+    Parameters:
+        dtype: Element type of all three arrays.
+        lanes: Threads of an output.
+
+    Args:
+        y: Outputs on the device.
+        x: Signals on the device.
+        h: Taps on the device.
+        geometry: Sizes, rates and shifts.
+        extension: What stands beyond the ends of each signal.
+        head: The first outputs of each row, which are computed.
+        tail: The first of the last outputs, which are computed too.
+        ctx: The device and its queue.
+
+    Raises:
+        If the launch is refused.
+    """
+    comptime kernel = compute_outputs[dtype, lanes]
+    var wanted = geometry.rows * (head + geometry.outputs - tail)
+    if wanted == 0:
+        return
+    ctx.enqueue_function[kernel](
+        y,
+        x,
+        h,
+        extension.value,
+        Int64(geometry.samples),
+        Int64(geometry.outputs),
+        Int64(geometry.start),
+        Int64(geometry.rows),
+        Int64(head),
+        Int64(tail),
+        Int64(geometry.x_stride),
+        Int64(geometry.y_stride),
+        Int64(geometry.taps),
+        Int64(geometry.up),
+        Int64(geometry.down),
+        Int32(extension.mode),
+        grid_dim=min(ceildiv(wanted * lanes, THREADS), MAX_BLOCKS),
+        block_dim=THREADS,
+    )
+
+
+@__llvm_metadata(MAX_THREADS_PER_BLOCK_METADATA=StaticTuple[Int32, 1](Int32(THREADS)))
+def compute_outputs[
+    dtype: DType, lanes: Int
+](
+    y: Pointer[Scalar[dtype], MutAnyOrigin],
+    x: Pointer[Scalar[dtype], MutAnyOrigin],
+    h: Pointer[Scalar[dtype], MutAnyOrigin],
+    value: Scalar[dtype],
+    samples: Int64,
+    outputs: Int64,
+    start: Int64,
+    rows: Int64,
+    head: Int64,
+    tail: Int64,
+    x_stride: Int64,
+    y_stride: Int64,
+    taps: Int64,
+    up: Int64,
+    down: Int64,
+    mode: Int32,
+):
+    """Kernel: `lanes` threads compute an output, and every so many further ones, all by way of the cache.
+
+    Parameters:
+        dtype: Element type of all three arrays.
+        lanes: Threads of an output: 1, or a warp.
+
+    Args:
+        y: Outputs.
+        x: Signals.
+        h: Taps.
+        value: As in `Extension`.
+        samples: N.
+        outputs: L_out.
+        start: First output on the output grid.
+        rows: How many signals.
+        head: The first outputs of each row, which are computed.
+        tail: The first of the last outputs, which are computed too.
+        x_stride: From one signal to the next.
+        y_stride: From one row of outputs to the next.
+        taps: K.
+        up: Rate of the inserted zeros.
+        down: Rate of the outputs.
+        mode: As in `Extension`.
+    """
+    var extension = Extension[dtype](Int(mode), value)
+    var thread = Int(block_idx.x) * THREADS + Int(thread_idx.x)
+    var place = thread // lanes
+    var wanted = Int(head + outputs - tail)
+    while place < Int(rows) * wanted:
+        var row = place // wanted
+        var i = place - row * wanted
+        i += 0 if i < Int(head) else Int(tail - head)
+        var sum = sum_terms[lanes](
+            x.unsafe_offset(row * Int(x_stride)),
+            h,
+            Int(samples),
+            Int(taps),
+            Int(up),
+            Int(down),
+            Int(start) + i,
+            thread % lanes,
+            extension,
+        )
+        comptime if lanes > 1:
+            sum = warp.sum(sum)
+        if thread % lanes == 0:
+            y[unsafe_offset=row * Int(y_stride) + i] = sum.cast[dtype]()
+        place += Int(grid_dim.x) * (THREADS // lanes)
+
+
+@no_inline
+def sum_again[
+    dtype: DType
+](
+    x: Pointer[Scalar[dtype], MutAnyOrigin],
+    h: Pointer[Scalar[dtype], MutAnyOrigin],
+    samples: Int,
+    taps: Int,
+    up: Int,
+    down: Int,
+    m: Int,
+) -> Scalar[dtype]:
+    """Computes an output from its own terms alone. Not inlined: it is rare, and would take the registers of the rest.
+
+    Parameters:
+        dtype: Element type.
+
+    Args:
+        x: The row's signal.
+        h: Taps.
+        samples: N.
+        taps: K.
+        up: Rate of the inserted zeros.
+        down: Rate of the outputs.
+        m: Index on the output grid.
+
+    Returns:
+        The output.
+    """
+    return sum_terms[1](x, h, samples, taps, up, down, m, 0, Extension[dtype](OMIT, 0)).cast[dtype]()
+
+
+@always_inline
+def sum_terms[
+    dtype: DType, //, lanes: Int
+](
+    x: Pointer[Scalar[dtype], MutAnyOrigin],
+    h: Pointer[Scalar[dtype], MutAnyOrigin],
+    samples: Int,
+    taps: Int,
+    up: Int,
+    down: Int,
+    m: Int,
+    lane: Int,
+    extension: Extension[dtype],
+) -> Scalar[accum_dtype[dtype]()]:
+    """Adds the terms of one output, or every so many of them.
+
+    Parameters:
+        dtype: Element type.
+        lanes: Of so many terms one is added.
+
+    Args:
+        x: The row's signal.
+        h: Taps.
+        samples: N.
+        taps: K.
+        up: Rate of the inserted zeros.
+        down: Rate of the outputs.
+        m: Index on the output grid.
+        lane: The first of the terms.
+        extension: What stands beyond the ends.
+
+    Returns:
+        Their sum.
+    """
+    comptime ACC = accum_dtype[dtype]()
+    var newest = m * down // up
+    var phase = m * down - newest * up
+    var begin = 0
+    var end = ceildiv(taps - phase, up) if phase < taps else 0
+    if extension.omits():  # only taps that meet a sample: a term outside x is skipped, not multiplied by zero
+        begin = max(0, newest - samples + 1)
+        end = min(end, newest + 1)
+    var sum = Scalar[ACC](0)
+    var q = begin + lane
+    while q < end:
+        var sample = extension.sample(x, newest - q, samples).cast[ACC]()
+        sum = multiply_add(sample, h[unsafe_offset=phase + q * up].cast[ACC](), sum)
+        q += lanes
+    return sum

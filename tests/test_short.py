@@ -1,0 +1,94 @@
+"""The shortest way gives the bits of the usual way, and serves nothing that the usual way treats otherwise."""
+
+from __future__ import annotations
+
+import arrays
+import numpy as np
+import pytest
+
+import maxconv
+from maxconv import _short
+
+
+@pytest.fixture(scope="module", autouse=True)
+def loaded() -> None:
+    """Let the usual way load the extension, without which there is no short one."""
+    maxconv.convolve([1.0], [1.0])
+
+
+def usual(monkeypatch, function, *arguments, **options) -> np.ndarray:
+    """Call a door whose short way is blocked."""
+    with monkeypatch.context() as patch:
+        patch.setattr(_short, "convolve", lambda *_: None)
+        return getattr(maxconv, function)(*arguments, **options)
+
+
+@pytest.mark.parametrize("mode", ["full", "same", "valid"])
+@pytest.mark.parametrize("flip", [True, False])
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int8", "uint16", "int64"])
+def test_the_bits_are_those_of_the_usual_way(monkeypatch, rng, dtype, flip, mode):
+    """Lengths 1 to 40 against each other, either operand the longer: the same bits, type and shape."""
+    function = "convolve" if flip else "correlate"
+    for _ in range(40):
+        in1, in2 = (arrays.random_array(rng, int(rng.integers(1, 40)), np.dtype(dtype)) for _ in range(2))
+        for method in ("auto", "direct"):
+            actual = _short.convolve(in1, in2, mode, method, None, flip)
+            assert actual is not None
+            expected = usual(monkeypatch, function, in1, in2, mode, method)
+            assert actual.dtype == expected.dtype
+            np.testing.assert_array_equal(expected, actual)
+
+
+def test_the_doors_take_it(monkeypatch):
+    """`convolve` and `correlate` return what the short way gives them."""
+    answer = np.arange(3.0)
+    monkeypatch.setattr(_short, "convolve", lambda *_: answer)
+    assert maxconv.convolve(np.ones(3), np.ones(3)) is answer
+    assert maxconv.correlate(np.ones(3), np.ones(3)) is answer
+
+
+def test_what_the_model_must_weigh_is_left_to_it(monkeypatch, rng):
+    """Of long operands "auto" takes what the usual way takes, and "fft" is never answered with sums."""
+    for n, m in ((200, 31), (200, 32), (1000, 40), (3000, 2000)):
+        x, k = rng.standard_normal(n), rng.standard_normal(m)
+        np.testing.assert_array_equal(usual(monkeypatch, "convolve", x, k), maxconv.convolve(x, k))
+        assert _short.convolve(x, k, "full", "fft", None, True) is None
+    assert _short.convolve(x, k, "full", "auto", None, True) is None
+
+
+def test_everything_else_is_left_to_the_usual_way(rng):
+    """Other types, ranks, layouts, devices and names, empty and mixed operands: the short way says nothing."""
+    x, k = rng.standard_normal(30), rng.standard_normal(4)
+    misaligned = np.frombuffer(b"\0" + x.tobytes(), dtype=np.uint8)[1:].view(np.float64)
+    others = [
+        (list(x), k),
+        (x[::2], k),
+        (x, k[::-1]),
+        (misaligned, k),
+        (x.astype(">f8"), k.astype(">f8")),
+        (x.astype(np.float32), k),
+        (x.astype(complex), k.astype(complex)),
+        (x > 0, k > 0),
+        (x.view(np.recarray), k),
+        (x[None], k[None]),
+        (np.float64(2), k),
+        (x[:0], k),
+        (x, k[:0]),
+    ]
+    for in1, in2 in others:
+        assert _short.convolve(in1, in2, "full", "auto", None, True) is None
+    for options in (
+        ("middle", "auto", None),
+        ("full", "slow", None),
+        ("full", "auto", "auto"),
+        ("full", "auto", "gpu"),
+    ):
+        assert _short.convolve(x, k, *options, True) is None
+
+
+def test_a_default_device_other_than_the_cpu_is_respected(monkeypatch, rng):
+    """Where the process computes on another device, the short way is closed; device="cpu" opens it."""
+    x, k = rng.standard_normal(30), rng.standard_normal(4)
+    monkeypatch.setattr(maxconv._engine.devices, "_default", "auto")
+    assert _short.convolve(x, k, "full", "auto", None, True) is None
+    assert _short.convolve(x, k, "full", "auto", "cpu", True) is not None
