@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import shutil
+import statistics
 import tempfile
 import time
 from functools import partial
@@ -12,18 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from workers import call_again, submit_calls
+from workers import CHUNKS, call_again, submit_calls
 
 import maxconv
 
-TAPS, CHUNK = 4097, 1 << 22
-"""Chunks of 16 MB."""
+TAPS, CHUNK, BLOCK = 4097, 1 << 22, 1 << 24
+"""Chunks of 16 MB on the disk, four of them a task: to hand out and to join smaller blocks costs 10 ms each."""
 DEFAULT_GIGABYTES = 2
 WORKERS, MEMORY = 2, "2GB"
 """Processes of one thread, and what each may hold."""
-STRETCHES, FEWEST_BLOCKS = 10, 20
+STRETCHES, FEWEST_BLOCKS = 10, 10
 """Parts of the array that are copied and filtered in turns, so that a busy moment of the machine meets both: so many,
-each of so many chunks at least, beside which the two neighbours that filtering reads are few."""
+each of so many blocks at least, beside which the two neighbours that filtering reads are few."""
 
 
 def bench(gigabytes: float = DEFAULT_GIGABYTES) -> list[dict[str, Any]]:
@@ -37,18 +38,18 @@ def bench(gigabytes: float = DEFAULT_GIGABYTES) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         blocks = make(folder / "in.zarr", gigabytes)
-        limits = {"n_workers": WORKERS, "threads_per_worker": 1, "memory_limit": MEMORY, "dashboard_address": None}
+        limits = {"n_workers": WORKERS, "threads_per_worker": 1, "memory_limit": MEMORY, "dashboard_address": ":0"}
         with LocalCluster(**limits) as cluster, Client(cluster) as client:
             workers = sorted(client.scheduler_info()["workers"])
-            calls = partial(call_again, CHUNK, 1, "cpu")
+            calls = partial(call_again, BLOCK, 1, "cpu")
             wait(submit_calls(client, workers, calls))  # loads the kernels
-            x = da.from_zarr(str(folder / "in.zarr"))
+            x = da.from_zarr(str(folder / "in.zarr"), chunks=BLOCK)
             out = create(folder / "out.zarr", len(x))
             for number, stretch in enumerate(
                 np.array_split(np.arange(blocks), max(1, min(STRETCHES, blocks // FEWEST_BLOCKS)))
             ):
                 part = slice(stretch[0], stretch[-1] + 1)
-                region = slice(CHUNK * part.start, CHUNK * part.stop)
+                region = slice(BLOCK * part.start, BLOCK * part.stop)
                 copy = create(folder / "copy.zarr", region.stop - region.start)
                 works = {
                     "copy": partial(da.store, x.blocks[part], copy, lock=False),
@@ -74,10 +75,10 @@ def bench(gigabytes: float = DEFAULT_GIGABYTES) -> list[dict[str, Any]]:
                 )
             start = time.perf_counter()
             wait(submit_calls(client, workers, calls))
-            in_memory = WORKERS * 4 * 8 * CHUNK / (time.perf_counter() - start)
+            in_memory = WORKERS * CHUNKS * 4 * BLOCK / (time.perf_counter() - start)
             peak = max(client.run(peak_memory).values())
             check(x, da.from_zarr(zarr.open(str(folder / "out.zarr"), mode="r")), taps)
-    return [report(4 * blocks * CHUNK, seconds, peak, in_memory)]
+    return [report(4 * blocks * BLOCK, seconds, peak, in_memory)]
 
 
 def create(path: Path, samples: int) -> Any:
@@ -88,13 +89,13 @@ def create(path: Path, samples: int) -> Any:
 
 
 def make(path: Path, gigabytes: float) -> int:
-    """Write noise to a store, chunk by chunk; return how many chunks."""
-    chunks = max(1, round(gigabytes * 1e9 / 4 / CHUNK))
-    store = create(path, chunks * CHUNK)
+    """Write noise to a store, block by block; return how many blocks."""
+    blocks = max(1, round(gigabytes * 1e9 / 4 / BLOCK))
+    store = create(path, blocks * BLOCK)
     rng = np.random.default_rng()
-    for begin in range(0, chunks * CHUNK, CHUNK):
-        store[begin : begin + CHUNK] = rng.standard_normal(CHUNK, "f4")
-    return chunks
+    for begin in range(0, blocks * BLOCK, BLOCK):
+        store[begin : begin + BLOCK] = rng.standard_normal(BLOCK, "f4")
+    return blocks
 
 
 def forget(folder: Path) -> None:
@@ -115,7 +116,7 @@ def peak_memory() -> int:
 def check(x: Any, y: Any, taps: np.ndarray) -> None:
     """Compare outputs at both ends and where chunks meet with float64; the spread of every chunk says it is there."""
     wide, half = taps.astype(np.float64), TAPS // 2
-    for middle in {0, CHUNK, len(x) // 2 // CHUNK * CHUNK, len(x)}:
+    for middle in {0, BLOCK, len(x) // 2 // BLOCK * BLOCK, len(x)}:
         begin, end = max(0, middle - 3000), min(len(x), middle + 3000)
         first, last = max(0, begin - half), min(len(x), end + half)
         there = np.pad(x[first:last].compute().astype(np.float64), (first - begin + half, end + half - last))
@@ -138,8 +139,10 @@ def report(size: int, seconds: dict[str, list[float]], peak: int, in_memory: flo
     for work, each in seconds.items():
         print(f"{work:7s}{size / sum(each) / 1e6:8.0f} MB/s")
     ratio = sum(seconds["copy"]) / sum(seconds["filter"])
+    median = statistics.median(copy / filtered for copy, filtered in zip(*seconds.values(), strict=True))
     case = f"float32 {size / 1e9:.1f} GB K={TAPS}, {WORKERS} workers on {len(os.sched_getaffinity(0))} cores"
-    print(f"{case}: filtering has {ratio:.2f} of the throughput of copying; in memory {in_memory / 1e6:.0f} MB/s")
-    print(f"a worker held at most {peak / 1e9:.2f} GB; load of the machine {os.getloadavg()[2]:.1f}")
+    print(f"{case}: filtering has {ratio:.2f} of the throughput of copying, {median:.2f} in the median stretch")
+    print(f"a worker held at most {peak / 1e9:.2f} GB; in memory {in_memory / 1e6:.0f} MB/s")
+    print(f"load of the machine {os.getloadavg()[2]:.1f}")
     figures = {"bytes": size, "seconds": seconds, "peak_bytes": peak, "bytes_per_second_in_memory": in_memory}
-    return {"case": case, **figures, "load": os.getloadavg()[2], "ratio": ratio}
+    return {"case": case, **figures, "load": os.getloadavg()[2], "ratio": ratio, "median_ratio": median}

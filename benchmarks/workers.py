@@ -40,7 +40,7 @@ def measure(device: str, threads: int) -> dict[str, Any]:
     settings = {"distributed.scheduler.work-stealing": False}  # of chunks that lie where they are computed
     with (
         dask.config.set(settings),
-        LocalCluster(n_workers=2, threads_per_worker=threads, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=2, threads_per_worker=threads, dashboard_address=":0") as cluster,
         Client(cluster) as client,
     ):
         workers = sorted(client.scheduler_info()["workers"])

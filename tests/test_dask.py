@@ -183,6 +183,23 @@ def test_ffts_stay_within_their_bound(rng, method, dtype):
     assert_within_fft_bound(y.compute(), reference.convolve(x, k), x, k)
 
 
+@given(
+    data=st.data(),
+    length=st.integers(1, 3000),
+    taps=st.integers(1, 400),
+    mode=st.sampled_from(["full", "same", "valid"]),
+    dtype=st.sampled_from(["float32", "float64"]),
+)
+@settings(max_examples=50, deadline=None)
+def test_ffts_of_any_blocks_stay_within_their_bound(data, length, taps, mode, dtype):
+    """Any lengths and chunks, one sample each or taps longer than all of them: the bound of the whole signal."""
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**63)))
+    x, k = rng.standard_normal(length).astype(dtype), rng.standard_normal(taps).astype(dtype)
+    blocks = da.from_array(x, chunks=(data.draw(chunkings(length)),))
+    y = maxconv.convolve(blocks, k, mode, "fft").compute(scheduler="synchronous")
+    assert_within_fft_bound(y, reference.convolve(x, k, mode), x, k)
+
+
 def test_the_method_is_chosen_once_for_the_whole_signal(monkeypatch):
     """FFTs are taken for every block of a long signal, also for those that alone would be summed."""
     methods = set()
@@ -338,7 +355,7 @@ def client():
     quiet = {"distributed.admin.log-format": "%(message)s", "distributed.scheduler.allowed-failures": 5}
     with (
         dask.config.set(quiet),
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50) as cluster,
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0", silence_logs=50) as cluster,
         Client(cluster) as connected,
     ):
         yield connected
@@ -435,11 +452,11 @@ def interrupt_after(monkeypatch, count: int) -> list[str]:
     begun: list[str] = []
     write = _zarr._write_block
 
-    def write_some(block, store, part, record, name):
+    def write_some(block, store, part, name):
         begun.append(name)
         if len(begun) > count:
             raise KeyboardInterrupt
-        write(block, store, part, record, name)
+        return write(block, store, part, name)
 
     monkeypatch.setattr(_zarr, "_write_block", write_some)
     return begun
@@ -468,6 +485,73 @@ def test_an_interrupted_run_goes_on_where_it_was(recording, tmp_path, rng, monke
     stored = zarr.open(str(out), mode="r")
     np.testing.assert_allclose(stored[:], whole, atol=1e-5 * np.abs(whole).max())
     assert stored.attrs["maxconv_complete"] is True
+
+
+def die_in_the_middle(folder: str) -> None:
+    """Make a worker die once while it writes its third block, half of a chunk on the disk."""
+    write, begun = _zarr._write_block, []
+
+    def write_and_die(block, store, part, name):
+        begun.append(name)
+        if len(begun) == 3:
+            (Path(folder) / "0.123.partial").write_bytes(b"half")
+            os.kill(os.getpid(), signal.SIGKILL)
+        return write(block, store, part, name)
+
+    _zarr._write_block = write_and_die
+
+
+def test_a_worker_that_dies_leaves_nothing_half_written(client, recording, tmp_path, rng):
+    """By a running cluster whose workers die while they write the result is whole, and the bits of one process."""
+    source, _ = recording
+    write_taps(tmp_path, rng)
+    outs = [tmp_path / "alone.zarr", tmp_path / "out.zarr"]
+    choice = Choice("taps", file=tmp_path / "taps.npy")
+    _zarr.filter_store(source, outs[0], choice, block=1200)
+    before = set(client.run(os.getpid).values())
+    client.run(die_in_the_middle, str(outs[1]))
+    _zarr.filter_store(source, outs[1], choice, block=1200, scheduler=client.scheduler.address)
+    client.wait_for_workers(2)
+    assert before != set(client.run(os.getpid).values())
+    alone, by_cluster = (zarr.open(str(out), mode="r") for out in outs)
+    np.testing.assert_array_equal(alone[:], by_cluster[:])
+    assert by_cluster.attrs["maxconv_complete"] is True
+    assert not [*outs[1].rglob("*.partial"), *outs[1].glob(".maxconv*")]
+
+
+def test_the_command_starts_processes_of_its_own(recording, tmp_path, rng, capsys):
+    """`--workers` gives what threads give."""
+    source, _ = recording
+    write_taps(tmp_path, rng)
+    outs = [tmp_path / "threads.zarr", tmp_path / "workers.zarr"]
+    for out, options in zip(outs, ([], ["--workers", "2"]), strict=True):
+        assert main(["filter", str(source), str(out), "--taps", str(tmp_path / "taps.npy"), *options]) == 0
+    threads, workers = (zarr.open(str(out), mode="r") for out in outs)
+    np.testing.assert_array_equal(threads[:], workers[:])
+    assert capsys.readouterr().err == ""
+
+
+BAD_CLUSTERS = [
+    (["in.zarr", "out.zarr", "--workers", "0"], 2, "--workers: got 0; expected at least 1"),
+    (["in.zarr", "out.zarr", "--workers", "2", "--scheduler", "tcp://h:1"], 2, "has its own; expected one of both"),
+    (["in.npy", "out.npy", "--workers", "2"], 2, "--workers: only .zarr arrays"),
+    (["in.zarr", "out.zarr", "--scheduler", "nowhere"], 1, "'nowhere' does not answer"),
+    (["in.zarr", "out.zarr", "--scheduler", "tcp://127.0.0.1:1"], 1, "'tcp://127.0.0.1:1' does not answer"),
+]
+
+
+@pytest.mark.usefixtures("recording")
+@pytest.mark.parametrize(("arguments", "code", "text"), BAD_CLUSTERS)
+def test_clusters_that_cannot_be_are_refused_in_one_line(tmp_path, rng, monkeypatch, capsys, arguments, code, text):
+    """Numbers and addresses of no use end the command before anything is written."""
+    write_taps(tmp_path, rng, 3)
+    monkeypatch.chdir(tmp_path)
+    with dask.config.set({"distributed.comm.timeouts.connect": "1s"}):
+        assert main(["filter", *arguments, "--taps", "taps.npy"]) == code
+    error = capsys.readouterr().err
+    assert text in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out.zarr").exists()
 
 
 BAD_STORES = [

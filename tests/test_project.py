@@ -46,6 +46,7 @@ def test_importing_maxconv_loads_nothing_heavy():
         "torch",
         "scipy",
         "dask",
+        "distributed",
         "zarr",
         "typer",
         "rich",

@@ -67,12 +67,12 @@ def _block(problem: _problem.Problem, begin: int, end: int) -> Block:
     if problem.border == "wrap" and reaches_out:
         if last - first > samples:
             return Block(end - begin, ((0, samples),), part)
-        spans = ((first + samples, samples), (0, last)) if first < 0 else ((first, samples), (0, last - samples))
-        return Block(end - begin, spans, part._replace(samples=last - first, pad_left=0, border="omit"))
+        return Block(
+            end - begin, _wrapped(first, last, samples), part._replace(samples=last - first, pad_left=0, border="omit")
+        )
     low, high = max(0, first), min(samples, last)
-    if problem.border in {"reflect", "mirror"}:  # as many samples as stand beyond the end, and the one they turn about
-        high = max(high, min(samples, 1 - first))
-        low = min(low, max(0, 2 * samples - last - 1))
+    if problem.border in {"reflect", "mirror"}:
+        low, high = _with_reflected(low, high, first, last, samples, 1)
     border = problem.border if reaches_out else "omit"
     return Block(end - begin, ((low, high),), part._replace(samples=high - low, pad_left=low - first, border=border))
 
@@ -91,18 +91,26 @@ def cut_resampled(
         low, high = max(0, first), min(samples, last)
         reaches_out = first < 0 or last > samples
         if reaches_out and mode == "wrap" and last - first <= samples:
-            spans = ((first + samples, samples), (0, last)) if first < 0 else ((first, samples), (0, last - samples))
-            yield Block(end - begin, spans, (begin - first * up // down, end - begin))
+            yield Block(end - begin, _wrapped(first, last, samples), (begin - first * up // down, end - begin))
             begin = end
             continue
         if reaches_out and mode in {"wrap", "line"}:  # a line leads from the first sample to the last
             low, high = 0, samples
-        elif reaches_out:  # as in `_block`, and the two samples of a slope
-            high = max(high, min(samples, 2 - first))
-            low = min(low, max(0, 2 * samples - last - 2))
+        elif reaches_out:  # two, for a slope
+            low, high = _with_reflected(low, high, first, last, samples, 2)
             low -= low % step
         yield Block(end - begin, ((low, high),), (begin - low * up // down, end - begin))
         begin = end
+
+
+def _wrapped(first: int, last: int, samples: int) -> tuple[tuple[int, int], ...]:
+    """Return the two stretches that a window over one end of a circle meets."""
+    return ((first + samples, samples), (0, last)) if first < 0 else ((first, samples), (0, last - samples))
+
+
+def _with_reflected(low: int, high: int, first: int, last: int, samples: int, turn: int) -> tuple[int, int]:
+    """Widen low..high by what the window first..last meets beyond an end: as many samples, and those it turns about."""
+    return min(low, max(0, 2 * samples - last - turn)), max(high, min(samples, turn - first))
 
 
 def _cuts(chunks: tuple[int, ...], least: int) -> list[int]:
@@ -237,16 +245,16 @@ def _run(
         lengths = [piece.shape[axis] for piece in signal]
         if max(lengths) >= _FEWEST_OWN * (sum(lengths) - max(lengths)):
             return _run_in_pieces(compute, block.task, axis, signal, k)
-    x, *beside = (np.concatenate(each, axis) for each in pieces)
+    x, *beside = (each[0] if len(each) == 1 else np.concatenate(each, axis) for each in pieces)
     return compute(block.task, x, k, *beside)
 
 
 def _run_in_pieces(
     compute: Compute, problem: _problem.Problem, axis: int, pieces: list[np.ndarray], k: np.ndarray
 ) -> np.ndarray:
-    """Compute a block from its longest piece where it lies, then anew the outputs that meet others: nothing is joined.
+    """Compute a block from its longest piece where it lies, then anew the outputs that meet others.
 
-    To join 256 MB takes longer than to send them to a GPU and back.
+    To join the pieces would copy the whole block; so only the halos at its ends are read twice.
     """
     ends = list(accumulate(piece.shape[axis] for piece in pieces))
     longest = max(range(len(pieces)), key=lambda piece: pieces[piece].shape[axis])
