@@ -8,10 +8,11 @@
     python benchmarks/run.py memory     a new process: peak memory of a long convolution
     python benchmarks/run.py large      a Zarr array of 2 GB (or `--gigabytes 20`), filtered out of core
     python benchmarks/run.py stream     an hour of sound (or `--minutes 5`) through `maxconv filter`: memory and bits
+    python benchmarks/run.py workers    one worker process and two (`--device gpu`: each with its GPU), data in memory
     python benchmarks/run.py auto       whether `method="auto"` takes the faster method
     python benchmarks/run.py calibrate  measures what that choice reckons with: src/maxconv/_costs.json
 
-`--device gpu` for layers, accuracy, auto and calibrate on an NVIDIA GPU.
+`--device gpu` for layers, accuracy, workers, auto and calibrate on an NVIDIA GPU.
 
 Every figure is a median of one run in which all contenders took turns on the same data; results are compared with
 float64 before they are timed.
@@ -40,6 +41,7 @@ import layers
 import memory
 import numpy as np
 import stream
+import workers
 from timing import row, summarize, time_calls
 
 import maxconv
@@ -146,6 +148,7 @@ def main() -> int:
         "memory": memory.bench,
         "large": partial(large.bench, options.gigabytes),
         "stream": partial(stream.bench, options.minutes),
+        "workers": partial(workers.bench, options.device),
         "auto": partial(auto.bench, options.device),
     }
     for name in options.suites:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -23,7 +26,7 @@ from tolerances import assert_within_fft_bound
 
 import maxconv
 import maxconv.dask
-from maxconv import ArgumentError, ShapeError, _blocks, _zarr
+from maxconv import ArgumentError, DtypeError, ShapeError, _blocks, _zarr
 from maxconv._filtering import Choice
 from maxconv._problem import part_of_full
 from maxconv._recording import RecordingError
@@ -141,6 +144,36 @@ def test_resampling_has_the_bits_of_the_whole_signal(drawn, rates, mode, cval):
     assert_same(maxconv.dask.upfirdn(k, blocks, *rates, axis, mode, cval), expected)
 
 
+@given(
+    data=st.data(),
+    drawn=signals(["float16", "float32", "float64"]),
+    activation=st.sampled_from([None, "silu", "gelu", "relu"]),
+    beside=st.sampled_from(["nothing", "a state", "sequences"]),
+)
+@settings(max_examples=100, deadline=None)
+def test_causal_layers_have_the_bits_of_the_whole_signal(data, drawn, activation, beside):
+    """Batches, channels and samples in any chunks, a bias, what came before and packed sequences: one call's bits."""
+    x, blocks, k, _ = drawn
+    x, blocks = (array[None] if array.ndim == 1 else array for array in (x, blocks))
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**63)))
+    weight, bias = (random_array(rng, (x.shape[-2], *rest), x.dtype.name) for rest in (k.shape, ()))
+    options = {"activation": activation, "bias": data.draw(st.sampled_from([None, bias]))}
+    if beside == "sequences":
+        options["seq_idx"] = np.sort(rng.integers(-1, 4, (*x.shape[:-2], x.shape[-1])))
+        assert_same(maxconv.causal_conv1d(blocks, weight, **options), maxconv.causal_conv1d(x, weight, **options))
+        return
+    options["return_final_state"] = True
+    if beside == "a state":
+        options["initial_state"] = random_array(rng, (*x.shape[:-1], len(k) - 1), x.dtype.name)
+    expected = maxconv.causal_conv1d(x, weight, **options)
+    for pair in (
+        maxconv.causal_conv1d(blocks, da.asarray(weight), **options),
+        maxconv.dask.causal_conv1d(blocks, weight, **options),
+    ):
+        for lazily, whole in zip(pair, expected, strict=True):
+            assert_same(lazily, whole)
+
+
 @pytest.mark.parametrize("method", ["auto", "fft"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_ffts_stay_within_their_bound(rng, method, dtype):
@@ -148,6 +181,23 @@ def test_ffts_stay_within_their_bound(rng, method, dtype):
     x, k = rng.standard_normal(50_000).astype(dtype), rng.standard_normal(700).astype(dtype)
     y = maxconv.convolve(da.from_array(x, chunks=(900, 40_000, 50, 9050)), k, method=method)
     assert_within_fft_bound(y.compute(), reference.convolve(x, k), x, k)
+
+
+@given(
+    data=st.data(),
+    length=st.integers(1, 3000),
+    taps=st.integers(1, 400),
+    mode=st.sampled_from(["full", "same", "valid"]),
+    dtype=st.sampled_from(["float32", "float64"]),
+)
+@settings(max_examples=50, deadline=None)
+def test_ffts_of_any_blocks_stay_within_their_bound(data, length, taps, mode, dtype):
+    """Any lengths and chunks, one sample each or taps longer than all of them: the bound of the whole signal."""
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**63)))
+    x, k = rng.standard_normal(length).astype(dtype), rng.standard_normal(taps).astype(dtype)
+    blocks = da.from_array(x, chunks=(data.draw(chunkings(length)),))
+    y = maxconv.convolve(blocks, k, mode, "fft").compute(scheduler="synchronous")
+    assert_within_fft_bound(y, reference.convolve(x, k, mode), x, k)
 
 
 def test_the_method_is_chosen_once_for_the_whole_signal(monkeypatch):
@@ -190,6 +240,7 @@ def test_building_a_graph_computes_nothing(monkeypatch):
         maxconv.correlate(x, k, "same", axis=0),
         maxconv.convolve1d(x, k, 0, "wrap"),
         maxconv.upfirdn(np.ones(9), x, 3, 2, axis=0),
+        maxconv.causal_conv1d(x, k[None, :1].astype("f8").repeat(40, axis=0)),
     ):
         with pytest.raises(AssertionError, match="computed"):
             y.compute(scheduler="synchronous")
@@ -228,6 +279,9 @@ BAD_CALLS = [
     (lambda x: maxconv.convolve1d(x, [1.0], output=np.empty(9)), ArgumentError, "output is an array, but"),
     (lambda x: maxconv.correlate1d(x, [1.0], origin=1), ArgumentError, "origin must be an integer from 0 to 0"),
     (lambda x: maxconv.upfirdn([1.0], x, cval="one"), ArgumentError, "cval must be a number"),
+    (lambda x: maxconv.causal_conv1d(x[None], np.ones((2, 3))), ShapeError, r"weight has shape \(2, 3\)"),
+    (lambda x: maxconv.causal_conv1d(x[None], np.ones((1, 3), "f4")), DtypeError, "weight is float32, but x is"),
+    (lambda x: maxconv.convolve(x, [1.0], device="tpu"), ArgumentError, "device must be"),
 ]
 
 
@@ -236,6 +290,58 @@ def test_bad_input_is_refused_before_anything_runs(call, kind, text):
     """Lengths, ranks, modes and outputs that cannot be right raise when the graph is built."""
     with pytest.raises(kind, match=text):
         call(da.ones(9, chunks=4))
+
+
+# ---- devices
+
+
+def test_gpu_means_that_of_the_process_which_computes(monkeypatch, rng):
+    """`device="gpu"` builds a graph where there is no GPU, and every block asks for its own process's."""
+    asked = []
+    monkeypatch.setattr(_blocks.devices, "own", lambda: asked.append(1) or "cpu")
+    x, k = rng.standard_normal((2, 60)), rng.standard_normal(5)
+    blocks = da.from_array(x, chunks=(2, 20))
+    calls = [
+        (maxconv.convolve, (x, k), (blocks, k)),
+        (maxconv.correlate1d, (x, k), (blocks, k)),
+        (maxconv.upfirdn, (k, x, 2), (k, blocks, 2)),
+        (maxconv.causal_conv1d, (x, x[:, :5]), (blocks, x[:, :5])),
+    ]
+    for function, here, lazily in calls:
+        assert_same(function(*lazily, device="gpu"), function(*here, device="cpu"))
+    assert len(asked) == 3 * len(calls)
+
+
+#: Takes a GPU of two, prints it, and keeps it until the standard input ends.
+CLAIM = """
+import sys
+from maxconv._engine import devices
+devices.accelerator_count = lambda: 2
+print(devices.own(), devices.own(), flush=True)
+sys.stdin.read()
+"""
+
+
+def test_every_process_of_a_host_has_a_gpu_of_its_own(monkeypatch, tmp_path):
+    """Two workers take two GPUs, a third shares one; other orders and dead workers do not confuse them."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with contextlib.ExitStack() as stack:
+
+        def claim(visible: str) -> tuple[subprocess.Popen, str]:
+            environment = {**os.environ, "CUDA_VISIBLE_DEVICES": visible}
+            worker = stack.enter_context(subprocess.Popen([sys.executable, "-c", CLAIM], env=environment, **pipes))
+            first, again = worker.stdout.readline().split()
+            assert first == again
+            return worker, first
+
+        _, one = claim("0,1")
+        second, two = claim("0,1")
+        _, three = claim("1,0")  # what it calls gpu:1 is the first one's
+        assert (one, two, three) == ("gpu:0", "gpu:1", "gpu:0")
+        second.kill()
+        second.wait()
+        assert claim("0,1")[1] == "gpu:1"
 
 
 # ---- distributed
@@ -249,7 +355,7 @@ def client():
     quiet = {"distributed.admin.log-format": "%(message)s", "distributed.scheduler.allowed-failures": 5}
     with (
         dask.config.set(quiet),
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50) as cluster,
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0", silence_logs=50) as cluster,
         Client(cluster) as connected,
     ):
         yield connected
@@ -346,11 +452,11 @@ def interrupt_after(monkeypatch, count: int) -> list[str]:
     begun: list[str] = []
     write = _zarr._write_block
 
-    def write_some(block, store, part, record, name):
+    def write_some(block, store, part, name):
         begun.append(name)
         if len(begun) > count:
             raise KeyboardInterrupt
-        write(block, store, part, record, name)
+        return write(block, store, part, name)
 
     monkeypatch.setattr(_zarr, "_write_block", write_some)
     return begun
@@ -379,6 +485,73 @@ def test_an_interrupted_run_goes_on_where_it_was(recording, tmp_path, rng, monke
     stored = zarr.open(str(out), mode="r")
     np.testing.assert_allclose(stored[:], whole, atol=1e-5 * np.abs(whole).max())
     assert stored.attrs["maxconv_complete"] is True
+
+
+def die_in_the_middle(folder: str) -> None:
+    """Make a worker die once while it writes its third block, half of a chunk on the disk."""
+    write, begun = _zarr._write_block, []
+
+    def write_and_die(block, store, part, name):
+        begun.append(name)
+        if len(begun) == 3:
+            (Path(folder) / "0.123.partial").write_bytes(b"half")
+            os.kill(os.getpid(), signal.SIGKILL)
+        return write(block, store, part, name)
+
+    _zarr._write_block = write_and_die
+
+
+def test_a_worker_that_dies_leaves_nothing_half_written(client, recording, tmp_path, rng):
+    """By a running cluster whose workers die while they write the result is whole, and the bits of one process."""
+    source, _ = recording
+    write_taps(tmp_path, rng)
+    outs = [tmp_path / "alone.zarr", tmp_path / "out.zarr"]
+    choice = Choice("taps", file=tmp_path / "taps.npy")
+    _zarr.filter_store(source, outs[0], choice, block=1200)
+    before = set(client.run(os.getpid).values())
+    client.run(die_in_the_middle, str(outs[1]))
+    _zarr.filter_store(source, outs[1], choice, block=1200, scheduler=client.scheduler.address)
+    client.wait_for_workers(2)
+    assert before != set(client.run(os.getpid).values())
+    alone, by_cluster = (zarr.open(str(out), mode="r") for out in outs)
+    np.testing.assert_array_equal(alone[:], by_cluster[:])
+    assert by_cluster.attrs["maxconv_complete"] is True
+    assert not [*outs[1].rglob("*.partial"), *outs[1].glob(".maxconv*")]
+
+
+def test_the_command_starts_processes_of_its_own(recording, tmp_path, rng, capsys):
+    """`--workers` gives what threads give."""
+    source, _ = recording
+    write_taps(tmp_path, rng)
+    outs = [tmp_path / "threads.zarr", tmp_path / "workers.zarr"]
+    for out, options in zip(outs, ([], ["--workers", "2"]), strict=True):
+        assert main(["filter", str(source), str(out), "--taps", str(tmp_path / "taps.npy"), *options]) == 0
+    threads, workers = (zarr.open(str(out), mode="r") for out in outs)
+    np.testing.assert_array_equal(threads[:], workers[:])
+    assert capsys.readouterr().err == ""
+
+
+BAD_CLUSTERS = [
+    (["in.zarr", "out.zarr", "--workers", "0"], 2, "--workers: got 0; expected at least 1"),
+    (["in.zarr", "out.zarr", "--workers", "2", "--scheduler", "tcp://h:1"], 2, "has its own; expected one of both"),
+    (["in.npy", "out.npy", "--workers", "2"], 2, "--workers: only .zarr arrays"),
+    (["in.zarr", "out.zarr", "--scheduler", "nowhere"], 1, "'nowhere' does not answer"),
+    (["in.zarr", "out.zarr", "--scheduler", "tcp://127.0.0.1:1"], 1, "'tcp://127.0.0.1:1' does not answer"),
+]
+
+
+@pytest.mark.usefixtures("recording")
+@pytest.mark.parametrize(("arguments", "code", "text"), BAD_CLUSTERS)
+def test_clusters_that_cannot_be_are_refused_in_one_line(tmp_path, rng, monkeypatch, capsys, arguments, code, text):
+    """Numbers and addresses of no use end the command before anything is written."""
+    write_taps(tmp_path, rng, 3)
+    monkeypatch.chdir(tmp_path)
+    with dask.config.set({"distributed.comm.timeouts.connect": "1s"}):
+        assert main(["filter", *arguments, "--taps", "taps.npy"]) == code
+    error = capsys.readouterr().err
+    assert text in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out.zarr").exists()
 
 
 BAD_STORES = [

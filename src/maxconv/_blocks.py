@@ -23,11 +23,18 @@ from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph
 
 from . import _composed, _methods, _problem
+from ._engine import devices
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    Compute = Callable[[Any, np.ndarray, np.ndarray], np.ndarray]
+    from ._layer import LayerProblem
+
+    Compute = Callable[..., np.ndarray]
+
+
+_FEWEST_OWN = 8
+"""A block is computed in pieces if the longest has so many times the samples of the others."""
 
 
 class Block(NamedTuple):
@@ -60,12 +67,12 @@ def _block(problem: _problem.Problem, begin: int, end: int) -> Block:
     if problem.border == "wrap" and reaches_out:
         if last - first > samples:
             return Block(end - begin, ((0, samples),), part)
-        spans = ((first + samples, samples), (0, last)) if first < 0 else ((first, samples), (0, last - samples))
-        return Block(end - begin, spans, part._replace(samples=last - first, pad_left=0, border="omit"))
+        return Block(
+            end - begin, _wrapped(first, last, samples), part._replace(samples=last - first, pad_left=0, border="omit")
+        )
     low, high = max(0, first), min(samples, last)
-    if problem.border in {"reflect", "mirror"}:  # as many samples as stand beyond the end, and the one they turn about
-        high = max(high, min(samples, 1 - first))
-        low = min(low, max(0, 2 * samples - last - 1))
+    if problem.border in {"reflect", "mirror"}:
+        low, high = _with_reflected(low, high, first, last, samples, 1)
     border = problem.border if reaches_out else "omit"
     return Block(end - begin, ((low, high),), part._replace(samples=high - low, pad_left=low - first, border=border))
 
@@ -84,18 +91,26 @@ def cut_resampled(
         low, high = max(0, first), min(samples, last)
         reaches_out = first < 0 or last > samples
         if reaches_out and mode == "wrap" and last - first <= samples:
-            spans = ((first + samples, samples), (0, last)) if first < 0 else ((first, samples), (0, last - samples))
-            yield Block(end - begin, spans, (begin - first * up // down, end - begin))
+            yield Block(end - begin, _wrapped(first, last, samples), (begin - first * up // down, end - begin))
             begin = end
             continue
         if reaches_out and mode in {"wrap", "line"}:  # a line leads from the first sample to the last
             low, high = 0, samples
-        elif reaches_out:  # as in `_block`, and the two samples of a slope
-            high = max(high, min(samples, 2 - first))
-            low = min(low, max(0, 2 * samples - last - 2))
+        elif reaches_out:  # two, for a slope
+            low, high = _with_reflected(low, high, first, last, samples, 2)
             low -= low % step
         yield Block(end - begin, ((low, high),), (begin - low * up // down, end - begin))
         begin = end
+
+
+def _wrapped(first: int, last: int, samples: int) -> tuple[tuple[int, int], ...]:
+    """Return the two stretches that a window over one end of a circle meets."""
+    return ((first + samples, samples), (0, last)) if first < 0 else ((first, samples), (0, last - samples))
+
+
+def _with_reflected(low: int, high: int, first: int, last: int, samples: int, turn: int) -> tuple[int, int]:
+    """Widen low..high by what the window first..last meets beyond an end: as many samples, and those it turns about."""
+    return min(low, max(0, 2 * samples - last - turn)), max(high, min(samples, turn - first))
 
 
 def _cuts(chunks: tuple[int, ...], least: int) -> list[int]:
@@ -111,7 +126,15 @@ def _cuts(chunks: tuple[int, ...], least: int) -> list[int]:
 
 
 def map_blocks(
-    function: str, x: Any, k: Any, axis: int, blocks: Iterable[Block], compute: Compute, dtype: np.dtype
+    function: str,
+    x: Any,
+    k: Any,
+    axis: int,
+    blocks: Iterable[Block],
+    compute: Compute,
+    dtype: np.dtype,
+    device: str,
+    *beside: da.Array,
 ) -> da.Array:
     """Compute every block of an array of Dask.
 
@@ -126,36 +149,54 @@ def map_blocks(
     blocks
         Along that axis.
     compute
-        Called with the task of a block, its samples and the taps. It must pickle.
+        Called with the task of a block, its samples, the taps, what lies beside, and the keyword `device`. It must
+        pickle.
     dtype
         Of the result.
+    device
+        "cpu", "gpu:<id>", or "gpu": that of the process which computes a block.
+    beside
+        Arrays that a block reads the same stretches of as of `x`, and of the same shape, or 1 along other axes.
     """
     x = x if isinstance(x, da.Array) else da.from_array(x, chunks=-1)
     k = k.rechunk(-1) if isinstance(k, da.Array) else da.from_array(k, chunks=-1)
+    read = [x, *(each.rechunk(tuple(map(_like, each.shape, x.shape, x.chunks))) for each in beside)]
     blocks = list(blocks)
-    token = tokenize(function, x.name, k.name, axis, blocks, compute, dtype)
-    name, halo = f"{function}-{token}", f"halo-{token}"
+    token = tokenize(function, [each.name for each in read], k.name, axis, blocks, compute, dtype, device)
+    name = f"{function}-{token}"
     begins = [0, *accumulate(x.chunks[axis])]
     pieces = [[piece for span in block.spans for piece in _pieces(begins, *span)] for block in blocks]
     filter_key = (k.name, *(0 for _ in range(k.ndim)))
     tasks: dict[Any, Any] = {}
-    for other in product(*(range(len(sizes)) for sizes in (*x.chunks[:axis], *x.chunks[axis + 1 :]))):
+
+    def read_pieces(order: int, other: tuple[int, ...], number: int) -> list[Any]:
+        """Name the tasks that give a block its samples, and add those that cut them out of chunks."""
+        array, keys = read[order], []
         before, after = other[:axis], other[axis:]
-        rows = _rows(x, k, axis, (*before, 0, *after)) if k.ndim == x.ndim else None
+        for chunk, low, high in pieces[number]:
+            key: tuple[Any, ...] = (array.name, *before, chunk, *after)
+            if high - low < x.chunks[axis][chunk]:
+                whole, key = key, (f"halo-{order}-{token}", *before, chunk, *after, low, high)
+                tasks[key] = (operator.getitem, whole, _along(axis, low, high))
+            keys.append(key)
+        return keys
+
+    for other in product(*(range(len(sizes)) for sizes in _without(x.chunks, axis))):
+        places = [tuple(map(min, other, (n - 1 for n in _without(each.numblocks, axis)))) for each in read]
+        rows = _rows(x, k, axis, (*other[:axis], 0, *other[axis:])) if k.ndim == x.ndim else None
         for number, block in enumerate(blocks):
-            keys = []
-            for chunk, low, high in pieces[number]:
-                key = (x.name, *before, chunk, *after)
-                if high - low < x.chunks[axis][chunk]:
-                    whole, key = key, (halo, *before, chunk, *after, low, high)
-                    tasks[key] = (operator.getitem, whole, (slice(None),) * axis + (slice(low, high),))
-                keys.append(key)
-            run = partial(_run, compute, block, axis, rows, dtype)
-            target = (name, *before, number, *after)
+            keys = [read_pieces(order, place, number) for order, place in enumerate(places)]
+            run = partial(_run, compute, block, axis, rows, dtype, device)
+            target = (name, *other[:axis], number, *other[axis:])
             tasks[target] = (run, keys, filter_key)
     lengths = tuple(block.outputs for block in blocks)
-    graph = HighLevelGraph.from_collections(name, tasks, dependencies=[x, k])
+    graph = HighLevelGraph.from_collections(name, tasks, dependencies=[*read, k])
     return da.Array(graph, name, chunks=(*x.chunks[:axis], lengths, *x.chunks[axis + 1 :]), dtype=dtype)
+
+
+def _like(length: int, wanted: int, chunks: tuple[int, ...]) -> tuple[int, ...]:
+    """Cut an axis as another array's, or where it is broadcast not at all."""
+    return chunks if length == wanted else (length,)
 
 
 def _pieces(begins: list[int], low: int, high: int) -> Iterator[tuple[int, int, int]]:
@@ -180,30 +221,68 @@ def _rows(x: da.Array, k: da.Array, axis: int, index: tuple[int, ...]) -> tuple[
     return tuple(part)
 
 
+def _along(axis: int, begin: int, end: int) -> tuple[slice, ...]:
+    """Index a stretch along an axis."""
+    return (*(slice(None) for _ in range(axis)), slice(begin, end))
+
+
 def _run(
     compute: Compute,
     block: Block,
     axis: int,
     rows: tuple[slice, ...] | None,
     dtype: np.dtype,
-    pieces: list[np.ndarray],
+    device: str,
+    pieces: list[list[np.ndarray]],
     k: np.ndarray,
 ) -> np.ndarray:
-    x = pieces[0] if len(pieces) == 1 else np.concatenate(pieces, axis)
-    if not x.size:
-        return np.empty((*x.shape[:axis], block.outputs, *x.shape[axis + 1 :]), dtype)
-    return compute(block.task, x, k if rows is None else k[rows])
+    signal, *others = pieces
+    if not signal[0].size:
+        return np.empty((*signal[0].shape[:axis], block.outputs, *signal[0].shape[axis + 1 :]), dtype)
+    k = k if rows is None else k[rows]
+    compute = partial(compute, device=devices.own() if device == "gpu" else device)
+    if len(signal) > 1 and not others and isinstance(block.task, _problem.Problem) and block.task.border == "omit":
+        lengths = [piece.shape[axis] for piece in signal]
+        if max(lengths) >= _FEWEST_OWN * (sum(lengths) - max(lengths)):
+            return _run_in_pieces(compute, block.task, axis, signal, k)
+    x, *beside = (np.concatenate(each, axis) for each in pieces)
+    return compute(block.task, x, k, *beside)
+
+
+def _run_in_pieces(
+    compute: Compute, problem: _problem.Problem, axis: int, pieces: list[np.ndarray], k: np.ndarray
+) -> np.ndarray:
+    """Compute a block from its longest piece where it lies, then anew the outputs that meet others: nothing is joined.
+
+    To join 256 MB takes longer than to send them to a GPU and back.
+    """
+    ends = list(accumulate(piece.shape[axis] for piece in pieces))
+    longest = max(range(len(pieces)), key=lambda piece: pieces[piece].shape[axis])
+    own, halo = pieces[longest].shape[axis], problem.taps - 1
+    pad_left = problem.pad_left + ends[longest] - own
+    y = compute(problem._replace(samples=own, pad_left=pad_left), pieces[longest], k)
+    left = min(problem.outputs, max(0, pad_left)) if longest else 0
+    right = max(left, own - halo + pad_left) if longest < len(pieces) - 1 else problem.outputs
+    for begin, end in ((0, left), (right, problem.outputs)):
+        if begin < end:
+            first, last = begin - problem.pad_left, end - problem.pad_left + halo
+            low, high = max(0, first), min(problem.samples, last)
+            parts = _pieces([0, *ends], low, high)
+            stretch = [pieces[number][_along(axis, at, stop)] for number, at, stop in parts]
+            part = problem._replace(samples=high - low, outputs=end - begin, pad_left=low - first)
+            y[_along(axis, begin, end)] = compute(part, np.concatenate(stretch, axis), k)
+    return y
 
 
 # ---- convolution
 
 
 def settle(problem: _problem.Problem, x: Any, axis: int, dtype: np.dtype, method: str, device: str) -> tuple[str, str]:
-    """Choose method and device once, for a signal as a whole: its blocks would not all choose the same."""
+    """Choose method and kind of device once, for a signal as a whole: its blocks would not all choose the same."""
     kind = np.dtype(np.int32) if dtype.kind == "b" else np.empty(0, dtype).real.dtype
     whole = problem._replace(batch=(*x.shape[:axis], *x.shape[axis + 1 :]))
     if device == "auto":
-        device = _methods.cheapest(whole, kind, method)
+        device = _methods.cheapest(whole, kind, method).partition(":")[0]
     if method == "auto":
         method = "direct" if _methods.is_summed(whole, kind, method, device) else _methods.CHOSEN_FFT
     return method, device
@@ -239,11 +318,11 @@ def convolve(
         problem, sums = problem._replace(tap_rows=math.prod(shape)), _sum_rows
     method, device = settle(problem, x, axis, dtype, method, device)
     problem = problem._replace(tap_rows=1)
-    compute = partial(sums, function, axis - x.ndim, method, device)
-    return map_blocks(function, x, k, axis, cut(problem, _chunks(x, axis)), compute, dtype)
+    compute = partial(sums, function, axis - x.ndim, method)
+    return map_blocks(function, x, k, axis, cut(problem, _chunks(x, axis)), compute, dtype, device)
 
 
-def _without(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
+def _without(shape: tuple[Any, ...], axis: int) -> tuple[Any, ...]:
     return (*shape[:axis], *shape[axis + 1 :])
 
 
@@ -252,7 +331,7 @@ def _chunks(x: Any, axis: int) -> tuple[int, ...]:
 
 
 def _sum_lines(
-    function: str, axis: int, method: str, device: str, problem: _problem.Problem, x: np.ndarray, k: np.ndarray
+    function: str, axis: int, method: str, problem: _problem.Problem, x: np.ndarray, k: np.ndarray, device: str
 ) -> np.ndarray:
     """Convolve a block along an axis counted from the end, with one filter."""
 
@@ -263,7 +342,7 @@ def _sum_lines(
 
 
 def _sum_rows(
-    function: str, axis: int, method: str, device: str, problem: _problem.Problem, x: np.ndarray, k: np.ndarray
+    function: str, axis: int, method: str, problem: _problem.Problem, x: np.ndarray, k: np.ndarray, device: str
 ) -> np.ndarray:
     """Convolve a block along an axis counted from the end, each row with its own filter."""
 
@@ -285,8 +364,8 @@ def filter_lines(
     """Filter an array of Dask along an axis counted from the end; `compute` is `ndimage`'s, for the blocks."""
     front = axis + x.ndim
     method, device = settle(problem, x, front, x.dtype, "auto", device)
-    compute = partial(compute, function, axis=axis, device=device, method=method)
-    return map_blocks(function, x, k, front, cut(problem, _chunks(x, front)), compute, x.dtype)
+    compute = partial(compute, function, axis=axis, method=method)
+    return map_blocks(function, x, k, front, cut(problem, _chunks(x, front)), compute, x.dtype, device)
 
 
 def resample(
@@ -298,7 +377,56 @@ def resample(
     axis: int,
     mode: str,
     compute: Compute,
+    device: str,
 ) -> da.Array:
     """Resample an array of Dask; `compute` is `multirate`'s, for the blocks."""
     blocks = cut_resampled(x.shape[axis], len(taps), rates, outputs, _chunks(x, axis), mode)
-    return map_blocks(function, x, taps, axis, blocks, compute, np.result_type(x.dtype, taps, np.float32))
+    return map_blocks(function, x, taps, axis, blocks, compute, np.result_type(x.dtype, taps, np.float32), device)
+
+
+def causal(
+    problem: LayerProblem,
+    x: Any,
+    parameters: Any,
+    state: Any,
+    numbers: Any,
+    compute: Compute,
+    device: str,
+) -> da.Array:
+    """Apply a causal layer to an array of Dask; `compute` is `neural`'s, for the blocks.
+
+    Parameters
+    ----------
+    problem
+        The layer as a whole.
+    x, state
+        Signal, (N, C, L) or (C, L), and the samples before it or None.
+    parameters
+        Weights and, in a further column, bias: (C, K) or (C, K + 1).
+    numbers
+        The sequence of each sample, (N, L) or (L), or None; not beside a state.
+    compute, device
+        As for `map_blocks`.
+    """
+    signal: da.Array = da.asarray(x)
+    if not problem.outputs:
+        return signal
+    halo, chunks = problem.taps - 1, signal.chunks[-1]
+    before = 0 if state is None else halo
+    line = _problem.Problem(before + problem.length, problem.taps, problem.outputs, halo - before, flip=False)
+    joined = signal if state is None else _joined(state, signal)
+    k = parameters.reshape((1,) * (x.ndim - parameters.ndim) + parameters.shape)
+    beside = () if numbers is None else (da.asarray(numbers)[..., None, :],)
+    return map_blocks("causal_conv1d", joined, k, x.ndim - 1, cut(line, chunks), compute, x.dtype, device, *beside)
+
+
+def last_samples(state: Any, x: Any, count: int) -> da.Array:
+    """Return the last samples of a signal of Dask and of what came before it: `state`, or zeros."""
+    whole = _joined(da.zeros((*x.shape[:-1], count), dtype=x.dtype) if state is None else state, x)
+    last: da.Array = whole[..., whole.shape[-1] - count :]
+    return last
+
+
+def _joined(before: Any, x: Any) -> da.Array:
+    whole: da.Array = da.concatenate([da.asarray(before), da.asarray(x)], axis=-1)
+    return whole

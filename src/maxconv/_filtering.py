@@ -19,7 +19,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -137,24 +137,45 @@ def filter_file(
     with closing(open_recording(source)) as reader:
         check_output(out, inputs, force=force)
         layout = reader.layout
-        known_rate = agree_on_rate(layout.rate, rate, "IN")
-        taps, tap_warnings = find_taps(choice, layout, known_rate)
-        mode = mode or ("full" if choice.kind == "impulse-response" else "same")
-        samples = output_length(layout.samples, len(taps), mode)
-        if samples < 1:
-            msg = f"--mode: 'valid' leaves no samples of {layout.samples} under {len(taps)} taps; expected full or same"
-            raise ArgumentError(msg)
-        target = output_layout(out, layout, samples, known_rate)
+        work = settle(choice, layout, rate, mode)
+        target = output_layout(out, layout, work.samples, work.rate)
         count = layout.samples if block is None else max(1, block // layout.channels)
-        device = _settle_device(device, layout, count, len(taps))
-        nfft = fft_length(layout, taps, mode, method, device)
+        device = _settle_device(device, layout, count, len(work.taps))
+        nfft = fft_length(layout, work.taps, work.mode, method, device)
         blocks: Iterable[Block] = read_blocks(reader, count)
         if track is not None:
             blocks = track(blocks, layout)
         with replacing(out, force=force) as temporary, create_recording(temporary, out, target) as writer:
-            for filtered in convolve_blocks(blocks, taps, mode, device=device, count=count, nfft=nfft):
+            for filtered in convolve_blocks(blocks, work.taps, work.mode, device=device, count=count, nfft=nfft):
                 writer.write(filtered)
-        return Summary(target, taps, writer.clipped, reader.warnings + tap_warnings)
+        return Summary(target, work.taps, writer.clipped, reader.warnings + work.warnings)
+
+
+class Work(NamedTuple):
+    """What is to be done to a recording."""
+
+    taps: npt.NDArray[Any]
+    """As `find_taps` gives them."""
+    mode: str
+    """Which part of the full convolution to keep."""
+    samples: int
+    """Length of the result."""
+    rate: float | None
+    """Samples per second."""
+    warnings: tuple[str, ...]
+    """About the taps."""
+
+
+def settle(choice: Choice, layout: Layout, rate: float | None, mode: str | None) -> Work:
+    """Find the taps for a recording and say what becomes of it; the arguments are those of `filter_file`."""
+    known_rate = agree_on_rate(layout.rate, rate, "IN")
+    taps, warnings = find_taps(choice, layout, known_rate)
+    mode = mode or ("full" if choice.kind == "impulse-response" else "same")
+    samples = output_length(layout.samples, len(taps), mode)
+    if samples < 1:
+        msg = f"--mode: 'valid' leaves no samples of {layout.samples} under {len(taps)} taps; expected full or same"
+        raise ArgumentError(msg)
+    return Work(taps, mode, samples, known_rate, warnings)
 
 
 def _settle_device(device: str | None, layout: Layout, count: int, taps: int) -> str:

@@ -5,17 +5,19 @@
     record      OUT's attribute `maxconv_complete` is false until its last block is written; blocks that are done stand
                 one a line in OUT/.maxconv-done, behind the job that they belong to
 
-A block is recorded after it was written, so what a killed run leaves half-written is written again.
+A block is recorded after it was written, so what a killed run or worker leaves half-written is written again. The
+blocks are computed by the threads of this process, or by those of a cluster, whose workers must see both folders.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 import sys
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,6 +30,8 @@ from ._recording import MAX_CHANNELS, Layout, RecordingError, blame
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from ._filtering import Work
 
 SUFFIX = ".zarr"
 _BLOCK_VALUES = 1 << 22  # 16 MB of float32: a few of them a thread, and 4097 taps cost 0.1 % of halo
@@ -47,6 +51,8 @@ def filter_store(
     force: bool = False,
     block: int = _BLOCK_VALUES,
     progress: bool = False,
+    workers: int | None = None,
+    scheduler: str | None = None,
 ) -> Summary:
     """Filter the Zarr array `source` into `out`, or finish what an interrupted run of the same job left there.
 
@@ -62,6 +68,10 @@ def filter_store(
         Values that a block holds about, all channels of a chunk together.
     progress : bool
         Whether to show a bar on standard error.
+    workers : int, optional
+        How many processes to start on this machine; without them threads do the work.
+    scheduler : str, optional
+        In their place, the address of a running cluster.
 
     Raises
     ------
@@ -75,22 +85,20 @@ def filter_store(
         raise ArgumentError(msg)
     stored = _open(source)
     layout = _layout(source, stored)
-    known_rate = _filtering.agree_on_rate(layout.rate, rate, "IN")
-    taps, warnings = _filtering.find_taps(choice, layout, known_rate)
-    mode = mode or ("full" if choice.kind == "impulse-response" else "same")
-    samples = _filtering.output_length(layout.samples, len(taps), mode)
-    if samples < 1:
-        msg = f"--mode: 'valid' leaves no samples of {layout.samples} under {len(taps)} taps; expected full or same"
-        raise ArgumentError(msg)
-    filtered = _filter(stored, layout, taps, mode, device, block)
-    job = _fingerprint(source, filtered, taps, mode)
-    target = Layout(samples, layout.channels, known_rate, layout.dtype, layout.stored, flat=layout.flat)
-    with blame("OUT", out):
+    work = _filtering.settle(choice, layout, rate, mode)
+    filtered = _filter(stored, layout, work, device, block)
+    job = _fingerprint(source, filtered, work)
+    target = Layout(work.samples, layout.channels, work.rate, layout.dtype, layout.stored, flat=layout.flat)
+    with ExitStack() as stack:
+        client = stack.enter_context(_connected(workers, scheduler)) if workers or scheduler else None
+        stack.enter_context(blame("OUT", out))
         store = _create(out, source, target, stored.chunks, job, force=force)
-        _write(filtered, store, out / _RECORD, progress=progress)
+        _write(filtered, store, out / _RECORD, client, progress=progress)
+        for leftover in out.rglob("*.partial"):  # Zarr's name for a chunk that a killed process was writing
+            leftover.unlink()
         store.attrs[_COMPLETE] = True
         (out / _RECORD).unlink()
-    return Summary(target, taps, 0, warnings)
+    return Summary(target, work.taps, 0, work.warnings)
 
 
 # ---- reading
@@ -105,7 +113,7 @@ def _open(path: Path) -> Any:
             msg = f"IN: '{path}' {'is not a folder' if path.exists() else 'does not exist'}; expected a Zarr store"
             raise RecordingError(msg)
         try:
-            stored = zarr.open(str(path), mode="r")
+            stored = zarr.open(str(path.resolve()), mode="r")  # workers may stand elsewhere
         except (ValueError, KeyError) as error:
             msg = f"IN: '{path}' is not a Zarr store, or it is damaged ({error})"
             raise RecordingError(msg) from error
@@ -134,7 +142,7 @@ def _layout(path: Path, stored: Any) -> Layout:
     return Layout(shape[0], (*shape, 1)[1], known, dtype, kept, flat=len(shape) == 1)
 
 
-def _filter(stored: Any, layout: Layout, taps: np.ndarray, mode: str, device: str | None, block: int) -> Any:
+def _filter(stored: Any, layout: Layout, work: Work, device: str | None, block: int) -> Any:
     """Return the result as an array of Dask, whose blocks end where chunks of the store do."""
     import dask.array as da
 
@@ -142,17 +150,18 @@ def _filter(stored: Any, layout: Layout, taps: np.ndarray, mode: str, device: st
     width = 1 if layout.flat else stored.chunks[1]
     joined = length * max(1, block // (length * width))
     x = da.from_array(stored, chunks=(joined, *stored.chunks[1:]))
-    y = signal.convolve(x.astype(layout.dtype), taps[:, 0] if layout.flat else taps, mode=mode, axis=0, device=device)
+    taps = work.taps[:, 0] if layout.flat else work.taps
+    y = signal.convolve(x.astype(layout.dtype), taps, mode=work.mode, axis=0, device=device)
     return y.astype(layout.stored)
 
 
 # ---- writing
 
 
-def _fingerprint(source: Path, filtered: Any, taps: np.ndarray, mode: str) -> str:
+def _fingerprint(source: Path, filtered: Any, work: Work) -> str:
     """Name a job by all that its result depends on, but for the samples."""
-    digest = hashlib.sha256(taps.tobytes())
-    digest.update(json.dumps([mode, filtered.chunks, str(filtered.dtype), taps.shape]).encode())
+    digest = hashlib.sha256(work.taps.tobytes())
+    digest.update(json.dumps([work.mode, filtered.chunks, str(filtered.dtype), work.taps.shape]).encode())
     for name in _METADATA:
         if (metadata := source / name).is_file():
             digest.update(metadata.read_bytes())
@@ -174,7 +183,7 @@ def _create(out: Path, source: Path, layout: Layout, chunks: tuple[int, ...], jo
             msg = f"OUT: '{out}' exists and is no Zarr array; expected a new folder"
             raise RecordingError(msg)
         if unfinished == job and has_metadata and not force:
-            return zarr.open(str(out), mode="r+")
+            return zarr.open(str(out.resolve()), mode="r+")
         if unfinished != job and not force:
             state = "already exists" if unfinished is None else "holds another job that was interrupted"
             msg = f"OUT: '{out}' {state}; --force overwrites it"
@@ -183,7 +192,7 @@ def _create(out: Path, source: Path, layout: Layout, chunks: tuple[int, ...], jo
     out.mkdir()
     (out / _RECORD).write_text(f"{job}\n")
     shape = (layout.samples,) if layout.flat else (layout.samples, layout.channels)
-    store = zarr.open(str(out), mode="a", shape=shape, chunks=chunks, dtype=layout.stored)
+    store = zarr.open(str(out.resolve()), mode="a", shape=shape, chunks=chunks, dtype=layout.stored)
     store.attrs[_COMPLETE] = False
     if layout.rate is not None:
         store.attrs["rate"] = layout.rate
@@ -195,7 +204,7 @@ def _recorded_job(record: Path) -> str | None:
     return record.read_text().partition("\n")[0] if record.is_file() else None
 
 
-def _write(filtered: Any, store: Any, record: Path, *, progress: bool) -> None:
+def _write(filtered: Any, store: Any, record: Path, client: Any, *, progress: bool) -> None:
     """Write the blocks that are not recorded yet."""
     from dask.array.core import slices_from_chunks
     from dask.base import compute
@@ -203,24 +212,61 @@ def _write(filtered: Any, store: Any, record: Path, *, progress: bool) -> None:
 
     done = set(record.read_text().split("\n")[1:-1])  # a last line without its end was cut off: not done
     blocks = filtered.to_delayed()
-    write = delayed(_write_block, pure=False)
+    write, note = delayed(_write_block, pure=False), delayed(_note, pure=False)
     tasks = []
     for index, part in zip(np.ndindex(blocks.shape), slices_from_chunks(filtered.chunks), strict=True):
         name = ",".join(map(str, index))
         if name not in done:
-            tasks.append(write(blocks[index], store, part, record, name))
-    with _bar() if progress else nullcontext():
-        compute(*tasks, scheduler="threads")
+            tasks.append(write(blocks[index], store, part, name))
+    if client is None:
+        with _bar() if progress else nullcontext():
+            compute(*(note(task, record) for task in tasks), scheduler="threads")
+        return
+    for name in _track(client.compute(tasks), progress=progress):  # one process appends: hosts may share the folder
+        _note(name, record)
 
 
-def _write_block(block: np.ndarray, store: Any, part: tuple[slice, ...], record: Path, name: str) -> None:
-    """Write a block, then record it: one short append, which no other comes between."""
+def _write_block(block: np.ndarray, store: Any, part: tuple[slice, ...], name: str) -> str:
+    """Write a block; return its name."""
     store[part] = block
+    return name
+
+
+def _note(name: str, record: Path) -> None:
+    """Record a block that was written: one short append, which no other comes between."""
     file = os.open(record, os.O_WRONLY | os.O_APPEND)
     try:
         os.write(file, f"{name}\n".encode())
     finally:
         os.close(file)
+
+
+@contextmanager
+def _connected(workers: int | None, scheduler: str | None) -> Iterator[Any]:
+    """Connect to the cluster with that address, or start one of so many processes."""
+    from distributed import Client, LocalCluster
+
+    with ExitStack() as stack:
+        if scheduler is None:
+            quiet = {"dashboard_address": ":0", "silence_logs": logging.ERROR}
+            cluster = stack.enter_context(LocalCluster(n_workers=workers, **quiet))
+            scheduler = cluster.scheduler_address
+        try:
+            client = stack.enter_context(Client(scheduler, set_as_default=False))
+        except (OSError, ValueError) as error:
+            msg = f"--scheduler: '{scheduler}' does not answer ({error}); expected an address such as tcp://host:8786"
+            raise RecordingError(msg) from error
+        yield client
+
+
+def _track(futures: list[Any], *, progress: bool) -> Iterator[str]:
+    """Yield the names of blocks as a cluster has written them."""
+    from distributed import as_completed
+    from rich.console import Console
+    from rich.progress import track
+
+    names = (name for _, name in as_completed(futures, with_results=True))
+    yield from track(names, "Filtering", len(futures), console=Console(stderr=True), disable=not progress)
 
 
 @contextmanager

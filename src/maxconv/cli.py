@@ -31,8 +31,11 @@ if TYPE_CHECKING:
     from ._filtering import Choice, Kind, Summary
     from ._recording import Block, Layout
 
-_EXTRAS = {"typer": "cli", "rich": "cli", "soundfile": "cli", "scipy": "cli", "dask": "dask", "zarr": "dask"}
-_EXTRAS |= {"matplotlib": "plot"}
+_EXTRAS = {
+    **dict.fromkeys(("typer", "rich", "soundfile", "scipy"), "cli"),
+    "matplotlib": "plot",
+    **dict.fromkeys(("dask", "distributed", "zarr"), "dask"),
+}
 _PIPE = Path("-")
 _PICTURES = (".png", ".svg", ".pdf")
 _FAILED, _MISUSED, _INTERRUPTED, _TERMINATED = 1, 2, 130, 128 + signal.SIGTERM
@@ -301,6 +304,11 @@ def filter_(
         Path | None, typer.Option(metavar="FILE", help="Draw the filter and spectrograms: .png, .svg or .pdf.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite OUT if it exists.")] = False,  # noqa: FBT002
+    workers: Annotated[int | None, typer.Option(metavar="N", help="Filter a .zarr in N processes.")] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Filter a .zarr by a running cluster of Dask: tcp://host:8786."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was done as JSON.")] = False,  # noqa: FBT002
 ) -> None:
     """Filter a recording; OUT appears when it is complete.
@@ -324,27 +332,19 @@ def filter_(
     in_pipe = _PIPE in {source, out}
     in_store = ".zarr" in {source.suffix.lower(), out.suffix.lower()}
     _check_combination(source, out, raw=raw, plot=plot, in_store=in_store, whole=no_stream, method=method)
+    _check_cluster(workers, scheduler, is_store=in_store)
+    options: dict[str, Any] = {"mode": mode, "rate": rate, "device": device, "force": force}
     with _ending_cleanly():
         if in_pipe:
             summary = _filter_pipe(choice, raw, channels, rate, mode or "same", method, device)
         elif in_store:
             from ._zarr import filter_store
 
-            bar = sys.stderr.isatty()
-            summary = filter_store(source, out, choice, mode=mode, rate=rate, device=device, force=force, progress=bar)
+            options |= {"progress": sys.stderr.isatty(), "workers": workers, "scheduler": scheduler}
+            summary = filter_store(source, out, choice, **options)
         else:
-            summary = filter_file(
-                source,
-                out,
-                choice,
-                mode=mode,
-                rate=rate,
-                device=device,
-                method=method,
-                force=force,
-                block=None if no_stream else BLOCK,
-                track=_track,
-            )
+            options |= {"method": method, "block": None if no_stream else BLOCK, "track": _track}
+            summary = filter_file(source, out, choice, **options)
             if plot is not None:
                 _draw(plot, source, out, summary)
     for text in _warnings(summary, out):
@@ -491,6 +491,21 @@ def _check_options(mode: str | None, rate: float | None, device: str | None, met
         raise ArgumentError(msg)
     if device is not None and not re.fullmatch(r"cpu|auto|gpu(:\d+)?", device):
         msg = f"--device: got '{device}'; expected cpu, gpu, gpu:0, ... or auto"
+        raise ArgumentError(msg)
+
+
+def _check_cluster(workers: int | None, scheduler: str | None, *, is_store: bool) -> None:
+    """Raise `ArgumentError` for processes that nothing can be given to, or more than one cluster."""
+    from ._errors import ArgumentError
+
+    if workers is not None and workers < 1:
+        msg = f"--workers: got {workers}; expected at least 1"
+        raise ArgumentError(msg)
+    if workers and scheduler:
+        msg = f"--workers: got {workers}, but the cluster at --scheduler {scheduler} has its own; expected one of both"
+        raise ArgumentError(msg)
+    if (workers or scheduler) and not is_store:
+        msg = f"--{'workers' if workers else 'scheduler'}: only .zarr arrays are filtered by several processes"
         raise ArgumentError(msg)
 
 

@@ -17,9 +17,9 @@ except ModuleNotFoundError as error:  # before anything of ours needs it
     message = f"maxconv.dask needs {error.name}: pip install 'maxconv[dask]'"
     raise ModuleNotFoundError(message, name=error.name) from error
 
-from . import multirate, ndimage, signal
+from . import multirate, ndimage, neural, signal
 
-__all__ = ["convolve", "convolve1d", "correlate", "correlate1d", "upfirdn"]
+__all__ = ["causal_conv1d", "convolve", "convolve1d", "correlate", "correlate1d", "upfirdn"]
 
 
 def convolve(
@@ -221,6 +221,51 @@ def upfirdn(
     array([0., 0., 1., 1., 2., 2., 3., 3.])
     """
     y: da.Array = multirate.upfirdn(h, _lazy(x), up, down, axis, mode, cval, device=device)
+    return y
+
+
+def causal_conv1d(
+    x: Any,
+    weight: Any,
+    bias: Any = None,
+    *,
+    activation: str | None = None,
+    initial_state: Any = None,
+    return_final_state: bool = False,
+    seq_idx: Any = None,
+    device: str | None = None,
+) -> da.Array | tuple[da.Array, da.Array]:
+    """Apply one filter to each channel lazily, no output looking ahead: `maxconv.causal_conv1d` of any size.
+
+    Parameters
+    ----------
+    x : dask.array.Array or array_like
+        Signals, shape (N, C, L) or (C, L), in chunks along any axis; other arrays become Dask's.
+    weight, bias, activation, return_final_state, device
+        As for `maxconv.causal_conv1d`.
+    initial_state, seq_idx : dask.array.Array or array_like, optional
+        As for `maxconv.causal_conv1d`.
+
+    Returns
+    -------
+    dask.array.Array, or a pair of them
+        As for `maxconv.causal_conv1d`, in the chunks of `x`, but for joined ones.
+
+    Raises
+    ------
+    ShapeError, ArgumentError, DtypeError, DeviceError
+        As for `maxconv.causal_conv1d` and `convolve`.
+
+    Examples
+    --------
+    >>> import dask.array as da
+    >>> import maxconv.dask
+    >>> x = da.arange(1.0, 7.0, chunks=2).reshape(1, 6)
+    >>> maxconv.dask.causal_conv1d(x, [[0.5, 1.0]], activation="relu").compute()
+    array([[1. , 2.5, 4. , 5.5, 7. , 8.5]])
+    """
+    options = {"initial_state": initial_state, "return_final_state": return_final_state, "seq_idx": seq_idx}
+    y: da.Array = neural.causal_conv1d(_lazy(x), weight, bias, activation=activation, device=device, **options)
     return y
 
 

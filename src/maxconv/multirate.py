@@ -285,9 +285,9 @@ def _resample_blocks(
     dtype = np.result_type(x.dtype, taps, np.float32)
     _constant(function, beyond[1], dtype)
     if place == "auto":
-        place = _cheapest((x.size // x.shape[axis], x.shape[axis]), len(taps), rates, part, dtype)
-    compute = partial(_resample_block, function, rates, axis, beyond, place)
-    return _blocks.resample(function, x, taps, rates, part[1], axis, beyond[0], compute)
+        place = _cheapest((x.size // x.shape[axis], x.shape[axis]), len(taps), rates, part, dtype).partition(":")[0]
+    compute = partial(_resample_block, function, rates, axis, beyond)
+    return _blocks.resample(function, x, taps, rates, part[1], axis, beyond[0], compute, place)
 
 
 def _resample_block(
@@ -295,12 +295,12 @@ def _resample_block(
     rates: tuple[int, int],
     axis: int,
     beyond: tuple[str, Any],
-    place: str,
     part: tuple[int, int],
     x: np.ndarray,
     taps: np.ndarray,
+    device: str,
 ) -> Any:
-    return _resample_axis(function, x, taps, rates, part, axis, beyond, place)
+    return _resample_axis(function, x, taps, rates, part, axis, beyond, device)
 
 
 def _extension(mode: str, value: float) -> tuple[int, float]:
@@ -347,7 +347,7 @@ def _operand(function: str, argument: str, value: Any) -> arrays.Operand:
 
 def _place(function: str, operand: arrays.Operand, device: str | None) -> str:
     """Decide where a signal is computed: where it lies, or if that is host memory as the call asks; or "auto"."""
-    wanted = devices.requested(function, device)
+    wanted = devices.requested(function, device, operand.data)
     if operand.device == "cpu":
         return wanted
     if device is not None and wanted not in {operand.device, "auto"}:

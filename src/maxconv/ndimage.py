@@ -184,7 +184,7 @@ def _apply(
     pad_left = (taps - 1) // 2 - origin if flip else taps // 2 + origin
     problem = _problem.Problem(samples, taps, samples, pad_left, flip, border=MODES[mode])
     number = cval if type(cval) is float else _checked_cval(function, cval, x.dtype)
-    wanted = devices.requested(function, device)
+    wanted = devices.requested(function, device, x, k)
     is_weak = not hasattr(weights, "dtype")
     if place == "cpu":
         y = _apply_here(function, problem, x, k, axis, number, output, wanted, is_weak)
@@ -216,7 +216,7 @@ def _apply_here(
     is_weak: bool,
 ) -> np.ndarray:
     """Filter a host array: types first, then along the axis, then into the output."""
-    if isinstance(output, np.ndarray) and (arrays.is_lazy(x) or arrays.is_lazy(k)):
+    if isinstance(output, np.ndarray) and arrays.is_lazy(x, k):
         message = f"{function}: output is an array, but input or weights is Dask's; expected None or a dtype"
         raise ArgumentError(message)
     result = _promoted(function, x.dtype, k.dtype, is_weak)
@@ -254,7 +254,7 @@ def _filter(
     method: str = "auto",
 ) -> np.ndarray:
     """Filter a host array along an axis counted from the end; x and k are of one type."""
-    if arrays.is_lazy(x) or arrays.is_lazy(k):
+    if arrays.is_lazy(x, k):
         from . import _blocks  # loads Dask, as the array's owner did
 
         y: Any = _blocks.filter_lines(function, problem, x, k, axis, partial(_filter, cval=cval), device)

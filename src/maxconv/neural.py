@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -10,6 +11,9 @@ from . import _layer, _plan
 from ._engine import arrays, devices, is_native, joined, layers, run_fft, tail, upload
 from ._errors import ArgumentError, DeviceError, DtypeError, ShapeError
 from ._problem import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def conv1d(
@@ -223,7 +227,8 @@ def causal_conv1d(
     array([[1. , 2.5, 3. ]])
     """
     operands = {"x": x, "weight": weight, "bias": bias, "initial_state": initial_state, "seq_idx": seq_idx}
-    (signals, w, b, state, numbers), place, restore = _operands("causal_conv1d", device, **operands)
+    taken, place, restore = _operands("causal_conv1d", device, arrays.ingest_lazily, **operands)
+    signals, w, b, state, numbers = taken
     _check_causal_dtypes("causal_conv1d", signals, w, b)
     problem = _layer.causal_convolution("causal_conv1d", signals.shape, w.shape, None if b is None else b.shape)
     code = _layer.activation_code("causal_conv1d", activation)
@@ -237,6 +242,13 @@ def causal_conv1d(
     if state is not None:
         _check_state("causal_conv1d", "initial_state", state, signals)
         _layer.check_shape("causal_conv1d", "initial_state", state.shape, (*signals.shape[:-1], problem.taps - 1))
+    if arrays.is_lazy(*taken):
+        from . import _blocks  # loads Dask, as the array's owner did
+
+        parameters = w if b is None else np.concatenate([w, b[:, None]], axis=1)
+        compute = partial(_causal_block, problem.taps, code)
+        lazily = _blocks.causal(problem, signals, parameters, state, numbers, compute, place)
+        return (lazily, _blocks.last_samples(state, signals, problem.taps - 1)) if return_final_state else lazily
     y = layers.causal(problem, signals, w, b, code, state, numbers, place)
     result = _hand_over(y, signals, restore)
     if not return_final_state:
@@ -317,9 +329,26 @@ def causal_conv1d_update(
     )
 
 
-def _operands(function: str, device: str | None, **values: Any) -> tuple[list[Any], str, Any]:
+def _causal_block(
+    taps: int, activation: int, block: Problem, x: np.ndarray, parameters: np.ndarray, *numbers: np.ndarray, device: str
+) -> np.ndarray:
+    """Apply a causal layer to a block of a longer signal, which begins with the samples before its first output."""
+    _check_is_native("causal_conv1d", device)
+    batch, channels, length = (1, *x.shape)[-3:]
+    w, b = np.split(parameters.reshape(channels, -1), [taps], axis=1)
+    # Sequence numbers belong to samples, so the outputs of all samples are computed beside them, also of the halo.
+    outputs, pad_left = (length, taps - 1) if numbers else (block.outputs, block.pad_left)
+    layer = _layer.LayerProblem(batch, channels, channels, channels, length, outputs, taps, 1, 1, pad_left)
+    of_samples = numbers[0].reshape(batch, length) if numbers else None
+    y: np.ndarray = layers.causal(layer, x, w, b.ravel() if b.size else None, activation, None, of_samples, device)
+    return y[..., outputs - block.outputs :].reshape(*x.shape[:-1], block.outputs)
+
+
+def _operands(
+    function: str, device: str | None, take: Callable[..., Any] = arrays.ingest, **values: Any
+) -> tuple[list[Any], str, Any]:
     """Take the arrays of a call; return them, None for None, where they are computed, and what restores the first."""
-    taken = {name: None if value is None else arrays.ingest(function, name, value) for name, value in values.items()}
+    taken = {name: None if value is None else take(function, name, value) for name, value in values.items()}
     (first, signals), *others = taken.items()
     assert signals is not None  # noqa: S101  # only optional arguments are None, and the first is not
     place = signals.device
@@ -327,16 +356,22 @@ def _operands(function: str, device: str | None, **values: Any) -> tuple[list[An
         if operand is not None and operand.device != place:
             message = f"{function}: {first} is on {place}, but {name} is on {operand.device}; all must be on one device"
             raise DeviceError(message)
-    wanted = devices.requested(function, device)
+    operands = [None if operand is None else operand.data for operand in taken.values()]
+    wanted = devices.requested(function, device, *operands)
     if place == "cpu":
         place = "cpu" if wanted == "auto" else wanted
     elif device is not None and wanted not in {place, "auto"}:
         message = f"{function}: device={device!r} was asked for, but {first} is on {place}"
         raise DeviceError(message)
+    if not arrays.is_lazy(*operands):
+        _check_is_native(function, place)
+    return operands, place, signals.restore
+
+
+def _check_is_native(function: str, place: str) -> None:
     if not is_native(place):
         message = f"{function}: layers are served by CPUs and NVIDIA GPUs, but {place} is neither"
         raise DeviceError(message)
-    return [None if operand is None else operand.data for operand in taken.values()], place, signals.restore
 
 
 def _hand_over(y: Any, x: Any, restore: Any) -> Any:
@@ -393,7 +428,7 @@ def _check_state(function: str, argument: str, state: Any, x: Any) -> None:
 
 def _sequence_numbers(shape: tuple[int, ...], numbers: Any, place: str) -> Any:
     """Check the sequence numbers of the samples; the kernels take int32."""
-    on_host = isinstance(numbers, np.ndarray)
+    on_host = isinstance(numbers, np.ndarray) or arrays.is_lazy(numbers)
     if numbers.dtype.kind not in "iu" if on_host else numbers.dtype.name != "int32":
         message = f"causal_conv1d: seq_idx has elements of type {numbers.dtype.name}; expected "
         message += "integers" if on_host else f"int32 on {place}"

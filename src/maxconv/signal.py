@@ -123,7 +123,7 @@ def _apply(function: str, in1: Any, in2: Any, mode: str, method: str, axis: int,
         raise DeviceError(message)
     _problem.check_array(function, "in1", x)
     _problem.check_array(function, "in2", k)
-    wanted = devices.requested(function, device)
+    wanted = devices.requested(function, device, x, k)
     if place != "cpu":
         if device is not None and wanted not in {place, "auto"}:
             message = f"{function}: device={device!r} was asked for, but in1 and in2 are on {place}"
@@ -250,7 +250,7 @@ def _apply_along_axis(
     last_x = np.moveaxis(x, axis, -1)
     last_k = np.moveaxis(k, axis, -1) if k.ndim == x.ndim else k
     _problem.batch_shape(function, last_x.shape, last_k.shape)
-    if arrays.is_lazy(x) or arrays.is_lazy(k):
+    if arrays.is_lazy(x, k):
         from . import _blocks  # loads Dask, as the array's owner did
 
         common = _common_dtype(function, x.dtype, k.dtype)

@@ -50,10 +50,10 @@ def ingest_lazily(function: str, argument: str, value: object) -> Operand:
     return ingest(function, argument, value)
 
 
-def is_lazy(value: object) -> bool:
+def is_lazy(*values: object) -> bool:
     """Tell whether a value is an array of Dask; where Dask was never imported nothing is."""
     dask = sys.modules.get("dask.array")
-    return dask is not None and isinstance(value, dask.Array)
+    return dask is not None and any(isinstance(value, dask.Array) for value in values)
 
 
 def _checked_blocks(function: str, argument: str, value: Any) -> Any:

@@ -5,11 +5,16 @@ A device is named ``"cpu"`` or ``"gpu:<id>"``. `max.driver` is loaded when a GPU
 
 from __future__ import annotations
 
+import itertools
 import os
+import tempfile
+import threading
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from .._errors import ArgumentError, DeviceError
+from .arrays import is_lazy
 
 ENVIRONMENT_VARIABLE = "MAXCONV_DEVICE"
 
@@ -57,20 +62,26 @@ def get_default_device() -> str:
     return _default or "cpu"
 
 
-def requested(function: str, device: str | None) -> str:
-    """Return the device a call asks for: ``"cpu"``, ``"gpu:<id>"`` or ``"auto"``."""
+def requested(function: str, device: str | None, *operands: object) -> str:
+    """Return the device a call asks for: ``"cpu"``, ``"gpu:<id>"`` or ``"auto"``.
+
+    Where an operand is Dask's, ``"gpu"`` stays as it is, the `own` of each process that will compute, and no GPU need
+    be here.
+    """
     if device is None:
         return get_default_device()
-    return _checked(f"{function}: device", device)
+    return _checked(f"{function}: device", device, is_here=not is_lazy(*operands))
 
 
-def _checked(argument: str, device: object) -> str:
+def _checked(argument: str, device: object, *, is_here: bool = True) -> str:
     if device in ("cpu", "auto"):
         return str(device)
     name, _, number = str(device).partition(":")
     if not isinstance(device, str) or name != "gpu" or not (number.isdecimal() or device == "gpu"):
         message = f'{argument} must be "cpu", "gpu", "gpu:<id>" or "auto", got {device!r}'
         raise ArgumentError(message)
+    if not is_here:
+        return device
     accelerator(index := int(number or 0), argument)
     return f"gpu:{index}"
 
@@ -96,6 +107,48 @@ def accelerator(index: int, argument: str = "device") -> Any:
         message = f"{argument}: gpu:{index} was asked for, but MAX finds {found}; `maxconv info` shows what is there"
         raise DeviceError(message)
     return handle(f"gpu:{index}")
+
+
+def own() -> str:
+    """Return the GPU of this process: of several, one that as few other processes as possible have taken.
+
+    Raises
+    ------
+    DeviceError
+        If there is none.
+    """
+    with _claiming:
+        return _claim()[0]
+
+
+_claiming = threading.Lock()
+
+
+@cache
+def _claim() -> tuple[str, Any]:
+    """Take a GPU; return it and the lock that says so, which the system opens when the process ends.
+
+    Processes that see different GPUs, or the same in another order, agree: locks have the names that
+    CUDA_VISIBLE_DEVICES gives.
+    """
+    count = accelerator_count()
+    if count <= 1:
+        accelerator(0)
+        return "gpu:0", None
+    from filelock import FileLock, Timeout  # needed by hosts of several GPUs alone
+
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    names = visible if len(visible) == count else list(map(str, range(count)))
+    for attempt in itertools.count():
+        turn, index = divmod(attempt, count)
+        name = f"maxconv-{os.getuid()}-gpu-{names[index]}-{turn}.lock"  # not in the cache, which hosts may share
+        lock = FileLock(Path(tempfile.gettempdir()) / name)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            continue
+        return f"gpu:{index}", lock
+    raise AssertionError  # turns do not end
 
 
 def index_of(device: str) -> int:
