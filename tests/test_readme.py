@@ -60,8 +60,8 @@ def test_pixi_has_the_same_tasks(task):
 
 
 def test_links_lead_somewhere():
-    """Relative links of the README, CONTRIBUTING and docs/large.md name files that exist."""
-    for document in ("README.md", "CONTRIBUTING.md", "docs/large.md"):
+    """Relative links of the README, CONTRIBUTING and the pages name files that exist."""
+    for document in ("README.md", "CONTRIBUTING.md", "docs/large.md", "docs/torch.md"):
         path = ROOT / document
         for target in re.findall(r"\]\((?!http)([^)#]+)\)", path.read_text()):
             assert (path.parent / target).exists(), f"{document}: {target}"

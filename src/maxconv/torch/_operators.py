@@ -88,7 +88,7 @@ class Operator:
         is_transformed = torch._C._functorch.peek_interpreter_stack() is not None  # noqa: SLF001  # no public name
         if is_transformed or forward_ad._current_level >= 0:  # noqa: SLF001
             return self.transformable.apply(*arguments)
-        is_watched = torch._C._len_torch_dispatch_stack() > 0  # noqa: SLF001  # no public name
+        is_watched = torch._C._len_torch_dispatch_stack() > 0 or torch._C._is_tracing()  # noqa: SLF001
         needs_gradient = False
         for operand in arguments[: self.tensors]:
             if operand is None:
