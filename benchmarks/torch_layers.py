@@ -91,7 +91,7 @@ def bench_layer(layer: Layer, kind: Any, on: str) -> list[dict[str, Any]]:
 def time_on(on: str, calls: Mapping[str, Callable[[], Any]]) -> dict[str, Timing]:
     """Time calls between events of PyTorch's stream, or on the host clock."""
     if on == "cpu":
-        return time_calls(calls, rounds=5, seconds=0.1)
+        return time_calls(calls, rounds=5, seconds=0.05)
     import torch
 
     events = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
