@@ -2,6 +2,8 @@
 
     python benchmarks/run.py cpu        calls on NumPy arrays: NumPy, SciPy and maxconv
     python benchmarks/run.py layers     layers of neural networks: PyTorch and maxconv
+    python benchmarks/run.py torch      the same through `maxconv.torch`: forward, backward, eager, compiled
+    python benchmarks/run.py soak       100000 calls of `maxconv.torch` on changing shapes: memory, compilations
     python benchmarks/run.py startup    new processes: from the interpreter to the first result
     python benchmarks/run.py gpu        arrays on an NVIDIA GPU: PyTorch, a plain copy and maxconv
     python benchmarks/run.py accuracy   errors of every path beside NumPy's and SciPy's; also writes docs/accuracy.md
@@ -12,7 +14,7 @@
     python benchmarks/run.py auto       whether `method="auto"` takes the faster method
     python benchmarks/run.py calibrate  measures what that choice reckons with: src/maxconv/_costs.json
 
-`--device gpu` for layers, accuracy, workers, auto and calibrate on an NVIDIA GPU.
+`--device gpu` for layers, torch, soak, accuracy, workers, auto and calibrate on an NVIDIA GPU.
 
 Every figure is a median of one run in which all contenders took turns on the same data; results are compared with
 float64 before they are timed.
@@ -27,8 +29,9 @@ import platform
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from functools import partial
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +44,7 @@ import layers
 import memory
 import numpy as np
 import stream
+import torch_layers
 import workers
 from timing import row, summarize, time_calls
 
@@ -128,6 +132,8 @@ def about() -> dict[str, Any]:
     """Say on what and when the figures were measured."""
     facts = {key: value for key, value in _engine.report().items() if key not in {"cache", "runs on"}}
     facts |= {"date": dt.datetime.now(tz=dt.timezone.utc).date().isoformat(), "numpy": np.__version__}
+    with suppress(PackageNotFoundError):
+        facts["torch"] = version("torch")
     return {**facts, "scipy": version("scipy"), "system": platform.system()}
 
 
@@ -142,6 +148,8 @@ def main() -> int:
     suites: dict[str, Callable[[], list[dict[str, Any]]]] = {
         "cpu": bench_cpu,
         "layers": layers.bench if options.device == "cpu" else layers.bench_gpu,
+        "torch": partial(torch_layers.bench, options.device),
+        "soak": partial(torch_layers.soak, options.device),
         "startup": bench_startup,
         "gpu": gpu.bench,
         "accuracy": partial(accuracy.bench, options.device),

@@ -99,6 +99,7 @@ LAYERS = {
     "_bench": {"_engine", "_errors", "maxconv"},
     "_prebuild": {"_engine", "_errors"},
     "_raw": {"_errors", "_filtering", "_recording"},
+    "torch": {"_engine", "_errors", "_layer"},
     "_zarr": {"_errors", "_filtering", "_recording", "signal"},
     "_filtering": {"_engine", "_errors", "_methods", "_plan", "_problem", "_recording", "maxconv"},
     "_recording": {"_errors"},
@@ -153,7 +154,7 @@ def test_public_names_are_sorted_and_documented():
     for name in maxconv.__all__:
         assert getattr(maxconv, name).__doc__, name
     public = {name for name in vars(maxconv) if not name.startswith("_")}
-    doors = {"dask", "multirate", "ndimage", "neural", "plot", "signal", "streaming", "cli"}
+    doors = {"dask", "multirate", "ndimage", "neural", "plot", "signal", "streaming", "cli", "torch"}
     assert public - {"annotations", "Any", "TYPE_CHECKING"} - doors == set(maxconv.__all__)
     with pytest.raises(AttributeError, match="has no attribute 'conv2d'"):
         _ = maxconv.conv2d

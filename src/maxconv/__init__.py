@@ -59,7 +59,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Load the doors that need a framework when they are first named."""
-    if name in {"dask", "graph", "nn", "plot"}:
+    if name in {"dask", "graph", "nn", "plot", "torch"}:
         from importlib import import_module
 
         return import_module(f".{name}", __name__)

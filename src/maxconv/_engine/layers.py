@@ -22,9 +22,14 @@ if TYPE_CHECKING:
 _FILTERS_OF_A_PRODUCT = 4
 
 
+def is_depthwise(problem: LayerProblem) -> bool:
+    """Tell whether the depthwise kernels serve a layer: one input channel a group, and few filters for it."""
+    return problem.groups == problem.in_channels and problem.out_channels < _FILTERS_OF_A_PRODUCT * problem.in_channels
+
+
 def forward(problem: LayerProblem, x: Any, w: Any, bias: Any = None, activation: int = 0, device: str = "cpu") -> Any:
     """Compute y (N, O, L_out) from x (N, C, L) and w (O, C/G, K)."""
-    if problem.groups == problem.in_channels and problem.out_channels < _FILTERS_OF_A_PRODUCT * problem.in_channels:
+    if is_depthwise(problem):
         return causal(problem, x, w, bias, activation, device=device)
     if device != "cpu":
         return _run_on_gpu("conv", problem, device, problem.output_shape, (x, w, bias), activation)

@@ -124,8 +124,8 @@ def _border(problem: Problem) -> tuple[int, float]:
     return BORDERS.index(problem.border), problem.cval
 
 
-def run_layer_on_cpu(function: str, arrays: tuple[np.ndarray, ...], problem: LayerProblem, *options: int) -> None:
-    """Fill the first of the arrays by a function of cpu_layers.mojo; what each expects stands there."""
+def run_layer_on_cpu(function: str, arrays: tuple[Any, ...], problem: LayerProblem, *options: int) -> None:
+    """Fill the first of the arrays, or addresses, by a function of cpu_layers.mojo; what each expects stands there."""
     if not _layer_functions:
         _layer_functions.update(_find_cpu_functions("cpu_layers"))
     _layer_functions[function](arrays, problem, *options, _max_workers())

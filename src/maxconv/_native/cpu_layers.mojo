@@ -1,4 +1,4 @@
-"""CPython extension `cpu_layers`: the CPU kernels of neural layers on NumPy arrays, without MAX.
+"""CPython extension `cpu_layers`: the CPU kernels of neural layers on NumPy arrays or addresses, without MAX.
 
 Apart from `cpu`, so that a first `convolve` does not wait for kernels that it does not need. One function per sum and
 dtype; all checks are made in Python, before the call. Built by `maxconv._engine.native` as `cpu` is.
@@ -15,7 +15,7 @@ from _ops.kernels.depthwise_cpu import History, depthwise_cpu
 from _ops.shared.accumulate import accum_dtype
 from _ops.shared.epilogue import Epilogue
 from _ops.shared.layer_geometry import LayerGeometry
-from numpy_array import data_of, length_of, rows_of
+from numpy_array import data_of, is_empty, length_of, rows_of
 
 
 @export
@@ -106,7 +106,7 @@ def read_epilogue[dtype: DType](bias: PythonObject, activation: PythonObject) ra
     Raises:
         If `activation` is not an integer.
     """
-    return Epilogue[dtype](untracked(data_of[dtype](bias)), length_of(bias) > 0, Int(py=activation))
+    return Epilogue[dtype](untracked(data_of[dtype](bias)), not is_empty(bias), Int(py=activation))
 
 
 def untracked[
@@ -191,9 +191,9 @@ def depthwise_into[
     var epilogue = read_epilogue[ACC](arrays[3], activation)
     var history = History[dtype](
         state=untracked(data_of[dtype](arrays[4])),
-        has_state=length_of(arrays[4]) > 0,
+        has_state=not is_empty(arrays[4]),
         numbers=untracked(data_of[DType.int32](arrays[5])),
-        has_numbers=length_of(arrays[5]) > 0,
+        has_numbers=not is_empty(arrays[5]),
     )
     var workers = Int(py=max_workers)
     with GILReleased(Python()):

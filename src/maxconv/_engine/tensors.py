@@ -1,0 +1,137 @@
+"""Runs the sums of a layer on PyTorch's tensors: what `layers.py` does for arrays.
+
+Nothing is copied but strided operands. Results are PyTorch's own memory. On a GPU a sum stands in the order of the
+current stream, like PyTorch's own work: it waits for what made its operands, and what uses its result waits for it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+
+from .._errors import DeviceError
+from .._layer import LayerProblem
+from . import devices, native
+from .layers import is_depthwise
+
+#: Element types of layers, and the names that kernels have for them.
+NAMES = {torch.float16: "float16", torch.bfloat16: "bfloat16", torch.float32: "float32", torch.float64: "float64"}
+
+
+class _Queue(NamedTuple):
+    """A queue of MAX that follows a stream of PyTorch: MAX launches on no stream that it has not made.
+
+    Each stream has a queue of its own, so that none waits for another's work. Events tie them without the host.
+    """
+
+    owner: Any
+    """What keeps the queue alive."""
+    context: int
+    """Address of the context that launches there."""
+    stream: Any
+    """PyTorch's stream."""
+    queue: Any
+    """MAX's queue, as a stream of PyTorch."""
+    before: Any
+    """The event of what a launch waits for."""
+    after: Any
+    """The event of what waits for a launch."""
+
+
+_queues: dict[tuple[int, int], _Queue] = {}
+"""(device, handle of a stream) -> its queue. PyTorch takes streams from a pool: they are few."""
+
+
+def forward(problem: LayerProblem, x: Any, w: Any, bias: Any = None, activation: int = 0) -> Any:
+    """Compute y (N, O, L_out) from x (N, C, L) and w (O, C/G, K)."""
+    if is_depthwise(problem):
+        return causal(problem, x, w, bias, activation)
+    y = x.new_empty(problem.output_shape)
+    return _run("conv", y, (x, w, _bias(bias, x)), problem, activation)
+
+
+def transposed(problem: LayerProblem, y: Any, w: Any, bias: Any = None) -> Any:
+    """Compute x (N, C, L) from y (N, O, L_out) and w (O, C/G, K): the input gradient of `forward`, too."""
+    pad_left = problem.dilation * (problem.taps - 1) - problem.pad_left
+    if problem.groups == problem.in_channels == problem.out_channels and problem.stride == 1 and pad_left >= 0:
+        # One filter a channel, read backwards, is one again, and those kernels are the faster ones.
+        lengths = problem.outputs, problem.length
+        mirrored = LayerProblem(*problem[:4], *lengths, problem.taps, 1, problem.dilation, pad_left)
+        return causal(mirrored, y, w.flip(-1), bias, 0)
+    x = y.new_empty(problem.input_shape)
+    return _run("conv_transpose", x, (y, w, _bias(bias, y)), problem, 0)
+
+
+def weight_gradient(problem: LayerProblem, x: Any, y: Any) -> Any:
+    """Compute w (O, C/G, K) from x (N, C, L) and y (N, O, L_out), the gradient of the outputs."""
+    if not (x.numel() and y.numel()):
+        return x.new_zeros(problem.weight_shape)
+    return _run("weight_gradient", x.new_empty(problem.weight_shape), (x, y), problem)
+
+
+def causal(
+    problem: LayerProblem, x: Any, w: Any, bias: Any, activation: int, state: Any = None, numbers: Any = None
+) -> Any:
+    """Compute y of a depthwise layer, which may have a history: see `layers.causal`."""
+    y = x.new_empty(problem.output_shape)
+    kernel = "depthwise"
+    if x.is_cuda:
+        kernel = f"depthwise_{NAMES[x.dtype]}"  # followed by the type of w
+    else:
+        w = _widened(w, x)
+    return _run(kernel, y, (x, w, _bias(bias, x), state, numbers), problem, activation)
+
+
+def _run(kernel: str, result: Any, operands: tuple[Any, ...], problem: LayerProblem, *options: int) -> Any:
+    """Fill a result; PyTorch reuses the memory of temporary copies in the order of the stream, too."""
+    if not result.numel():
+        return result
+    there = [None if operand is None else operand.contiguous() for operand in operands]
+    addresses = (result.data_ptr(), *[0 if operand is None else operand.data_ptr() for operand in there])
+    if result.is_cuda:
+        _launch(f"{kernel}_{NAMES[operands[1].dtype]}", result.get_device(), addresses, problem, *options)
+    else:
+        native.run_layer_on_cpu(f"{kernel}_{NAMES[result.dtype]}", addresses, problem, *options)
+    return result
+
+
+def _launch(kernel: str, device: int, addresses: tuple[int, ...], problem: LayerProblem, *options: int) -> None:
+    """Enqueue a sum between what the current stream has and what it will get."""
+    handle = torch._C._cuda_getCurrentRawStream(device)  # noqa: SLF001  # the stream as an object takes 1 us more
+    queue = _queues.get((device, handle)) or _follow(device, handle)
+    queue.before.record(queue.stream)
+    queue.queue.wait_event(queue.before)
+    native.run_layer_on_gpu(kernel, queue.context, addresses, problem, *options)
+    queue.after.record(queue.queue)
+    queue.stream.wait_event(queue.after)
+
+
+def _follow(device: int, handle: int) -> _Queue:
+    """Make the queue of a stream."""
+    from max.driver import DeviceQueue
+
+    place = devices.handle(f"gpu:{device}")
+    if place.api != "cuda":
+        message = f"layers are served by CPUs and NVIDIA GPUs, but gpu:{device} is neither"
+        raise DeviceError(message)
+    made = DeviceQueue(place)
+    _queues[device, handle] = queue = _Queue(
+        made,
+        made._device_context_ptr(),  # noqa: SLF001  # MAX has no public name for addresses
+        torch.cuda.ExternalStream(handle, device) if handle else torch.cuda.default_stream(device),
+        torch.cuda.ExternalStream(made.native_stream_handle, device),
+        torch.cuda.Event(),
+        torch.cuda.Event(),
+    )
+    return queue
+
+
+def _bias(bias: Any, x: Any) -> Any:
+    """Return a bias as the kernels take it: on the CPU in the type of the sums."""
+    return bias if bias is None or x.is_cuda else _widened(bias, x)
+
+
+def _widened(operand: Any, x: Any) -> Any:
+    """Return an operand in the type that sums of the type of `x` are kept in."""
+    return operand.to(torch.float64 if x.dtype is torch.float64 else torch.float32)

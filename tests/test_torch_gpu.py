@@ -1,0 +1,196 @@
+"""`maxconv.torch` on CUDA: its work stands in the order of PyTorch's streams, inside captured graphs, too."""
+
+from __future__ import annotations
+
+import gc
+from functools import partial
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+mt = pytest.importorskip("maxconv.torch")
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch sees no CUDA device"),
+]
+functional = torch.nn.functional
+
+#: Some 30 ms on today's GPUs: long enough for anything out of order to come too early.
+PRODUCER_CYCLES = 50_000_000
+
+#: One of each kernel: depthwise, dense with and without tensor cores, and what takes their gradients.
+LAYERS = [
+    {"shape": (2, 64, 500), "weight": (64, 1, 4), "stride": 1, "padding": 3, "dilation": 1, "groups": 64},
+    {"shape": (2, 64, 500), "weight": (128, 64, 3), "stride": 2, "padding": 1, "dilation": 1, "groups": 1},
+    {"shape": (3, 12, 333), "weight": (8, 3, 5), "stride": 1, "padding": 4, "dilation": 2, "groups": 4},
+    {"shape": (2, 40, 129), "weight": (40, 1, 7), "stride": 3, "padding": 0, "dilation": 2, "groups": 40},
+]
+
+
+def options(layer) -> dict[str, int]:
+    """Return what stands behind the operands of a layer."""
+    return {name: layer[name] for name in ("stride", "padding", "dilation", "groups")}
+
+
+def worst(actual, exact) -> float:
+    """Return the largest error beside the largest value."""
+    return float((actual.double() - exact).abs().max() / exact.abs().max())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: f"{layer['shape']} {layer['weight']}")
+def test_values_and_gradients_are_those_of_float64(layer, dtype):
+    """Outputs and all gradients are within the type's accuracy of PyTorch's in float64."""
+    shapes = layer["shape"], layer["weight"], layer["weight"][:1]
+    operands = [torch.randn(shape, device="cuda", dtype=dtype, requires_grad=True) for shape in shapes]
+    wide = [operand.detach().double().requires_grad_() for operand in operands]
+    y, exact = mt.conv1d(*operands, **options(layer)), functional.conv1d(*wide, **options(layer))
+    gradient = torch.randn_like(y)
+    actual = [y, *torch.autograd.grad(y, operands, gradient)]
+    expected = [exact, *torch.autograd.grad(exact, wide, gradient.double())]
+    bound = 64 * torch.finfo(dtype).eps
+    assert max(map(worst, actual, expected)) <= bound
+
+
+@pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: f"{layer['shape']} {layer['weight']}")
+def test_work_waits_for_a_slow_producer_and_its_consumer_waits_for_it(layer):
+    """On a side stream a layer sees what a slow kernel before it writes, and what comes after sees its result."""
+    side = torch.cuda.Stream()
+    x = torch.zeros(layer["shape"], device="cuda", requires_grad=True)
+    w = torch.randn(layer["weight"], device="cuda")
+    values = torch.randn(layer["shape"], device="cuda")
+    expected = functional.conv1d(values.double(), w.double(), **options(layer))
+    gradient = torch.ones_like(expected)
+    by_input = torch.autograd.grad(functional.conv1d(x.double(), w.double(), **options(layer)), x, gradient)[0]
+    mt.conv1d(x, w, **options(layer)).sum().backward()  # compiles on the default stream
+    torch.cuda.synchronize()
+    for _ in range(3):
+        x.grad = None
+        with torch.cuda.stream(side):
+            with torch.no_grad():
+                x.zero_()
+                torch.cuda._sleep(PRODUCER_CYCLES)
+                x.copy_(values)
+            y = mt.conv1d(x, w, **options(layer))
+            doubled = y * 2
+            y.sum().backward()
+            assert not side.query(), "the host has waited"
+        done = side.record_event()
+        torch.cuda.current_stream().wait_event(done)
+        assert worst(doubled, 2 * expected) < 1e-5
+        assert worst(x.grad, by_input) < 1e-5
+
+
+def test_without_the_order_the_result_would_be_wrong(monkeypatch):
+    """The producer of these tests is slow enough: without the events, the layer misses what it writes."""
+    w = torch.ones((1, 1, 1), device="cuda")
+    x = torch.zeros((1, 1, 1000), device="cuda")
+    mt.conv1d(x, w)
+    torch.cuda.synchronize()
+    monkeypatch.setattr(torch.cuda.Stream, "wait_event", lambda *_: None)
+    torch.cuda._sleep(PRODUCER_CYCLES)
+    x.fill_(1)
+    y = mt.conv1d(x, w)
+    torch.cuda.synchronize()
+    assert not y.any()
+
+
+def test_streams_do_not_wait_for_one_another():
+    """A layer on one stream is done while that of another still waits for its producer."""
+    w = torch.ones((1, 1, 1), device="cuda")
+    x = torch.ones((1, 1, 1000), device="cuda")
+    slow, quick = torch.cuda.Stream(), torch.cuda.Stream()
+    for stream in (slow, quick):
+        with torch.cuda.stream(stream):
+            mt.conv1d(x, w)
+    torch.cuda.synchronize()
+    with torch.cuda.stream(slow):
+        torch.cuda._sleep(PRODUCER_CYCLES)
+        mt.conv1d(x, w)
+    with torch.cuda.stream(quick):
+        mt.conv1d(x, w)
+    quick.synchronize()
+    assert not slow.query()
+    torch.cuda.synchronize()
+
+
+def test_a_captured_graph_computes_anew():
+    """Inside `torch.cuda.graph` a layer and its gradients are recorded; each replay reads its inputs again."""
+    x = torch.zeros((2, 8, 100), device="cuda", requires_grad=True)
+    w = torch.randn((16, 8, 3), device="cuda", requires_grad=True)
+    step = partial(mt.conv1d, x, w, padding=1)
+    side = torch.cuda.Stream()
+    with torch.cuda.stream(side):
+        step().square().sum().backward()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    x.grad = w.grad = None
+    with torch.cuda.graph(graph):
+        y = step()
+        y.square().sum().backward()
+    for _ in range(3):
+        with torch.no_grad():
+            x.normal_()
+        graph.replay()
+        wide = [operand.detach().double().requires_grad_() for operand in (x, w)]
+        exact = functional.conv1d(*wide, padding=1)
+        expected = torch.autograd.grad(exact.square().sum(), wide)
+        assert worst(y, exact) < 1e-5
+        assert worst(x.grad, expected[0]) < 1e-5
+        assert worst(w.grad, expected[1]) < 1e-5
+
+
+def test_memory_that_begins_between_vectors():
+    """Tensors whose first element stands at no multiple of 16 bytes are read right."""
+    for layer in LAYERS:
+        for dtype in (torch.float32, torch.bfloat16):
+            x, w = (
+                torch.randn(1 + int(np.prod(layer[name])), device="cuda", dtype=dtype)[1:].view(layer[name])
+                for name in ("shape", "weight")
+            )
+            exact = functional.conv1d(x.double(), w.double(), **options(layer))
+            assert worst(mt.conv1d(x, w, **options(layer)), exact) <= 64 * torch.finfo(dtype).eps
+
+
+def test_strided_memory():
+    """Signals whose channels, or samples, lie side by side in memory give the values of contiguous ones."""
+    for layer in LAYERS:
+        batch, channels, length = layer["shape"]
+        w = torch.randn(layer["weight"], device="cuda")
+        for x in (
+            torch.randn((batch, length, channels), device="cuda").transpose(1, 2),
+            torch.randn((batch, channels, 2 * length), device="cuda")[..., ::2],
+        ):
+            exact = functional.conv1d(x.double(), w.double(), **options(layer))
+            assert worst(mt.conv1d(x, w, **options(layer)), exact) < 1e-5
+
+
+def test_autocast_and_compile():
+    """Under autocast and `torch.compile(fullgraph=True)` layers are computed in bfloat16."""
+    layer = LAYERS[1]
+    x, w = (torch.randn(layer[name], device="cuda", requires_grad=True) for name in ("shape", "weight"))
+    step = torch.compile(lambda x, w: mt.conv1d(x, w, **options(layer)), fullgraph=True)
+    with torch.autocast("cuda", torch.bfloat16):
+        y = step(x, w)
+    assert y.dtype == torch.bfloat16
+    y.float().sum().backward()
+    assert worst(y, functional.conv1d(x.double(), w.double(), **options(layer))) < 0.05
+    assert x.grad.dtype == torch.float32
+
+
+def test_calls_of_changing_shapes_leave_no_memory():
+    """A thousand calls of changing shapes, with gradients, leave the device's memory as it was."""
+    w = torch.randn((8, 8, 3), device="cuda", requires_grad=True)
+
+    def work(lengths):
+        for length in lengths:
+            torch.autograd.grad(mt.conv1d(torch.randn((1, 8, length), device="cuda"), w).sum(), w)
+
+    work(range(3, 100))
+    gc.collect()
+    before = torch.cuda.memory_allocated()
+    work(range(100, 1100))
+    gc.collect()
+    assert torch.cuda.memory_allocated() == before
