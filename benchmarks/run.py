@@ -29,8 +29,9 @@ import platform
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from functools import partial
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -131,6 +132,8 @@ def about() -> dict[str, Any]:
     """Say on what and when the figures were measured."""
     facts = {key: value for key, value in _engine.report().items() if key not in {"cache", "runs on"}}
     facts |= {"date": dt.datetime.now(tz=dt.timezone.utc).date().isoformat(), "numpy": np.__version__}
+    with suppress(PackageNotFoundError):
+        facts["torch"] = version("torch")
     return {**facts, "scipy": version("scipy"), "system": platform.system()}
 
 

@@ -46,7 +46,6 @@ FIGURES: dict[str, Callable[[], str]] = {
     "table startup": lambda: table("startup"),
     "table layers": lambda: table("layers-gpu"),
     "stream": lambda: hour_of_sound("stream"),
-    "tutorial": lambda: "",
     "auto cpu": lambda: hits("auto"),
     "auto gpu": lambda: hits("auto-gpu"),
 }

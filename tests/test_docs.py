@@ -173,7 +173,7 @@ def test_pixi_has_the_same_tasks(task):
     assert f'\n{task} = "uv run poe {task}"' in (ROOT / "pixi.toml").read_text()
 
 
-@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "docs/large.md"])
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "docs/large.md", "docs/torch.md"])
 def test_links_in_a_checkout_lead_somewhere(document):
     """Relative links of what people read beside the code name files that exist; for the site, test_site.py looks."""
     path = ROOT / document
@@ -189,6 +189,8 @@ def test_the_reference_names_everything_public():
     expected = set(maxconv.__all__) - set(doors)
     for door, module in doors.items():
         expected |= {f"{door}.{name}" for name in module.__all__}
+    torch = (ROOT / "src/maxconv/torch/__init__.py").read_text()  # importing it takes PyTorch
+    expected |= {f"torch.{name}" for name in re.findall(r'"(\w+)"', torch.partition("__all__")[2])}
     assert named == expected
 
 

@@ -242,13 +242,15 @@ LINEAR = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # PyTorch's own derivatives forwards use it
 @pytest.mark.parametrize("layer", LINEAR)
 def test_first_and_second_derivatives(layer):
     """`gradcheck` and `gradgradcheck` pass in float64."""
     function, shapes = LINEAR[layer]
     operands = tuple(draw(*shape) for shape in shapes)
-    assert torch.autograd.gradcheck(function, operands)
-    assert torch.autograd.gradgradcheck(function, operands)
+    is_bilinear = layer in {"conv1d", "depthwise", "unbatched", "conv_transpose1d"}
+    assert torch.autograd.gradcheck(function, operands, check_forward_ad=is_bilinear)
+    assert torch.autograd.gradgradcheck(function, operands, check_fwd_over_rev=is_bilinear)
 
 
 OPERATORS = {
@@ -352,6 +354,14 @@ def test_functional_gradients():
     torch.testing.assert_close(*twice)
     back = by(mt.conv_transpose1d), by(functional.conv_transpose1d)
     torch.testing.assert_close(*(vmap(f)(x, w[:, :4]) for f in back))
+
+
+def test_a_derivative_that_is_not_there_is_refused():
+    """Forward-mode derivatives of `causal_conv1d` raise an error, they are not left out."""
+    forward = torch.autograd.forward_ad
+    x, w = draw(3, 9, requires_grad=False), draw(3, 4, requires_grad=False)
+    with forward.dual_level(), pytest.raises(RuntimeError, match="jvp"):
+        mt.causal_conv1d(forward.make_dual(x, x), w)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)

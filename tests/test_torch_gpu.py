@@ -84,23 +84,36 @@ def test_work_waits_for_a_slow_producer_and_its_consumer_waits_for_it(layer):
 
 
 def test_without_the_order_the_result_would_be_wrong(monkeypatch):
-    """The producer of these tests is slow enough: on a stream of its own, the layer misses what it writes."""
-    from max.driver import DeviceQueue
-
-    from maxconv._engine import devices, tensors
-
-    queue = DeviceQueue(devices.handle("gpu:0"))
+    """The producer of these tests is slow enough: without the events, the layer misses what it writes."""
     w = torch.ones((1, 1, 1), device="cuda")
     x = torch.zeros((1, 1, 1000), device="cuda")
     mt.conv1d(x, w)
-    monkeypatch.setattr(tensors, "_context", lambda _: queue._device_context_ptr())
-    mt.conv1d(x, w)
     torch.cuda.synchronize()
+    monkeypatch.setattr(torch.cuda.Stream, "wait_event", lambda *_: None)
     torch.cuda._sleep(PRODUCER_CYCLES)
     x.fill_(1)
     y = mt.conv1d(x, w)
     torch.cuda.synchronize()
     assert not y.any()
+
+
+def test_streams_do_not_wait_for_one_another():
+    """A layer on one stream is done while that of another still waits for its producer."""
+    w = torch.ones((1, 1, 1), device="cuda")
+    x = torch.ones((1, 1, 1000), device="cuda")
+    slow, quick = torch.cuda.Stream(), torch.cuda.Stream()
+    for stream in (slow, quick):
+        with torch.cuda.stream(stream):
+            mt.conv1d(x, w)
+    torch.cuda.synchronize()
+    with torch.cuda.stream(slow):
+        torch.cuda._sleep(PRODUCER_CYCLES)
+        mt.conv1d(x, w)
+    with torch.cuda.stream(quick):
+        mt.conv1d(x, w)
+    quick.synchronize()
+    assert not slow.query()
+    torch.cuda.synchronize()
 
 
 def test_a_captured_graph_computes_anew():

@@ -343,8 +343,8 @@ def filter_(
             options |= {"progress": sys.stderr.isatty(), "workers": workers, "scheduler": scheduler}
             summary = filter_store(source, out, choice, **options)
         else:
-            block = None if no_stream else BLOCK
-            summary = filter_file(source, out, choice, **options, method=method, block=block, track=_track)
+            options |= {"method": method, "block": None if no_stream else BLOCK, "track": _track}
+            summary = filter_file(source, out, choice, **options)
             if plot is not None:
                 _draw(plot, source, out, summary)
     for text in _warnings(summary, out):

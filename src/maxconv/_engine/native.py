@@ -144,12 +144,6 @@ def run_layer_on_gpu(
     getattr(_extension("gpu_layers"), function)(context, addresses, problem, *options)
 
 
-def context_of_stream(context: int, stream: int) -> int:
-    """Return the address of a context that launches on a CUDA stream of another library, by its handle."""
-    address: int = _extension("gpu_layers").context_of_stream(context, stream)
-    return address
-
-
 def max_workers() -> int:
     """Return 0, for as many threads as the work is worth; 1 in a forked child, where the pool's threads are not."""
     return 1 if _forked_after_load else 0

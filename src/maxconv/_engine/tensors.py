@@ -1,12 +1,12 @@
 """Runs the sums of a layer on PyTorch's tensors: what `layers.py` does for arrays.
 
-Nothing is copied but strided operands. Results are PyTorch's own memory. On a GPU a sum is enqueued on the current
-stream, like PyTorch's own work, so that it waits for what made its operands, and what uses its result waits for it.
+Nothing is copied but strided operands. Results are PyTorch's own memory. On a GPU a sum stands in the order of the
+current stream, like PyTorch's own work: it waits for what made its operands, and what uses its result waits for it.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -18,11 +18,29 @@ from .layers import is_depthwise
 #: Element types of layers, and the names that kernels have for them.
 NAMES = {torch.float16: "float16", torch.bfloat16: "bfloat16", torch.float32: "float32", torch.float64: "float64"}
 
-#: The handle by which CUDA's default stream can be told from none: CU_STREAM_LEGACY of cuda.h.
-_DEFAULT_STREAM = 1
 
-_contexts: dict[tuple[int, int], int] = {}
-"""(device, stream) -> address of the context that launches there."""
+class _Queue(NamedTuple):
+    """A queue of MAX that follows a stream of PyTorch: MAX launches on no stream that it has not made.
+
+    Each stream has a queue of its own, so that none waits for another's work. Events tie them without the host.
+    """
+
+    owner: Any
+    """What keeps the queue alive."""
+    context: int
+    """Address of the context that launches there."""
+    stream: Any
+    """PyTorch's stream."""
+    queue: Any
+    """MAX's queue, as a stream of PyTorch."""
+    before: Any
+    """The event of what a launch waits for."""
+    after: Any
+    """The event of what waits for a launch."""
+
+
+_queues: dict[tuple[int, int], _Queue] = {}
+"""(device, handle of a stream) -> its queue. PyTorch takes streams from a pool: they are few."""
 
 
 def forward(problem: LayerProblem, x: Any, w: Any, bias: Any = None, activation: int = 0) -> Any:
@@ -72,25 +90,41 @@ def _run(kernel: str, result: Any, operands: tuple[Any, ...], problem: LayerProb
     there = [None if operand is None else operand.contiguous() for operand in operands]
     addresses = (result.data_ptr(), *[0 if operand is None else operand.data_ptr() for operand in there])
     if result.is_cuda:
-        name = f"{kernel}_{NAMES[operands[1].dtype]}"
-        native.run_layer_on_gpu(name, _context(result.get_device()), addresses, problem, *options)
+        _launch(f"{kernel}_{NAMES[operands[1].dtype]}", result.get_device(), addresses, problem, *options)
     else:
         native.run_layer_on_cpu(f"{kernel}_{NAMES[result.dtype]}", addresses, problem, *options)
     return result
 
 
-def _context(index: int) -> int:
-    """Return the address of a context that launches on the current stream of a device."""
-    key = index, torch._C._cuda_getCurrentRawStream(index) or _DEFAULT_STREAM  # noqa: SLF001  # the object takes 1 us
-    context = _contexts.get(key)
-    if context is None:
-        device = devices.handle(f"gpu:{index}")
-        if device.api != "cuda":
-            message = f"layers are served by CPUs and NVIDIA GPUs, but gpu:{index} is neither"
-            raise DeviceError(message)
-        context = native.context_of_stream(device._device_context_ptr(), key[1])  # noqa: SLF001  # no public name
-        _contexts[key] = context
-    return context
+def _launch(kernel: str, device: int, addresses: tuple[int, ...], problem: LayerProblem, *options: int) -> None:
+    """Enqueue a sum between what the current stream has and what it will get."""
+    handle = torch._C._cuda_getCurrentRawStream(device)  # noqa: SLF001  # the stream as an object takes 1 us more
+    queue = _queues.get((device, handle)) or _follow(device, handle)
+    queue.before.record(queue.stream)
+    queue.queue.wait_event(queue.before)
+    native.run_layer_on_gpu(kernel, queue.context, addresses, problem, *options)
+    queue.after.record(queue.queue)
+    queue.stream.wait_event(queue.after)
+
+
+def _follow(device: int, handle: int) -> _Queue:
+    """Make the queue of a stream."""
+    from max.driver import DeviceQueue
+
+    place = devices.handle(f"gpu:{device}")
+    if place.api != "cuda":
+        message = f"layers are served by CPUs and NVIDIA GPUs, but gpu:{device} is neither"
+        raise DeviceError(message)
+    made = DeviceQueue(place)
+    _queues[device, handle] = queue = _Queue(
+        made,
+        made._device_context_ptr(),  # noqa: SLF001  # MAX has no public name for addresses
+        torch.cuda.ExternalStream(handle, device) if handle else torch.cuda.default_stream(device),
+        torch.cuda.ExternalStream(made.native_stream_handle, device),
+        torch.cuda.Event(),
+        torch.cuda.Event(),
+    )
+    return queue
 
 
 def _bias(bias: Any, x: Any) -> Any:

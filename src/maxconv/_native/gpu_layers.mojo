@@ -15,7 +15,7 @@ from _ops.kernels.depthwise_gpu import depthwise_gpu
 from _ops.shared.epilogue import Epilogue
 from _ops.shared.history import History
 from _ops.shared.layer_geometry import LayerGeometry
-from device import context_of_stream, device_context, device_pointer
+from device import device_context, device_pointer
 
 
 @export
@@ -45,7 +45,6 @@ def PyInit_gpu_layers() abi("C") -> PythonObject:
         module.def_function[convolve_into[DType.float64, True]]("conv_transpose_float64")
         module.def_function[depthwise_into[DType.float64, DType.float64]]("depthwise_float64_float64")
         module.def_function[weight_gradient_into[DType.float64]]("weight_gradient_float64")
-        module.def_function[context_of_stream]("context_of_stream")
         return module.finalize()
     except e:
         abort(String("maxconv: the native GPU extension for layers could not be initialised: ", e))

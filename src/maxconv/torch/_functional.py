@@ -184,17 +184,19 @@ def causal_conv1d(
     function = "causal_conv1d"
     operands = {"x": x, "weight": weight, "bias": bias, "initial_state": initial_state, "seq_idx": seq_idx}
     _check_tensors(function, operands)
+    _check_devices(function, {name: None if operand is None else operand.device for name, operand in operands.items()})
     if kind := _autocast_dtype(x):
         x, initial_state = _cast(x, kind), _cast(initial_state, kind)
-    _check_dtypes(function, {"x": x, "initial_state": initial_state})
-    _check_dtypes(function, {"weight": weight, "bias": bias})
+    _check_dtypes(function, {"x": x.dtype} | ({} if initial_state is None else {"initial_state": initial_state.dtype}))
+    _check_dtypes(function, {"weight": weight.dtype} | ({} if bias is None else {"bias": bias.dtype}))
     if weight.dtype != x.dtype and (weight.dtype is not torch.float32 or x.dtype is torch.float64):
         message = (
             f"{function}: weight is {weight.dtype}, but x is {x.dtype}; expected the dtype of x, or float32 where x is "
             "of half precision"
         )
         raise DtypeError(message)
-    problem = _checked(_layer.causal_convolution, function, x, weight, bias)
+    bias_shape = None if bias is None else bias.shape
+    problem = _layer.causal_convolution(function, x.shape, weight.shape, bias_shape)
     code = _layer.activation_code(function, activation)
     state_shape = (*x.shape[:-1], problem.taps - 1)
     if seq_idx is not None:
@@ -216,49 +218,46 @@ def causal_conv1d(
 
 
 def _operands(function: str, x: Any, w: Any, b: Any) -> tuple[Any, Any, Any]:
-    """Check tensors, and cast them as autocast does."""
-    _check_tensors(function, {"input": x, "weight": w, "bias": b})
+    """Refuse what is no tensor; cast tensors as autocast does."""
+    if not (isinstance(x, torch.Tensor) and isinstance(w, torch.Tensor) and (b is None or isinstance(b, torch.Tensor))):
+        _check_tensors(function, {"input": x, "weight": w, "bias": b})
     if kind := _autocast_dtype(x):
-        x, w, b = _cast(x, kind), _cast(w, kind), _cast(b, kind)
-    _check_dtypes(function, {"input": x, "weight": w, "bias": b})
+        return _cast(x, kind), _cast(w, kind), _cast(b, kind)
     return x, w, b
 
 
 def _check_tensors(function: str, operands: dict[str, Any]) -> None:
-    """Refuse operands, by argument name, that are no tensors, or not all on one device; None is none at all."""
-    first, device = None, None
+    """Refuse operands, by argument name, that are no tensors; None is none at all."""
     for name, operand in operands.items():
-        if operand is None:
-            continue
-        if not isinstance(operand, torch.Tensor):
+        if operand is not None and not isinstance(operand, torch.Tensor):
             message = f"{function}: {name} must be a torch.Tensor, got {type(operand).__name__}"
             raise DtypeError(message)
-        if device is None:
-            first, device = name, operand.device
-            if device.type not in _DEVICES:
-                message = f"{function}: layers are served by CPUs and NVIDIA GPUs, but {name} is on {device}"
-                raise DeviceError(message)
-        elif operand.device != device:
-            message = (
-                f"{function}: {first} is on {device}, but {name} is on {operand.device}; all must be on one device"
-            )
+
+
+def _check_devices(function: str, devices: dict[str, Any]) -> None:
+    """Refuse operands that are not all on one device, or that are where no kernel is."""
+    first, device = next(iter(devices.items()))
+    if device.type not in _DEVICES:
+        message = f"{function}: layers are served by CPUs and NVIDIA GPUs, but {first} is on {device}"
+        raise DeviceError(message)
+    for name, other in devices.items():
+        if other is not None and other != device:
+            message = f"{function}: {first} is on {device}, but {name} is on {other}; all must be on one device"
             raise DeviceError(message)
 
 
-def _check_dtypes(function: str, operands: dict[str, Any]) -> None:
-    """Refuse tensors that are not all of one of the floating-point types."""
-    first, dtype = None, None
-    for name, operand in operands.items():
-        if operand is None:
-            continue
-        if operand.dtype not in NAMES:
-            listed = ", ".join(_layer.DTYPES)
-            message = f"{function}: {name} has elements of type {operand.dtype}; expected one of {listed}"
-            raise DtypeError(message)
+def _check_dtypes(function: str, dtypes: dict[str, Any]) -> None:
+    """Refuse operands that are not all of one of the floating-point types."""
+    first, wanted = next(iter(dtypes.items()))
+    for name, dtype in dtypes.items():
         if dtype is None:
-            first, dtype = name, operand.dtype
-        elif operand.dtype != dtype:
-            message = f"{function}: {name} is {operand.dtype}, but {first} is {dtype}; both must have one dtype"
+            continue
+        if dtype not in NAMES:
+            listed = ", ".join(_layer.DTYPES)
+            message = f"{function}: {name} has elements of type {dtype}; expected one of {listed}"
+            raise DtypeError(message)
+        if dtype != wanted:
+            message = f"{function}: {name} is {dtype}, but {first} is {wanted}; both must have one dtype"
             raise DtypeError(message)
 
 
@@ -276,17 +275,31 @@ def _cast(operand: Any, dtype: Any) -> Any:
 
 
 def _checked(check: Callable[..., Any], function: str, x: Any, w: Any, b: Any, *options: Any) -> _layer.LayerProblem:
-    """Run the checks of a layer, once for each set of shapes and options."""
-    arguments = function, x.shape, w.shape, None if b is None else b.shape, *options
+    """Run the checks of a layer, once for each set of shapes, types, devices and options."""
+    shapes = x.shape, w.shape, None if b is None else b.shape
+    dtypes = x.dtype, w.dtype, None if b is None else b.dtype
+    devices = x.device, w.device, None if b is None else b.device
     if not torch.compiler.is_compiling():
         try:
-            return _remembered(check, *arguments)  # type: ignore[no-any-return]  # lru_cache forgets it
+            return _remembered(check, function, shapes, dtypes, devices, *options)  # type: ignore[no-any-return]
         except TypeError:  # a list, which PyTorch takes for a tuple, or a symbolic size: they have no hash
             pass
-    problem: _layer.LayerProblem = check(*arguments)
+    problem: _layer.LayerProblem = _check(check, function, shapes, dtypes, devices, *options)
     return problem
 
 
-@lru_cache(maxsize=_REMEMBERED, typed=True)
-def _remembered(check: Callable[..., Any], *arguments: Any) -> Any:
-    return check(*arguments)
+def _check(
+    check: Callable[..., Any],
+    function: str,
+    shapes: tuple[Any, ...],
+    dtypes: tuple[Any, ...],
+    devices: tuple[Any, ...],
+    *options: Any,
+) -> Any:
+    names = "input", "weight", "bias"
+    _check_devices(function, dict(zip(names, devices, strict=True)))
+    _check_dtypes(function, dict(zip(names, dtypes, strict=True)))
+    return check(function, *shapes, *options)
+
+
+_remembered = lru_cache(maxsize=_REMEMBERED, typed=True)(_check)

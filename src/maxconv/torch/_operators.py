@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.autograd import forward_ad
 
 from .._engine import tensors
 from .._layer import ACTIVATIONS, LayerProblem
@@ -76,6 +77,7 @@ class Operator:
         self.differentiable: Any = type(name, function, {"forward": staticmethod(forward), **methods})
         methods |= {"forward": staticmethod(self.operator), "setup_context": staticmethod(save)}
         if vmap is not None:
+            methods |= {"setup_context": staticmethod(self._save_primals(save)), "jvp": staticmethod(self._jvp)}
             methods["vmap"] = staticmethod(vmap)
         self.transformable: Any = type(name, function, methods)
 
@@ -83,9 +85,10 @@ class Operator:
         """Compute the result."""
         if torch.compiler.is_compiling():
             return self.operator(*arguments)
-        if torch._C._functorch.peek_interpreter_stack() is not None:  # noqa: SLF001  # no public name
+        is_transformed = torch._C._functorch.peek_interpreter_stack() is not None  # noqa: SLF001  # no public name
+        if is_transformed or forward_ad._current_level >= 0:  # noqa: SLF001
             return self.transformable.apply(*arguments)
-        is_watched = torch._C._len_torch_dispatch_stack() > 0  # noqa: SLF001  # no public name
+        is_watched = torch._C._len_torch_dispatch_stack() > 0 or torch._C._is_tracing()  # noqa: SLF001
         needs_gradient = False
         for operand in arguments[: self.tensors]:
             if operand is None:
@@ -96,6 +99,22 @@ class Operator:
         if needs_gradient and torch.is_grad_enabled():
             return self.differentiable.apply(*arguments)
         return self.kernel(*arguments)
+
+    def _save_primals(self, save: Callable[..., None]) -> Callable[..., None]:
+        """Extend what is kept by what the derivative forwards needs."""
+
+        def save_all(ctx: Any, inputs: Any, output: Any) -> None:
+            save(ctx, inputs, output)
+            ctx.save_for_forward(*inputs[:2])
+            ctx.numbers = inputs[self.tensors :]
+
+        return save_all
+
+    def _jvp(self, ctx: Any, first: Any, second: Any, *others: Any) -> Any:
+        """Return the derivative along tangents: the sums are linear in either operand, and add the bias."""
+        operands = ctx.saved_tensors
+        bias, none = (others[:1], (None,)) if self.tensors > 2 else ((), ())  # noqa: PLR2004  # two operands
+        return self(first, operands[1], *bias, *ctx.numbers) + self(operands[0], second, *none, *ctx.numbers)
 
 
 def _problem(x_shape: Any, w_shape: Any, outputs: int, stride: int, padding: int, dilation: int, groups: int) -> Any:
