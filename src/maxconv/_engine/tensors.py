@@ -6,7 +6,8 @@ current stream, like PyTorch's own work: it waits for what made its operands, an
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
@@ -15,12 +16,15 @@ from .._layer import LayerProblem
 from . import devices, native
 from .layers import is_depthwise
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 #: Element types of layers, and the names that kernels have for them.
 NAMES = {torch.float16: "float16", torch.bfloat16: "bfloat16", torch.float32: "float32", torch.float64: "float64"}
 
 
 class _Queue(NamedTuple):
-    """A queue of MAX that follows a stream of PyTorch: MAX launches on no stream that it has not made.
+    """A queue of MAX that follows a stream of PyTorch: MAX makes contexts, which kernels launch on, of its own alone.
 
     Each stream has a queue of its own, so that none waits for another's work. Events tie them without the host.
     """
@@ -29,14 +33,10 @@ class _Queue(NamedTuple):
     """What keeps the queue alive."""
     context: int
     """Address of the context that launches there."""
-    stream: Any
-    """PyTorch's stream."""
-    queue: Any
-    """MAX's queue, as a stream of PyTorch."""
-    before: Any
-    """The event of what a launch waits for."""
-    after: Any
-    """The event of what waits for a launch."""
+    before: tuple[Callable[[], None], Callable[[], None]]
+    """Mark the end of the stream, and let the queue wait for it."""
+    after: tuple[Callable[[], None], Callable[[], None]]
+    """Mark the end of the queue, and let the stream wait for it."""
 
 
 _queues: dict[tuple[int, int], _Queue] = {}
@@ -98,13 +98,13 @@ def _run(kernel: str, result: Any, operands: tuple[Any, ...], problem: LayerProb
 
 def _launch(kernel: str, device: int, addresses: tuple[int, ...], problem: LayerProblem, *options: int) -> None:
     """Enqueue a sum between what the current stream has and what it will get."""
-    handle = torch._C._cuda_getCurrentRawStream(device)  # noqa: SLF001  # the stream as an object takes 1 us more
+    handle = torch._C._cuda_getCurrentRawStream(device)  # noqa: SLF001  # cheaper than the stream as an object
     queue = _queues.get((device, handle)) or _follow(device, handle)
-    queue.before.record(queue.stream)
-    queue.queue.wait_event(queue.before)
+    for act in queue.before:
+        act()
     native.run_layer_on_gpu(kernel, queue.context, addresses, problem, *options)
-    queue.after.record(queue.queue)
-    queue.stream.wait_event(queue.after)
+    for act in queue.after:
+        act()
 
 
 def _follow(device: int, handle: int) -> _Queue:
@@ -116,15 +116,17 @@ def _follow(device: int, handle: int) -> _Queue:
         message = f"layers are served by CPUs and NVIDIA GPUs, but gpu:{device} is neither"
         raise DeviceError(message)
     made = DeviceQueue(place)
-    _queues[device, handle] = queue = _Queue(
-        made,
-        made._device_context_ptr(),  # noqa: SLF001  # MAX has no public name for addresses
-        torch.cuda.ExternalStream(handle, device) if handle else torch.cuda.default_stream(device),
-        torch.cuda.ExternalStream(made.native_stream_handle, device),
-        torch.cuda.Event(),
-        torch.cuda.Event(),
-    )
-    return queue
+    stream = torch.cuda.ExternalStream(handle, device) if handle else torch.cuda.default_stream(device)
+    queue = torch.cuda.ExternalStream(made.native_stream_handle, device)
+    context = made._device_context_ptr()  # noqa: SLF001  # MAX has no public name for addresses
+    _queues[device, handle] = _Queue(made, context, _tie(queue, stream), _tie(stream, queue))
+    return _queues[device, handle]
+
+
+def _tie(later: Any, earlier: Any) -> tuple[Callable[[], None], Callable[[], None]]:
+    """Return what marks the end of one stream, and what makes another wait for the mark."""
+    event, kind = torch.cuda.Event(), torch._C._CudaEventBase  # noqa: SLF001  # without the cost of the public methods
+    return partial(kind.record, event, earlier), partial(kind.wait, event, later)
 
 
 def _bias(bias: Any, x: Any) -> Any:

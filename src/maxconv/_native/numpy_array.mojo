@@ -6,7 +6,7 @@ behind CPython's object head of two words stand `data`, `nd` (an int) and `dimen
 compares what is read here with `array.ctypes.data` once, when it loads an extension.
 
 Memory that is no array's may be given by its address, a Python integer: PyTorch tells that of a tensor in 0.1 us, while
-an array that views the tensor takes 2 us to make. An address of 0 stands for an empty array.
+an array that views the tensor takes 1 us to make. An address of 0 stands for an empty array.
 """
 
 from std.python import PythonObject

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 #: Where tensors may be; "meta" is nowhere, but has shapes.
 _DEVICES = {"cpu", "cuda", "meta"}
 
-#: Layers whose checks are remembered: 5 us each.
+#: Layers whose checks are remembered: they cost as much as a small layer.
 _REMEMBERED = 1024
 
 

@@ -10,6 +10,7 @@ watches, so that the dispatcher had nothing to do, goes past it.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -117,6 +118,7 @@ class Operator:
         return self(first, operands[1], *bias, *ctx.numbers) + self(operands[0], second, *none, *ctx.numbers)
 
 
+@lru_cache(maxsize=1024)
 def _problem(x_shape: Any, w_shape: Any, outputs: int, stride: int, padding: int, dilation: int, groups: int) -> Any:
     """Describe a layer by the shapes of x, (N, C, L) or (C, L), and w."""
     batch, channels, length = (1, *x_shape)[-3:]
