@@ -144,6 +144,13 @@ def run_layer_on_gpu(
     getattr(_extension("gpu_layers"), function)(context, addresses, problem, *options)
 
 
+@lru_cache(maxsize=1024)
+def gradient_workspace(function: str, problem: LayerProblem) -> int:
+    """Count the bytes of the last array that a weight gradient of gpu_layers.mojo takes."""
+    size: int = getattr(_extension("gpu_layers"), f"workspace_of_{function}")(problem)
+    return size
+
+
 def context_of_stream(context: int, stream: int) -> int:
     """Return the address of a context that launches on a CUDA stream of another library, by its handle."""
     address: int = _extension("gpu_layers").context_of_stream(context, stream)
