@@ -30,6 +30,9 @@ LAYERS = [
     {"shape": (2, 40, 129), "weight": (40, 1, 7), "stride": 3, "padding": 0, "dilation": 2, "groups": 40},
 ]
 
+#: Batch, channels, length, taps and padding of short depthwise layers; no tile of a kernel divides them.
+CHANNELS_LAST = [(2, 64, 100, 4, 3), (1, 24, 33, 3, 1), (3, 8, 17, 16, 15), (2, 520, 70, 7, 0), (1, 16, 5, 2, 9)]
+
 
 def options(layer) -> dict[str, int]:
     """Return what stands behind the operands of a layer."""
@@ -197,3 +200,43 @@ def test_calls_of_changing_shapes_leave_no_memory():
     work(range(100, 1100))
     gc.collect()
     assert torch.cuda.memory_allocated() == before
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize(("batch", "channels", "length", "taps", "padding"), CHANNELS_LAST)
+def test_short_depthwise_layers_keep_channels_last(batch, channels, length, taps, padding, dtype):
+    """Of transposed signals they make transposed results: the bits of contiguous ones, and gradients as exact."""
+    x = torch.randn((batch, length, channels), device="cuda", dtype=dtype).mT.requires_grad_()
+    w = torch.randn((channels, 1, taps), device="cuda", dtype=dtype, requires_grad=True)
+    b = torch.randn(channels, device="cuda", dtype=dtype, requires_grad=True)
+    assert not x.is_contiguous()
+    y = mt.conv1d(x, w, b, padding=padding, groups=channels)
+    assert torch.equal(y, mt.conv1d(x.contiguous(), w, b, padding=padding, groups=channels))
+    wide = [operand.detach().double().requires_grad_() for operand in (x, w, b)]
+    exact = functional.conv1d(*wide, padding=padding, groups=channels)
+    gradient = torch.randn_like(y)
+    actual = torch.autograd.grad(y, (x, w, b), gradient)
+    expected = torch.autograd.grad(exact, wide, gradient.double())
+    assert max(map(worst, actual, expected)) <= 64 * torch.finfo(dtype).eps
+    assert y.mT.is_contiguous()
+    assert actual[0].mT.is_contiguous()
+
+
+def test_channels_last_signals_may_begin_anywhere():
+    """A view that begins where no vector may gives the same bits as a copy of it; so does one that `compile` traces."""
+    memory = torch.randn(1 + 2 * 50 * 24, device="cuda")
+    x, w = memory[1:].view(2, 50, 24).mT, torch.randn((24, 1, 4), device="cuda")
+    expected = mt.conv1d(x.contiguous(), w, padding=3, groups=24)
+    assert torch.equal(mt.conv1d(x, w, padding=3, groups=24), expected)
+    compiled = torch.compile(lambda x: mt.conv1d(x, w, padding=3, groups=24), fullgraph=True)
+    assert torch.equal(compiled(x), expected)
+
+
+def test_an_infinite_gradient_reaches_only_the_weights_it_meets():
+    """Where a window reaches beyond the signal an infinite gradient makes no NaN, in either layout."""
+    gradient = torch.zeros((1, 8, 20), device="cuda")
+    gradient[0, :, 0] = torch.inf
+    for x in (torch.ones((1, 8, 20), device="cuda"), torch.ones((1, 20, 8), device="cuda").mT):
+        w = torch.ones((8, 1, 4), device="cuda", requires_grad=True)
+        mt.conv1d(x, w, padding=3, groups=8)[..., :20].backward(gradient)
+        assert torch.equal(w.grad[:, 0], torch.tensor([0, 0, 0, torch.inf], device="cuda").expand(8, 4))

@@ -13,8 +13,9 @@ from max.gpu.host import DeviceContext, HostBuffer
 
 from _ops.kernels.conv_gpu import conv_gpu
 from _ops.kernels.conv_mma_gpu import conv_mma_gpu
-from _ops.kernels.conv_weight_gradient_gpu import conv_weight_gradient_gpu
-from _ops.kernels.depthwise_gpu import depthwise_gpu
+from _ops.kernels.depthwise_gpu import depthwise_gpu, is_mirrored_depthwise, mirrored
+from _ops.kernels.depthwise_last_gpu import MOST_TAPS, depthwise_last_gpu
+from _ops.kernels.weight_gradient_gpu import weight_gradient_gpu, weight_gradient_workspace
 from _ops.shared.accumulate import accum_dtype
 from _ops.shared.epilogue import GELU, RELU, SILU, Epilogue, exponential
 from _ops.shared.history import History
@@ -43,6 +44,12 @@ comptime WITH_STATE = 4
 
 comptime WITH_NUMBERS = 5
 """The same, with sequence numbers."""
+
+comptime LAST = 6
+"""The sum y of channels-last signals."""
+
+comptime WEIGHTS_LAST = 7
+"""The sum w of channels-last signals."""
 
 
 def drawn[dtype: DType](ctx: DeviceContext, count: Int) raises -> HostBuffer[dtype]:
@@ -104,6 +111,8 @@ def check[dtype: DType, sum: Int](ctx: DeviceContext, g: LayerGeometry, activati
         If a result differs, or a guard.
     """
     comptime ACC = accum_dtype[dtype]()
+    comptime is_weights = sum == WEIGHTS or sum == WEIGHTS_LAST
+    comptime is_last = sum == LAST or sum == WEIGHTS_LAST
     var x = drawn[dtype](ctx, g.batch * g.in_channels * g.length)
     var w = drawn[dtype](ctx, g.out_channels * g.group_in() * g.taps)
     var y = drawn[dtype](ctx, g.batch * g.out_channels * g.outputs)
@@ -114,7 +123,7 @@ def check[dtype: DType, sum: Int](ctx: DeviceContext, g: LayerGeometry, activati
     for i in range(len(numbers)):
         numbers[i] = Int32(random_si64(-1, 1))
     if has_infinity:
-        comptime if sum == WEIGHTS:
+        comptime if is_weights:
             y[0] = inf[dtype]()
         else:
             w[0] = inf[dtype]()
@@ -123,7 +132,7 @@ def check[dtype: DType, sum: Int](ctx: DeviceContext, g: LayerGeometry, activati
     var count = g.batch * g.out_channels * g.outputs
     comptime if sum == TRANSPOSED:
         count = g.batch * g.in_channels * g.length
-    elif sum == WEIGHTS:
+    elif is_weights:
         count = g.out_channels * g.group_in() * g.taps
     var exact = List[Float64](length=count, fill=0)
     var magnitude = List[Float64](length=count, fill=0)
@@ -149,14 +158,14 @@ def check[dtype: DType, sum: Int](ctx: DeviceContext, g: LayerGeometry, activati
                             var before = (n * g.in_channels + channel + 1) * (g.taps - 1) + at
                             sample = state[before].cast[DType.float64]()
                         else:
-                            sample = x[g.input_offset(n, channel, at)].cast[DType.float64]()
-                        var output = y[g.output_offset(n, o, i)].cast[DType.float64]()
-                        var target = g.output_offset(n, o, i)
+                            sample = x[g.input_offset[is_last](n, channel, at)].cast[DType.float64]()
+                        var output = y[g.output_offset[is_last](n, o, i)].cast[DType.float64]()
+                        var target = g.output_offset[is_last](n, o, i)
                         var term = sample * weight
                         comptime if sum == TRANSPOSED:
                             target = g.input_offset(n, channel, at)
                             term = output * weight
-                        elif sum == WEIGHTS:
+                        elif is_weights:
                             target = g.weight_offset(o, c, j)
                             term = output * sample
                         exact[target] += term
@@ -189,12 +198,32 @@ def check[dtype: DType, sum: Int](ctx: DeviceContext, g: LayerGeometry, activati
     var yp = pointer_to[dtype](Int(y_there.unsafe_ptr()))
     comptime if sum <= TRANSPOSED:
         var source = yp if sum == TRANSPOSED else xp
-        comptime if ACC != dtype:
-            conv_mma_gpu[sum == TRANSPOSED](rp, source, wp, epilogue, g, ctx)
+        var nothing = History[dtype](untracked[dtype](Int(xp)), False, untracked[DType.int32](Int(xp)), False)
+        if sum == TRANSPOSED and is_mirrored_depthwise(g):
+            depthwise_gpu(rp, source, wp, epilogue, mirrored(g), nothing, ctx, True)
         else:
-            conv_gpu[sum == TRANSPOSED](rp, source, wp, epilogue, g, ctx)
-    elif sum == WEIGHTS:
-        conv_weight_gradient_gpu(rp, xp, yp, g, ctx)
+            comptime if ACC != dtype:
+                conv_mma_gpu[sum == TRANSPOSED](rp, source, wp, epilogue, g, ctx)
+            else:
+                conv_gpu[sum == TRANSPOSED](rp, source, wp, epilogue, g, ctx)
+    elif sum == LAST:
+        depthwise_last_gpu(rp, xp, wp, epilogue, g, ctx)
+    elif is_weights:
+        # Poisoned, and with guards, too: a part that no block writes, or one too many, shows.
+        var workspace = ctx.enqueue_create_host_buffer[ACC](weight_gradient_workspace[dtype, is_last](g) + 2 * GUARD)
+        ctx.synchronize()
+        for i in range(len(workspace)):
+            workspace[i] = Scalar[ACC](POISON)
+        var workspace_there = ctx.enqueue_create_buffer[ACC](len(workspace))
+        ctx.enqueue_copy(workspace_there, workspace)
+        var parts = pointer_to[ACC](Int(workspace_there.unsafe_ptr().unsafe_offset(GUARD)))
+        weight_gradient_gpu[dtype, is_last](rp, parts, xp, yp, g, ctx)
+        ctx.enqueue_copy(workspace, workspace_there)
+        ctx.synchronize()
+        for i in range(GUARD):
+            if workspace[i] != Scalar[ACC](POISON) or workspace[len(workspace) - 1 - i] != Scalar[ACC](POISON):
+                raise Error(describe[dtype, sum](g, activation), " guard of the workspace")
+        _ = workspace_there^
     else:
         var history = History[dtype](
             state=untracked[dtype](Int(state_there.unsafe_ptr())),
@@ -216,11 +245,13 @@ def check[dtype: DType, sum: Int](ctx: DeviceContext, g: LayerGeometry, activati
             continue
         var wanted = exact[at]
         var bound = Float64(terms[at] + 1) * unit * (magnitude[at] + 1)
-        comptime if sum != WEIGHTS:
+        comptime if not is_weights:
             if has_bias:
                 var channel = at // g.outputs % g.out_channels
                 comptime if sum == TRANSPOSED:
                     channel = at // g.length % g.in_channels
+                elif sum == LAST:
+                    channel = at % g.out_channels
                 wanted += bias[channel].cast[DType.float64]()
             bound = 1.13 * bound + 16 * unit * abs(wanted)
             wanted = activated(wanted, activation)
@@ -302,6 +333,10 @@ def describe[dtype: DType, sum: Int](g: LayerGeometry, activation: Int) -> Strin
         return String("depthwise ", dtype, " ", describe_sizes(g, activation))
     elif sum == WITH_STATE:
         return String("state ", dtype, " ", describe_sizes(g, activation))
+    elif sum == LAST:
+        return String("channels last ", dtype, " ", describe_sizes(g, activation))
+    elif sum == WEIGHTS_LAST:
+        return String("weights, channels last ", dtype, " ", describe_sizes(g, activation))
     return String("numbers ", dtype, " ", describe_sizes(g, activation))
 
 
@@ -469,11 +504,23 @@ def check_type[dtype: DType](ctx: DeviceContext, draws: Int, is_brief: Bool) rai
         check[dtype, DEPTHWISE](ctx, causal, draw % 4, draw % 5 == 4)
         check[dtype, WITH_STATE](ctx, causal, draw % 4, False)
         check[dtype, WITH_NUMBERS](ctx, causal, draw % 4, False)
+        check[dtype, WEIGHTS](ctx, causal, 0, draw % 5 == 4)
+        check[dtype, TRANSPOSED](ctx, causal, draw % 4, draw % 5 == 4)
         var filters = one_of(1, 4)
         var strided = layer(
             2, channels, 1, filters, taps, one_of(1, 3), one_of(1, 3), length + taps * 3, one_of(0, 50), one_of(0, 50)
         )
         check[dtype, DEPTHWISE](ctx, strided, draw % 4, draw % 5 == 4)
+        check[dtype, WEIGHTS](ctx, strided, 0, draw % 5 == 4)
+        var aligned = layer(one_of(1, 3), channels, 1, filters, taps, 1, 1, one_of(1, 640) * 8, one_of(0, 9), 8)
+        aligned.outputs = aligned.outputs // 8 * 8  # rows that vectors can read
+        check[dtype, WEIGHTS](ctx, aligned, 0, draw % 5 == 4)
+        var short = one_of(1, MOST_TAPS)
+        var last = layer(
+            one_of(0, 2), 8 * one_of(1, 40), 1, 1, short, 1, 1, one_of(short, 300), one_of(0, 20), one_of(0, 20)
+        )
+        check[dtype, LAST](ctx, last, draw % 4, draw % 5 == 4)
+        check[dtype, WEIGHTS_LAST](ctx, last, 0, draw % 5 == 4)
     # Nothing to sum, one term, a dilation that few phases of a stride meet, a tile and one more, many taps.
     check_dense[dtype](ctx, layer(0, 2, 3, 4, 3, 1, 1, 10, 1, 1), 0, False)
     check_dense[dtype](ctx, layer(1, 1, 1, 1, 1, 1, 1, 1, 0, 0), 1, False)
@@ -489,6 +536,8 @@ def check_type[dtype: DType](ctx: DeviceContext, draws: Int, is_brief: Bool) rai
     check_dense[dtype](ctx, layer(132, 1, 34, 50, 3, 1, 1, 3, 1, 1), 1, False)
     check_dense[dtype](ctx, layer(132, 1, 9, 20, 3, 1, 1, 3, 1, 1), 2, False)
     check[dtype, DEPTHWISE](ctx, layer(1, 3, 1, 1, 2048, 1, 1, 2048, 2047, 0), 0, False)
+    check[dtype, WEIGHTS](ctx, layer(1, 3, 1, 1, 2048, 1, 1, 2048, 2047, 0), 0, True)
+    check[dtype, WEIGHTS](ctx, layer(2, 2, 1, 2, 70, 1, 1, 4160, 3, 2), 0, True)
     check[dtype, DEPTHWISE](ctx, layer(1, 2, 1, 1, 300, 1, 1, 5000, 150, 149), 2, True)
     if not is_brief:  # enough blocks for the largest tile
         check_dense[dtype](ctx, layer(20, 1, 3, 130, 3, 1, 1, 2001, 1, 1), 3, False)

@@ -56,7 +56,12 @@ def transposed(
 def weight_gradient(problem: LayerProblem, x: Any, y: Any, device: str = "cpu") -> Any:
     """Compute w (O, C/G, K) from x (N, C, L) and y (N, O, L_out), the gradient of the outputs."""
     if device != "cpu":
-        return _run_on_gpu("weight_gradient", problem, device, problem.weight_shape, (x, y))
+        from max.driver import Buffer
+        from max.dtype import DType
+
+        size = native.gradient_workspace(f"weight_gradient_{x.dtype.name}", problem)
+        workspace = Buffer(DType.uint8, (size,), device=devices.handle(device))
+        return _run_on_gpu("weight_gradient", problem, device, problem.weight_shape, (x, y, workspace))
     w = np.empty(problem.weight_shape, x.dtype)
     native.run_layer_on_cpu(f"weight_gradient_{dtype_name(x.dtype)}", (w, compact(x), compact(y)), problem)
     return w

@@ -144,6 +144,13 @@ def run_layer_on_gpu(
     getattr(_extension("gpu_layers"), function)(context, addresses, problem, *options)
 
 
+@lru_cache(maxsize=1024)
+def gradient_workspace(function: str, problem: LayerProblem) -> int:
+    """Count the bytes of the last array that a weight gradient of gpu_layers.mojo takes."""
+    size: int = getattr(_extension("gpu_layers"), f"workspace_of_{function}")(problem)
+    return size
+
+
 def max_workers() -> int:
     """Return 0, for as many threads as the work is worth; 1 in a forked child, where the pool's threads are not."""
     return 1 if _forked_after_load else 0

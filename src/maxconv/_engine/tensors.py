@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 NAMES = {torch.float16: "float16", torch.bfloat16: "bfloat16", torch.float32: "float32", torch.float64: "float64"}
 
 
+#: Taps up to which the channels-last kernels serve, and the bytes of their vectors.
+_SHORT, _VECTOR = 16, 16
+
+
 class _Queue(NamedTuple):
     """A queue of MAX that follows a stream of PyTorch: MAX makes contexts, which kernels launch on, of its own alone.
 
@@ -53,27 +57,47 @@ def forward(problem: LayerProblem, x: Any, w: Any, bias: Any = None, activation:
 
 def transposed(problem: LayerProblem, y: Any, w: Any, bias: Any = None) -> Any:
     """Compute x (N, C, L) from y (N, O, L_out) and w (O, C/G, K): the input gradient of `forward`, too."""
-    pad_left = problem.dilation * (problem.taps - 1) - problem.pad_left
-    if problem.groups == problem.in_channels == problem.out_channels and problem.stride == 1 and pad_left >= 0:
-        # One filter a channel, read backwards, is one again, and those kernels are the faster ones.
-        lengths = problem.outputs, problem.length
-        mirrored = LayerProblem(*problem[:4], *lengths, problem.taps, 1, problem.dilation, pad_left)
-        return causal(mirrored, y, w.flip(-1), bias, 0)
+    layer = mirrored(problem)
+    if layer is not None:
+        return causal(layer, y, w.flip(-1), bias, 0)
     x = y.new_empty(problem.input_shape)
     return _run("conv_transpose", x, (y, w, _bias(bias, y)), problem, 0)
+
+
+def mirrored(problem: LayerProblem) -> LayerProblem | None:
+    """Return the layer that computes x from y, with its filters read backwards; None if that is no depthwise layer.
+
+    One filter a channel, read backwards, is one again, and those kernels are the faster ones.
+    """
+    pad_left = problem.dilation * (problem.taps - 1) - problem.pad_left
+    if problem.groups == problem.in_channels == problem.out_channels and problem.stride == 1 and pad_left >= 0:
+        lengths = problem.outputs, problem.length
+        return LayerProblem(*problem[:4], *lengths, problem.taps, 1, problem.dilation, pad_left)
+    return None
 
 
 def weight_gradient(problem: LayerProblem, x: Any, y: Any) -> Any:
     """Compute w (O, C/G, K) from x (N, C, L) and y (N, O, L_out), the gradient of the outputs."""
     if not (x.numel() and y.numel()):
         return x.new_zeros(problem.weight_shape)
-    return _run("weight_gradient", x.new_empty(problem.weight_shape), (x, y), problem)
+    kernel = "weight_gradient"
+    operands: tuple[Any, ...] = x, y
+    if is_channels_last(problem, x):
+        kernel, operands = "weight_gradient_last", (_aligned(x.mT), _aligned(y.mT))
+    if x.is_cuda:
+        size = native.gradient_workspace(f"{kernel}_{NAMES[x.dtype]}", problem)
+        operands = *operands, x.new_empty(size, dtype=torch.uint8)
+    return _run(kernel, x.new_empty(problem.weight_shape), operands, problem)
 
 
 def causal(
     problem: LayerProblem, x: Any, w: Any, bias: Any, activation: int, state: Any = None, numbers: Any = None
 ) -> Any:
     """Compute y of a depthwise layer, which may have a history: see `layers.causal`."""
+    if state is None and numbers is None and is_channels_last(problem, x):
+        y = empty_like(problem, x, problem.output_shape)
+        _run(f"depthwise_last_{NAMES[x.dtype]}", y.mT, (_aligned(x.mT), w, bias), problem, activation)
+        return y
     y = x.new_empty(problem.output_shape)
     kernel = "depthwise"
     if x.is_cuda:
@@ -81,6 +105,31 @@ def causal(
     else:
         w = _widened(w, x)
     return _run(kernel, y, (x, w, _bias(bias, x), state, numbers), problem, activation)
+
+
+def is_channels_last(problem: LayerProblem, x: Any) -> bool:
+    """Tell whether a layer takes, and gives, signals that lie in memory as (N, L, C): see depthwise_last_gpu.mojo.
+
+    The answer decides the strides of results, so it is the same for tensors without memory.
+    """
+    if x.device.type != "cuda" or problem.taps > _SHORT or x.is_contiguous():
+        return False
+    is_single = problem.groups == problem.in_channels == problem.out_channels
+    is_dense = problem.stride == problem.dilation == 1
+    return is_single and is_dense and problem.in_channels * x.element_size() % _VECTOR == 0 and x.mT.is_contiguous()
+
+
+def empty_like(problem: LayerProblem, x: Any, shape: tuple[int, ...]) -> Any:
+    """Make a result of a layer in the memory layout that the kernels give it."""
+    if is_channels_last(problem, x):
+        return x.new_empty((*shape[:-2], shape[-1], shape[-2])).mT
+    return x.new_empty(shape)
+
+
+def _aligned(signals: Any) -> Any:
+    """Return contiguous signals that begin where a vector may; views of a tensor's middle need not."""
+    there = signals.contiguous()
+    return there if there.data_ptr() % _VECTOR == 0 else there.clone()
 
 
 def _run(kernel: str, result: Any, operands: tuple[Any, ...], problem: LayerProblem, *options: int) -> Any:

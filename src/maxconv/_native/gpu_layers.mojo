@@ -7,11 +7,14 @@ One function per sum and dtype; all checks are made in Python, before the call. 
 from std.os import abort
 from std.python import PythonObject
 from std.python.bindings import PythonModuleBuilder
+from std.sys.info import size_of
 
 from _ops.kernels.conv_gpu import conv_gpu
 from _ops.kernels.conv_mma_gpu import conv_mma_gpu
-from _ops.kernels.conv_weight_gradient_gpu import conv_weight_gradient_gpu
-from _ops.kernels.depthwise_gpu import depthwise_gpu
+from _ops.kernels.depthwise_gpu import depthwise_gpu, is_mirrored_depthwise, mirrored
+from _ops.kernels.depthwise_last_gpu import depthwise_last_gpu
+from _ops.kernels.weight_gradient_gpu import weight_gradient_gpu, weight_gradient_workspace
+from _ops.shared.accumulate import accum_dtype
 from _ops.shared.epilogue import Epilogue
 from _ops.shared.history import History
 from _ops.shared.layer_geometry import LayerGeometry
@@ -30,21 +33,39 @@ def PyInit_gpu_layers() abi("C") -> PythonObject:
         module.def_function[convolve_into[DType.float16, False]]("conv_float16")
         module.def_function[convolve_into[DType.float16, True]]("conv_transpose_float16")
         module.def_function[depthwise_into[DType.float16, DType.float16]]("depthwise_float16_float16")
+        module.def_function[depthwise_last_into[DType.float16, DType.float16]]("depthwise_last_float16_float16")
         module.def_function[depthwise_into[DType.float16, DType.float32]]("depthwise_float16_float32")
-        module.def_function[weight_gradient_into[DType.float16]]("weight_gradient_float16")
+        module.def_function[depthwise_last_into[DType.float16, DType.float32]]("depthwise_last_float16_float32")
+        module.def_function[weight_gradient_into[DType.float16, False]]("weight_gradient_float16")
+        module.def_function[weight_gradient_into[DType.float16, True]]("weight_gradient_last_float16")
+        module.def_function[gradient_workspace_of[DType.float16, False]]("workspace_of_weight_gradient_float16")
+        module.def_function[gradient_workspace_of[DType.float16, True]]("workspace_of_weight_gradient_last_float16")
         module.def_function[convolve_into[DType.bfloat16, False]]("conv_bfloat16")
         module.def_function[convolve_into[DType.bfloat16, True]]("conv_transpose_bfloat16")
         module.def_function[depthwise_into[DType.bfloat16, DType.bfloat16]]("depthwise_bfloat16_bfloat16")
+        module.def_function[depthwise_last_into[DType.bfloat16, DType.bfloat16]]("depthwise_last_bfloat16_bfloat16")
         module.def_function[depthwise_into[DType.bfloat16, DType.float32]]("depthwise_bfloat16_float32")
-        module.def_function[weight_gradient_into[DType.bfloat16]]("weight_gradient_bfloat16")
+        module.def_function[depthwise_last_into[DType.bfloat16, DType.float32]]("depthwise_last_bfloat16_float32")
+        module.def_function[weight_gradient_into[DType.bfloat16, False]]("weight_gradient_bfloat16")
+        module.def_function[weight_gradient_into[DType.bfloat16, True]]("weight_gradient_last_bfloat16")
+        module.def_function[gradient_workspace_of[DType.bfloat16, False]]("workspace_of_weight_gradient_bfloat16")
+        module.def_function[gradient_workspace_of[DType.bfloat16, True]]("workspace_of_weight_gradient_last_bfloat16")
         module.def_function[convolve_into[DType.float32, False]]("conv_float32")
         module.def_function[convolve_into[DType.float32, True]]("conv_transpose_float32")
         module.def_function[depthwise_into[DType.float32, DType.float32]]("depthwise_float32_float32")
-        module.def_function[weight_gradient_into[DType.float32]]("weight_gradient_float32")
+        module.def_function[depthwise_last_into[DType.float32, DType.float32]]("depthwise_last_float32_float32")
+        module.def_function[weight_gradient_into[DType.float32, False]]("weight_gradient_float32")
+        module.def_function[weight_gradient_into[DType.float32, True]]("weight_gradient_last_float32")
+        module.def_function[gradient_workspace_of[DType.float32, False]]("workspace_of_weight_gradient_float32")
+        module.def_function[gradient_workspace_of[DType.float32, True]]("workspace_of_weight_gradient_last_float32")
         module.def_function[convolve_into[DType.float64, False]]("conv_float64")
         module.def_function[convolve_into[DType.float64, True]]("conv_transpose_float64")
         module.def_function[depthwise_into[DType.float64, DType.float64]]("depthwise_float64_float64")
-        module.def_function[weight_gradient_into[DType.float64]]("weight_gradient_float64")
+        module.def_function[depthwise_last_into[DType.float64, DType.float64]]("depthwise_last_float64_float64")
+        module.def_function[weight_gradient_into[DType.float64, False]]("weight_gradient_float64")
+        module.def_function[weight_gradient_into[DType.float64, True]]("weight_gradient_last_float64")
+        module.def_function[gradient_workspace_of[DType.float64, False]]("workspace_of_weight_gradient_float64")
+        module.def_function[gradient_workspace_of[DType.float64, True]]("workspace_of_weight_gradient_last_float64")
         return module.finalize()
     except e:
         abort(String("maxconv: the native GPU extension for layers could not be initialised: ", e))
@@ -139,6 +160,12 @@ def convolve_into[
     var weights = device_pointer[dtype](arrays[2])
     var epilogue = read_epilogue[dtype](arrays[3], activation)
     var geometry = read_geometry(sizes)
+    comptime if transposed:
+        if is_mirrored_depthwise(geometry):
+            var nothing = History[dtype](untracked[dtype](arrays[1]), False, untracked[DType.int32](arrays[1]), False)
+            var layer = mirrored(geometry)
+            depthwise_gpu(result, source, weights, epilogue, layer, nothing, device_context(context), True)
+            return PythonObject(None)
     comptime if dtype.is_half_float():
         conv_mma_gpu[transposed](result, source, weights, epilogue, geometry, device_context(context))
     else:
@@ -185,17 +212,50 @@ def depthwise_into[
     return PythonObject(None)
 
 
+def depthwise_last_into[
+    dtype: DType, weight_dtype: DType
+](context: PythonObject, arrays: PythonObject, sizes: PythonObject, activation: PythonObject) raises -> PythonObject:
+    """Enqueues a depthwise convolution of channels-last signals; returns before it is computed.
+
+    Parameters:
+        dtype: Element type of y and x.
+        weight_dtype: Element type of w and bias.
+
+    Args:
+        context: As for `convolve_into`.
+        arrays: Device addresses (y, x, w, bias), 0 for no bias.
+        sizes: A `LayerProblem`.
+        activation: One of the constants of epilogue.mojo.
+
+    Returns:
+        None.
+
+    Raises:
+        If the launch is refused.
+    """
+    depthwise_last_gpu(
+        device_pointer[dtype](arrays[0]),
+        device_pointer[dtype](arrays[1]),
+        device_pointer[weight_dtype](arrays[2]),
+        read_epilogue[weight_dtype](arrays[3], activation),
+        read_geometry(sizes),
+        device_context(context),
+    )
+    return PythonObject(None)
+
+
 def weight_gradient_into[
-    dtype: DType
+    dtype: DType, channels_last: Bool
 ](context: PythonObject, arrays: PythonObject, sizes: PythonObject) raises -> PythonObject:
     """Enqueues the weight gradient of a layer; returns before it is computed.
 
     Parameters:
         dtype: Element type of all arrays.
+        channels_last: The layout of x and y.
 
     Args:
         context: As for `convolve_into`.
-        arrays: Device addresses (w, x, y).
+        arrays: Device addresses (w, x, y, workspace), the last of a buffer of `gradient_workspace_of` bytes.
         sizes: A `LayerProblem`.
 
     Returns:
@@ -204,11 +264,32 @@ def weight_gradient_into[
     Raises:
         If the launch is refused.
     """
-    conv_weight_gradient_gpu(
+    weight_gradient_gpu[dtype, channels_last](
         device_pointer[dtype](arrays[0]),
+        device_pointer[accum_dtype[dtype]()](arrays[3]),
         device_pointer[dtype](arrays[1]),
         device_pointer[dtype](arrays[2]),
         read_geometry(sizes),
         device_context(context),
     )
     return PythonObject(None)
+
+
+def gradient_workspace_of[dtype: DType, channels_last: Bool](sizes: PythonObject) raises -> PythonObject:
+    """Counts the bytes that a weight gradient needs beside its arrays.
+
+    Parameters:
+        dtype: Element type of the arrays.
+        channels_last: The layout of x and y.
+
+    Args:
+        sizes: A `LayerProblem`.
+
+    Returns:
+        How many.
+
+    Raises:
+        If an element is not an integer.
+    """
+    var elements = weight_gradient_workspace[dtype, channels_last](read_geometry(sizes))
+    return PythonObject(elements * size_of[accum_dtype[dtype]()]())

@@ -141,8 +141,9 @@ def _convolve(input: Any, weight: Any, bias: Any, outputs: int, *geometry: int) 
     return y if input.dim() == 3 else y[0]  # noqa: PLR2004  # (N, C, L)
 
 
-def _convolve_fake(input: Any, weight: Any, bias: Any, outputs: int, *_: int) -> Any:  # noqa: A002, ARG001
-    return input.new_empty(_batched(input.shape, weight.shape[0], outputs))
+def _convolve_fake(input: Any, weight: Any, bias: Any, outputs: int, *geometry: int) -> Any:  # noqa: A002, ARG001
+    problem = _problem(input.shape, weight.shape, outputs, *geometry)
+    return tensors.empty_like(problem, input, _batched(input.shape, weight.shape[0], outputs))
 
 
 def _convolve_save(ctx: Any, inputs: Any, output: Any) -> None:  # noqa: ARG001
@@ -160,15 +161,20 @@ def _convolve_backward(ctx: Any, gradient: Any) -> Any:
 
 
 def _transpose(output: Any, weight: Any, bias: Any, length: int, *geometry: int) -> Any:
-    batch, _, outputs = (1, *output.shape)[-3:]
-    channels = weight.shape[1] * geometry[-1]
-    problem = _problem((batch, channels, length), weight.shape, outputs, *geometry)
+    problem = _transpose_problem(output, weight, length, *geometry)
     x = tensors.transposed(problem, output, weight, bias)
     return x if output.dim() == 3 else x[0]  # noqa: PLR2004  # (N, O, L_out)
 
 
+def _transpose_problem(output: Any, weight: Any, length: int, *geometry: int) -> LayerProblem:
+    batch, _, outputs = (1, *output.shape)[-3:]
+    return _problem((batch, weight.shape[1] * geometry[-1], length), weight.shape, outputs, *geometry)  # type: ignore[no-any-return]
+
+
 def _transpose_fake(output: Any, weight: Any, bias: Any, length: int, *geometry: int) -> Any:  # noqa: ARG001
-    return output.new_empty(_batched(output.shape, weight.shape[1] * geometry[-1], length))
+    shape = _batched(output.shape, weight.shape[1] * geometry[-1], length)
+    layer = tensors.mirrored(_transpose_problem(output, weight, length, *geometry))
+    return output.new_empty(shape) if layer is None else tensors.empty_like(layer, output, shape)
 
 
 def _transpose_save(ctx: Any, inputs: Any, output: Any) -> None:  # noqa: ARG001
@@ -257,15 +263,21 @@ def _causal(
     numbers: Any,
     activation: int,
 ) -> Any:
-    batch, channels, length = (1, *input.shape)[-3:]
-    taps = weight.shape[1]
-    problem = LayerProblem(batch, channels, channels, channels, length, length, taps, 1, 1, taps - 1)
+    problem = _causal_problem(input, weight)
     y = tensors.causal(problem, input, weight, bias, activation, state, numbers)
     return y if input.dim() == 3 else y[0]  # noqa: PLR2004  # (N, C, L)
 
 
-def _causal_fake(input: Any, *_: Any) -> Any:  # noqa: A002
-    return input.new_empty(input.shape)
+def _causal_problem(x: Any, w: Any) -> LayerProblem:
+    batch, channels, length = (1, *x.shape)[-3:]
+    taps = w.shape[1]
+    return LayerProblem(batch, channels, channels, channels, length, length, taps, 1, 1, taps - 1)
+
+
+def _causal_fake(input: Any, weight: Any, bias: Any, state: Any, numbers: Any, _: int) -> Any:  # noqa: A002, ARG001
+    if state is not None or numbers is not None:
+        return input.new_empty(input.shape)
+    return tensors.empty_like(_causal_problem(input, weight), input, input.shape)
 
 
 def _causal_save(ctx: Any, inputs: Any, output: Any) -> None:  # noqa: ARG001

@@ -10,7 +10,7 @@ from .conv_cpu import conv_cpu
 from .conv_gpu import conv_gpu
 from .conv_mma_gpu import conv_mma_gpu
 from .depthwise_cpu import depthwise_cpu
-from .depthwise_gpu import depthwise_gpu, roll_state_gpu
+from .depthwise_gpu import depthwise_gpu, is_mirrored_depthwise, mirrored, roll_state_gpu
 
 comptime FILTERS_OF_A_PRODUCT = 4
 """Filters per channel from which conv_cpu serves depthwise layers better, as in _engine/layers.py."""
@@ -50,6 +50,10 @@ def conv[
             and geometry.out_channels < FILTERS_OF_A_PRODUCT * geometry.in_channels
         ):
             depthwise[target](result, source, w, epilogue, geometry, no_history(source), ctx)
+            return
+    comptime if transposed and target == "gpu":
+        if is_mirrored_depthwise(geometry):
+            depthwise_gpu(result, source, w, epilogue, mirrored(geometry), no_history(source), ctx, True)
             return
     comptime if target == "cpu":
         conv_cpu[transposed](result, source, w, epilogue, geometry, max_workers=0)

@@ -3,196 +3,374 @@
 Computes:   w[o, c, j] = sum_{n, i} y[n, o, i] * x[n, c, i*stride + j*dilation - pad_left] for the channels c of o's
             group; terms outside x are left out. With y the gradient of the outputs it is the weight gradient of
             conv1d; with x the gradient of the outputs and y the inputs, that of conv_transpose1d.
-Algorithm:  a block computes SIDE by SIDE weights, output channels by columns (c, j): DEPTH outputs at a time, both
-            operands in shared memory, a square of sums per thread.
-Cost:       2*N*O*L_out*C/G*K flop; a shared read for each multiply-add: a quarter of the adders' rate at most.
-Layout:     x (N, C, L), w (O, C/G, K), y (N, O, L_out), contiguous, aligned to their own element only.
-Accuracy:   sums in accumulate.accum_dtype, each over signals and outputs in ascending order. A weight that comes out
-            as NaN is summed again without the zeros that stand outside x.
-Gate:       none: any sizes >= 1, batch and outputs may be 0.
-Tuning:     SIDE and DEPTH below: right first, not yet measured.
-Source:     the shared-memory tile of a matrix product, CUDA C++ Programming Guide, section on shared memory.
+Algorithm:  a matrix product of y (rows o) and the matrix that im2col would make of x (columns (c, j)), both with their
+            terms (n, i) as neighbours. A block computes a tile of weights from a part of the terms, DEPTH of them at a
+            time in shared memory; while it multiplies one such chunk, the next is on the way to its registers. Half
+            types take the tensor cores (`ldmatrix`, `mma.m16n8k16`), the others a square of sums per thread.
+Cost:       2*N*O*L_out*C/G*K flop; each tile gathers y and, for every tap, x from the caches, an element at a time:
+            that is the limit of half types; of the others, two shared reads for a square's row and column.
+Layout:     x (N, C, L), y (N, O, L_out), contiguous, aligned to their own element only; w (O, C/G, K) or `parts` of it.
+Accuracy:   sums in accumulate.accum_dtype, in an order that the sizes alone decide; of half types 16 terms at a time
+            in an order of the hardware's. Zeros stand for what is outside x: weight_gradient_gpu.mojo sees to NaN.
+Gate:       none: any sizes >= 1, batch and outputs may be 0. Half types need compute capability 8.0.
+Tuning:     tiles, and ENOUGH_BLOCKS for the division of terms, from counts of registers and shared reads.
+Source:     the shared-memory tile of a matrix product, CUDA C++ Programming Guide, section on shared memory; fragments
+            as in the PTX ISA, section on mma.m16n8k16.
 """
 
 from std.math import ceildiv
 from std.memory import unsafe_stack_allocation
-from std.utils.numerics import isnan
-from max.gpu import block_idx, thread_idx
+from std.utils.static_tuple import StaticTuple
+from max.gpu import MAX_THREADS_PER_BLOCK_METADATA, block_idx, thread_idx
+from max.gpu.compute.mma import ld_matrix, mma
 from max.gpu.host import DeviceContext
 from max.gpu.sync import barrier
 
 from ..shared.accumulate import accum_dtype, multiply_add
 from ..shared.layer_geometry import LayerGeometry
 
-comptime SIDE = 32
-"""Output channels, and columns, of a block."""
-
 comptime DEPTH = 32
 """Outputs staged at a time: a warp reads neighbours."""
 
 comptime THREADS = 256
-"""Threads of a block: a square of 16 by 16."""
+"""Threads of a block: a square of 16 by 16, or eight warps."""
 
 comptime THREAD_SIDE = 16
 """Threads along either side of a block's tile."""
 
-comptime PITCH = DEPTH + 1
-"""From one staged channel to the next: an odd number spreads what a warp reads over the banks."""
+comptime WARPS = THREADS // DEPTH
+"""Warps of a block: on the tensor cores, two by four parts of its tile."""
+
+comptime WARP_ROWS = 2
+"""Parts of a tile's rows, on the tensor cores."""
+
+comptime ENOUGH_BLOCKS = 396
+"""Blocks from which terms are not divided further: three for each of an H200's 132 multiprocessors."""
+
+comptime LEAST_CHUNKS = 8
+"""Chunks below which a block is not worth its sums' way to memory."""
+
+comptime NOWHERE = Int64(-1) << 62
+"""A shift that leads outside every x."""
+
+
+@fieldwise_init
+struct Tile(TrivialRegisterPassable):
+    """How many weights a block computes."""
+
+    var rows: Int
+    """Output channels."""
+    var columns: Int
+    """Pairs of an input channel and a tap."""
+
+    @always_inline
+    def blocks(self, geometry: LayerGeometry) -> Int:
+        """Counts the tiles of all weights.
+
+        Args:
+            geometry: Sizes and shifts.
+
+        Returns:
+            How many blocks one part of the terms takes.
+        """
+        var column_tiles = ceildiv(geometry.group_in() * geometry.taps, self.columns)
+        return geometry.groups * ceildiv(geometry.group_out(), self.rows) * column_tiles
+
+    @always_inline
+    def parts(self, geometry: LayerGeometry) -> Int:
+        """Decides how many blocks share the terms of a tile.
+
+        Args:
+            geometry: Sizes and shifts.
+
+        Returns:
+            At least 1.
+        """
+        var chunks = geometry.batch * ceildiv(geometry.outputs, DEPTH)
+        return max(1, min(chunks // LEAST_CHUNKS, ceildiv(ENOUGH_BLOCKS, self.blocks(geometry))))
+
+
+comptime LARGE = Tile(128, 128)
+"""For long sums of many weights: half as many gathered elements for each product as MEDIUM."""
+
+comptime MEDIUM = Tile(64, 64)
+"""For most layers."""
+
+comptime FEW_ROWS = Tile(32, 64)
+"""For groups of few output channels."""
+
+
+def tile_of[dtype: DType](geometry: LayerGeometry) -> Tile:
+    """Chooses the tile for a layer.
+
+    Parameters:
+        dtype: Element type of x and y.
+
+    Args:
+        geometry: Sizes and shifts.
+
+    Returns:
+        One of the three tiles.
+    """
+    if geometry.group_out() <= FEW_ROWS.rows:
+        return FEW_ROWS
+    var columns = geometry.group_in() * geometry.taps
+    var are_many = geometry.group_out() > MEDIUM.rows and columns > MEDIUM.columns and dtype != DType.float64
+    return LARGE if are_many and LARGE.blocks(geometry) * LARGE.parts(geometry) >= ENOUGH_BLOCKS else MEDIUM
+
+
+def conv_weight_gradient_parts[dtype: DType](geometry: LayerGeometry) -> Int:
+    """Counts the partial sums of each weight.
+
+    Parameters:
+        dtype: Element type of x and y.
+
+    Args:
+        geometry: Sizes and shifts.
+
+    Returns:
+        How many there are.
+    """
+    return tile_of[dtype](geometry).parts(geometry)
 
 
 def conv_weight_gradient_gpu[
     dtype: DType
 ](
-    w: Pointer[Scalar[dtype], MutAnyOrigin],
+    partial: Pointer[Scalar[accum_dtype[dtype]()], MutAnyOrigin],
     x: Pointer[Scalar[dtype], MutAnyOrigin],
     y: Pointer[Scalar[dtype], MutAnyOrigin],
     geometry: LayerGeometry,
     ctx: DeviceContext,
-) raises:
-    """Enqueues the computation of all weights; returns before they are there.
+) raises -> Int:
+    """Enqueues the computation of partial sums of all weights; returns before they are there.
 
     Parameters:
-        dtype: Element type of all three arrays.
+        dtype: Element type of x and y.
 
     Args:
-        w: Weights on the device, shape (O, C/G, K); every one is written.
+        partial: Partial sums on the device, shape (parts, O, C/G, K).
         x: Signals on the device, shape (N, C, L).
         y: Outputs on the device, shape (N, O, L_out).
         geometry: Sizes and shifts.
         ctx: The device and its queue.
 
+    Returns:
+        How many parts there are; every element of them is written.
+
     Raises:
         If the launch is refused.
     """
-    comptime kernel = compute_weights[dtype]
-    var columns = geometry.group_in() * geometry.taps
-    ctx.enqueue_function[kernel](
-        w,
-        x,
-        y,
-        geometry,
-        grid_dim=geometry.groups * ceildiv(geometry.group_out(), SIDE) * ceildiv(columns, SIDE),
-        block_dim=THREADS,
-    )
+    var tile = tile_of[dtype](geometry)
+    if tile.rows == FEW_ROWS.rows:
+        launch[FEW_ROWS](partial, x, y, geometry, ctx)
+    elif tile.rows == MEDIUM.rows:
+        launch[MEDIUM](partial, x, y, geometry, ctx)
+    else:
+        comptime if dtype != DType.float64:  # its sums would not fit into the registers
+            launch[LARGE](partial, x, y, geometry, ctx)
+    return tile.parts(geometry)
 
 
-def compute_weights[
-    dtype: DType
+def launch[
+    dtype: DType, //, tile: Tile
 ](
-    w: Pointer[Scalar[dtype], MutAnyOrigin],
+    partial: Pointer[Scalar[accum_dtype[dtype]()], MutAnyOrigin],
+    x: Pointer[Scalar[dtype], MutAnyOrigin],
+    y: Pointer[Scalar[dtype], MutAnyOrigin],
+    geometry: LayerGeometry,
+    ctx: DeviceContext,
+) raises:
+    """Enqueues the kernel for one tile.
+
+    Parameters:
+        dtype: As for `conv_weight_gradient_gpu`.
+        tile: What a block computes.
+
+    Args:
+        partial: As for `conv_weight_gradient_gpu`.
+        x: As for `conv_weight_gradient_gpu`.
+        y: As for `conv_weight_gradient_gpu`.
+        geometry: Sizes and shifts.
+        ctx: As for `conv_weight_gradient_gpu`.
+
+    Raises:
+        If the launch is refused.
+    """
+    comptime kernel = compute_weights[dtype, tile]
+    var blocks = tile.blocks(geometry) * tile.parts(geometry)
+    ctx.enqueue_function[kernel](partial, x, y, geometry, grid_dim=blocks, block_dim=THREADS)
+
+
+@__llvm_metadata(
+    MAX_THREADS_PER_BLOCK_METADATA=StaticTuple[Int32, 1](Int32(THREADS)),
+    `nvvm.minctasm`=SIMDLength(1 if tile.rows > 64 or dtype == DType.float64 else 2),
+)
+def compute_weights[
+    dtype: DType, tile: Tile
+](
+    partial: Pointer[Scalar[accum_dtype[dtype]()], MutAnyOrigin],
     x: Pointer[Scalar[dtype], MutAnyOrigin],
     y: Pointer[Scalar[dtype], MutAnyOrigin],
     geometry: LayerGeometry,
 ):
-    """Kernel: one block computes one tile of the weights of a group.
+    """Kernel: one block computes one tile of the weights of a group, from one part of the terms.
 
     Parameters:
-        dtype: Element type of all three arrays.
+        dtype: As for `conv_weight_gradient_gpu`.
+        tile: What a block computes.
 
     Args:
-        w: As for `conv_weight_gradient_gpu`.
+        partial: As for `conv_weight_gradient_gpu`.
         x: As for `conv_weight_gradient_gpu`.
         y: As for `conv_weight_gradient_gpu`.
         geometry: As for `conv_weight_gradient_gpu`.
     """
     comptime ACC = accum_dtype[dtype]()
-    comptime PER_SIDE = SIDE // THREAD_SIDE
-    comptime WARPS = THREADS // DEPTH
-    comptime LOADED = SIDE // WARPS
-    var outputs = unsafe_stack_allocation[SIDE * PITCH, Scalar[ACC], address_space=AddressSpace.SHARED]()
-    var samples = unsafe_stack_allocation[SIDE * PITCH, Scalar[ACC], address_space=AddressSpace.SHARED]()
+    comptime IS_HALF = dtype.is_half_float()
+    comptime STAGED = dtype if IS_HALF else ACC
+    # From one staged channel to the next: an odd number spreads what a warp reads over the banks; of half types five
+    # times 16 bytes, for the eight rows of a fragment.
+    comptime PITCH = DEPTH + 8 if IS_HALF else DEPTH + 1
+    comptime LOADED_ROWS = tile.rows // WARPS
+    comptime LOADED_COLUMNS = tile.columns // WARPS
+    var outputs = unsafe_stack_allocation[
+        tile.rows * PITCH, Scalar[STAGED], address_space=AddressSpace.SHARED, alignment=16
+    ]()
+    var samples = unsafe_stack_allocation[
+        tile.columns * PITCH, Scalar[STAGED], address_space=AddressSpace.SHARED, alignment=16
+    ]()
+    var shifts = unsafe_stack_allocation[tile.columns, Int64, address_space=AddressSpace.SHARED]()
+    var channels = unsafe_stack_allocation[tile.columns, Int64, address_space=AddressSpace.SHARED]()
     var columns = geometry.group_in() * geometry.taps
-    var column_tiles = ceildiv(columns, SIDE)
-    var row_tiles = ceildiv(geometry.group_out(), SIDE)
+    var column_tiles = ceildiv(columns, tile.columns)
+    var row_tiles = ceildiv(geometry.group_out(), tile.rows)
     var block = Int(block_idx.x)
-    var group = block // column_tiles // row_tiles
-    var first_row = block // column_tiles % row_tiles * SIDE
-    var first_column = block % column_tiles * SIDE
+    var first_column = block % column_tiles * tile.columns
+    var first_row = block // column_tiles % row_tiles * tile.rows
+    var group = block // column_tiles // row_tiles % geometry.groups
+    var part = block // column_tiles // row_tiles // geometry.groups
     var thread = Int32(thread_idx.x)
     var lane = thread % Int32(DEPTH)
     var warp = thread // Int32(DEPTH)
+
+    # Where the samples of a column are: computed once, as divisions cost more than a load.
+    if thread < Int32(tile.columns):
+        var column = first_column + Int(thread)
+        shifts[unsafe_offset=thread] = Int64(geometry.position(0, column % geometry.taps))
+        if column >= columns:
+            shifts[unsafe_offset=thread] = NOWHERE
+        channels[unsafe_offset=thread] = Int64(column // geometry.taps * geometry.length)
+    barrier()
+
+    var row_chunks = ceildiv(geometry.outputs, DEPTH)
+    var chunks = geometry.batch * row_chunks
+    var parts = tile.parts(geometry)
+    var chunk = chunks * part // parts
+    var end = chunks * (part + 1) // parts
+    var next_n = chunk // max(1, row_chunks)
+    var next_first = (chunk - next_n * row_chunks) * DEPTH
+    var rows_left = Int32(min(geometry.group_out() - first_row, tile.rows))
+    var row_length = geometry.outputs
+    var length = Int64(geometry.length)
+    var stride = geometry.stride
+    var y_signal = geometry.out_channels * geometry.outputs
+    var x_signal = geometry.in_channels * geometry.length
+    var rows = y.unsafe_offset(geometry.output_offset(0, group * geometry.group_out() + first_row + Int(warp), 0))
+    var group_samples = x.unsafe_offset(geometry.input_offset(0, group * geometry.group_in(), 0))
+    var next_outputs = Array[Scalar[dtype], LOADED_ROWS](fill=0)
+    var next_samples = Array[Scalar[dtype], LOADED_COLUMNS](fill=0)
+
+    @always_inline
+    def load_chunk() {mut}:
+        var i = next_first + Int(lane)
+        var exists = i < row_length
+        var row = rows.unsafe_offset(next_n * y_signal + i)
+        comptime for each in range(LOADED_ROWS):
+            next_outputs[each] = 0
+            if exists and warp + Int32(each * WARPS) < rows_left:
+                next_outputs[each] = row[unsafe_offset=each * WARPS * row_length]
+        var signal = group_samples.unsafe_offset(next_n * x_signal)
+        var start = Int64(i * stride) if exists else NOWHERE
+        comptime for each in range(LOADED_COLUMNS):
+            var place = warp + Int32(each * WARPS)
+            var at = start + shifts[unsafe_offset=place]
+            next_samples[each] = 0
+            if at >= 0 and at < length:
+                next_samples[each] = signal[unsafe_offset=channels[unsafe_offset=place] + at]
+        next_first += DEPTH
+        if next_first >= row_length:
+            next_first = 0
+            next_n += 1
+
     var row_place = thread // Int32(THREAD_SIDE)
     var column_place = thread % Int32(THREAD_SIDE)
-    var sums = Array[Scalar[ACC], PER_SIDE * PER_SIDE](fill=0)
+    comptime PER_ROW = tile.rows // THREAD_SIDE
+    comptime PER_COLUMN = tile.columns // THREAD_SIDE
+    comptime WARP_COLUMNS = WARPS // WARP_ROWS
+    comptime ROW_FRAGMENTS = tile.rows // WARP_ROWS // 16
+    comptime COLUMN_FRAGMENTS = tile.columns // WARP_COLUMNS // 8
+    var first_warp_row = warp // Int32(WARP_COLUMNS) * Int32(tile.rows // WARP_ROWS)
+    var first_warp_column = warp % Int32(WARP_COLUMNS) * Int32(tile.columns // WARP_COLUMNS)
+    var sums = Array[Scalar[ACC], 1 if IS_HALF else PER_ROW * PER_COLUMN](fill=0)
+    var fragments = Array[SIMD[DType.float32, 4], ROW_FRAGMENTS * COLUMN_FRAGMENTS if IS_HALF else 1](fill=0)
 
-    for n in range(geometry.batch):
-        for first in range(0, geometry.outputs, DEPTH):
-            var i = first + Int(lane)
-            comptime for each in range(LOADED):
-                var place = warp + Int32(each * WARPS)
-                var row = first_row + Int(place)
-                var output = Scalar[dtype](0)
-                if i < geometry.outputs and row < geometry.group_out():
-                    var o = group * geometry.group_out() + row
-                    output = y[unsafe_offset=geometry.output_offset(n, o, i)]
-                outputs[unsafe_offset=place * Int32(PITCH) + lane] = output.cast[ACC]()
-                var column = first_column + Int(place)
-                var sample = Scalar[dtype](0)
-                var at = geometry.position(i, column % geometry.taps)
-                if i < geometry.outputs and column < columns and 0 <= at and at < geometry.length:
-                    var c = group * geometry.group_in() + column // geometry.taps
-                    sample = x[unsafe_offset=geometry.input_offset(n, c, at)]
-                samples[unsafe_offset=place * Int32(PITCH) + lane] = sample.cast[ACC]()
-            barrier()
+    if chunk < end:
+        load_chunk()
+    while chunk < end:
+        comptime for each in range(LOADED_ROWS):
+            var at = (warp + Int32(each * WARPS)) * Int32(PITCH) + lane
+            outputs[unsafe_offset=at] = next_outputs[each].cast[STAGED]()
+        comptime for each in range(LOADED_COLUMNS):
+            var at = (warp + Int32(each * WARPS)) * Int32(PITCH) + lane
+            samples[unsafe_offset=at] = next_samples[each].cast[STAGED]()
+        barrier()
+        chunk += 1
+        if chunk < end:
+            load_chunk()
+        comptime if IS_HALF:
+            # The row of a fragment whose 16 bytes a lane fetches, as in conv_mma_gpu.mojo.
+            var row_at = (first_warp_row + lane % 16) * Int32(PITCH) + lane // 16 * 8
+            var column_at = (first_warp_column + lane // 16 * 8 + lane % 8) * Int32(PITCH) + lane // 8 % 2 * 8
+            comptime for step in range(DEPTH // 16):
+                var right = Array[SIMD[STAGED, 8], COLUMN_FRAGMENTS // 2](fill=0)
+                comptime for v in range(COLUMN_FRAGMENTS // 2):
+                    right[v] = ld_matrix[8](samples.unsafe_offset(column_at + Int32(v * 16 * PITCH + step * 16)))
+                comptime for u in range(ROW_FRAGMENTS):
+                    var left = ld_matrix[8](outputs.unsafe_offset(row_at + Int32(u * 16 * PITCH + step * 16)))
+                    comptime for v in range(COLUMN_FRAGMENTS):
+                        comptime index = u * COLUMN_FRAGMENTS + v
+                        var four = right[v // 2].slice[4, offset=v % 2 * 4]()
+                        mma(fragments[index], left, four, fragments[index])
+        else:
             comptime for term in range(DEPTH):
-                comptime for u in range(PER_SIDE):
-                    var output = outputs[
-                        unsafe_offset=(row_place + Int32(u * THREAD_SIDE)) * Int32(PITCH) + Int32(term)
-                    ]
-                    comptime for v in range(PER_SIDE):
-                        var sample = samples[
-                            unsafe_offset=(column_place + Int32(v * THREAD_SIDE)) * Int32(PITCH) + Int32(term)
-                        ]
-                        sums[u * PER_SIDE + v] = multiply_add(output, sample, sums[u * PER_SIDE + v])
-            barrier()  # the next outputs overwrite what slower threads still read
+                var right = Array[Scalar[ACC], PER_COLUMN](fill=0)
+                comptime for v in range(PER_COLUMN):
+                    var at = (column_place + Int32(v * THREAD_SIDE)) * Int32(PITCH) + Int32(term)
+                    right[v] = rebind[Scalar[ACC]](samples[unsafe_offset=at])
+                comptime for u in range(PER_ROW):
+                    var at = (row_place + Int32(u * THREAD_SIDE)) * Int32(PITCH) + Int32(term)
+                    var left = rebind[Scalar[ACC]](outputs[unsafe_offset=at])
+                    comptime for v in range(PER_COLUMN):
+                        sums[u * PER_COLUMN + v] = multiply_add(left, right[v], sums[u * PER_COLUMN + v])
+        barrier()  # the next outputs overwrite what slower threads still read
 
-    comptime for u in range(PER_SIDE):
-        comptime for v in range(PER_SIDE):
-            var row = first_row + Int(row_place) + u * THREAD_SIDE
-            var column = first_column + Int(column_place) + v * THREAD_SIDE
-            if row < geometry.group_out() and column < columns:
-                var o = group * geometry.group_out() + row
-                var c = column // geometry.taps
-                var sum = sums[u * PER_SIDE + v]
-                if isnan(sum):
-                    sum = sum_existing(x, y, geometry, o, group * geometry.group_in() + c, column % geometry.taps)
-                w[unsafe_offset=geometry.weight_offset(o, c, column % geometry.taps)] = sum.cast[dtype]()
+    @always_inline
+    def store(row: Int32, column: Int32, sum: Scalar[ACC]) {imm}:
+        if row < rows_left and first_column + Int(column) < columns:
+            var o = part * geometry.out_channels + group * geometry.group_out() + first_row + Int(row)
+            partial[unsafe_offset=o * columns + first_column + Int(column)] = sum
 
-
-@no_inline
-def sum_existing[
-    dtype: DType
-](
-    x: Pointer[Scalar[dtype], MutAnyOrigin],
-    y: Pointer[Scalar[dtype], MutAnyOrigin],
-    geometry: LayerGeometry,
-    o: Int,
-    c: Int,
-    j: Int,
-) -> Scalar[accum_dtype[dtype]()]:
-    """Does one sum term by term, without those whose sample lies outside x: it may have been zero times infinity.
-
-    Parameters:
-        dtype: Element type of the arrays.
-
-    Args:
-        x: Signals.
-        y: Outputs.
-        geometry: Sizes and shifts.
-        o: Output channel.
-        c: Input channel.
-        j: Tap.
-
-    Returns:
-        The sum.
-    """
-    comptime ACC = accum_dtype[dtype]()
-    var sum = Scalar[ACC](0)
-    for n in range(geometry.batch):
-        for i in range(geometry.outputs):
-            var at = geometry.position(i, j)
-            if 0 <= at and at < geometry.length:
-                var sample = x[unsafe_offset=geometry.input_offset(n, c, at)].cast[ACC]()
-                var output = y[unsafe_offset=geometry.output_offset(n, o, i)].cast[ACC]()
-                sum = multiply_add(output, sample, sum)
-    return sum
+    comptime if IS_HALF:
+        # A lane has two neighbours in row lane // 4 of a fragment, and two in the row 8 below.
+        comptime for u in range(ROW_FRAGMENTS):
+            comptime for v in range(COLUMN_FRAGMENTS):
+                comptime for each in range(4):
+                    var row = first_warp_row + Int32(u * 16 + each // 2 * 8) + lane // 4
+                    var column = first_warp_column + Int32(v * 8 + each % 2) + lane % 4 * 2
+                    store(row, column, fragments[u * COLUMN_FRAGMENTS + v][each].cast[ACC]())
+    else:
+        comptime for u in range(PER_ROW):
+            comptime for v in range(PER_COLUMN):
+                var row = row_place + Int32(u * THREAD_SIDE)
+                store(row, column_place + Int32(v * THREAD_SIDE), sums[u * PER_COLUMN + v])

@@ -44,6 +44,7 @@ def depthwise_gpu[
     geometry: LayerGeometry,
     history: History[dtype],
     ctx: DeviceContext,
+    is_mirrored: Bool = False,
 ) raises:
     """Enqueues the computation of all outputs; returns before they are there.
 
@@ -59,6 +60,7 @@ def depthwise_gpu[
         geometry: Sizes and shifts.
         history: State and sequence numbers.
         ctx: The device and its queue.
+        is_mirrored: Whether tap j of a filter is its element K - 1 - j.
 
     Raises:
         If the launch is refused.
@@ -78,13 +80,43 @@ def depthwise_gpu[
             epilogue,
             geometry,
             history,
+            Int32(-1 if is_mirrored else 1),
             grid_dim=ceildiv(rows * geometry.outputs, THREADS),
             block_dim=THREADS,
         )
     elif geometry.outputs <= THREADS * run_length[ACC]() * GROUPS // 2:
-        launch_tiles[GROUPS // 4](y, x, w, epilogue, geometry, history, ctx)
+        launch_tiles[GROUPS // 4](y, x, w, epilogue, geometry, history, ctx, is_mirrored)
     else:
-        launch_tiles[GROUPS](y, x, w, epilogue, geometry, history, ctx)
+        launch_tiles[GROUPS](y, x, w, epilogue, geometry, history, ctx, is_mirrored)
+
+
+def is_mirrored_depthwise(geometry: LayerGeometry) -> Bool:
+    """Tells whether the transposed sum of a layer is a depthwise layer itself, with its filters mirrored.
+
+    Args:
+        geometry: Sizes and shifts.
+
+    Returns:
+        True for one filter a channel, of stride 1.
+    """
+    var is_single = geometry.groups == geometry.in_channels and geometry.groups == geometry.out_channels
+    return is_single and geometry.stride == 1 and geometry.pad_left <= geometry.halo()
+
+
+def mirrored(geometry: LayerGeometry) -> LayerGeometry:
+    """Makes the layer that computes x from y.
+
+    Args:
+        geometry: A layer of which `is_mirrored_depthwise` is true.
+
+    Returns:
+        The layer, for filters that are read backwards.
+    """
+    var other = geometry
+    other.length = geometry.outputs
+    other.outputs = geometry.length
+    other.pad_left = geometry.halo() - geometry.pad_left
+    return other
 
 
 def launch_tiles[
@@ -97,6 +129,7 @@ def launch_tiles[
     geometry: LayerGeometry,
     history: History[dtype],
     ctx: DeviceContext,
+    is_mirrored: Bool,
 ) raises:
     """Enqueues the kernel for one length of tiles.
 
@@ -113,6 +146,7 @@ def launch_tiles[
         geometry: Sizes and shifts; stride and dilation are 1.
         history: As for `depthwise_gpu`, without numbers.
         ctx: As for `depthwise_gpu`.
+        is_mirrored: As for `depthwise_gpu`.
 
     Raises:
         If the launch is refused.
@@ -126,6 +160,7 @@ def launch_tiles[
         epilogue,
         geometry,
         history,
+        Int32(-1 if is_mirrored else 1),
         grid_dim=geometry.batch * geometry.out_channels * ceildiv(geometry.outputs, TILE),
         block_dim=THREADS,
     )
@@ -154,6 +189,7 @@ def compute_tile[
     epilogue: Epilogue[weight_dtype],
     geometry: LayerGeometry,
     history: History[dtype],
+    tap_step: Int32,
 ):
     """Kernel: one block computes one tile of outputs of one row, of stride and dilation 1.
 
@@ -169,6 +205,7 @@ def compute_tile[
         epilogue: As for `depthwise_gpu`.
         geometry: As for `depthwise_gpu`.
         history: As for `depthwise_gpu`, without numbers.
+        tap_step: -1 where filters are mirrored, else 1.
     """
     comptime ACC = accum_dtype[dtype]()
     comptime RUN = run_length[ACC]()
@@ -184,7 +221,7 @@ def compute_tile[
     var tile_begin = Int(block_idx.x) % tiles * TILE
     var channel = channel_of(geometry, row)
     var o = row % geometry.out_channels
-    var weights = w.unsafe_offset(o * geometry.taps)
+    var weights = w.unsafe_offset(o * geometry.taps + (geometry.taps - 1 if tap_step < 0 else 0))
     var thread = Int32(thread_idx.x)
     var sums = Array[SIMD[ACC, RUN], groups](fill=0)
 
@@ -207,7 +244,7 @@ def compute_tile[
                 at += Int32(THREADS)
         var j = thread
         while j < chunk:
-            tap_window[unsafe_offset=j] = weights[unsafe_offset=chunk_begin + Int(j)].cast[ACC]()
+            tap_window[unsafe_offset=j] = weights[unsafe_offset=(chunk_begin + Int(j)) * Int(tap_step)].cast[ACC]()
             j += Int32(THREADS)
         barrier()
         add_taps(sums, window, tap_window, 0, chunk, thread)
@@ -223,7 +260,7 @@ def compute_tile[
     while at < count:
         var sum = window[unsafe_offset=at]
         if isnan(sum) and not geometry.is_interior(tile_begin + Int(at), 1):
-            sum = sum_terms(x, weights, geometry, history, channel, tile_begin + Int(at))
+            sum = sum_terms(x, weights, geometry, history, Int(tap_step), channel, tile_begin + Int(at))
         outputs[unsafe_offset=at] = epilogue.apply(o, sum).cast[dtype]()
         at += Int32(THREADS)
 
@@ -237,6 +274,7 @@ def compute_outputs[
     epilogue: Epilogue[weight_dtype],
     geometry: LayerGeometry,
     history: History[dtype],
+    tap_step: Int32,
 ):
     """Kernel: each thread computes one output.
 
@@ -251,6 +289,7 @@ def compute_outputs[
         epilogue: As for `depthwise_gpu`.
         geometry: As for `depthwise_gpu`.
         history: As for `depthwise_gpu`.
+        tap_step: -1 where filters are mirrored, else 1.
     """
     var index = Int(block_idx.x) * THREADS + Int(thread_idx.x)
     var row = index // geometry.outputs
@@ -258,14 +297,14 @@ def compute_outputs[
     if row >= geometry.batch * geometry.out_channels:
         return
     var o = row % geometry.out_channels
-    var weights = w.unsafe_offset(o * geometry.taps)
+    var weights = w.unsafe_offset(o * geometry.taps + (geometry.taps - 1 if tap_step < 0 else 0))
     if history.has_numbers:
         # Of stride 1, and as long as the signal.
         var of_signal = history.numbers.unsafe_offset(row // geometry.out_channels * geometry.length)
         if of_signal[unsafe_offset=i] < 0:
             y[unsafe_offset=index] = 0
             return
-    var sum = sum_terms(x, weights, geometry, history, channel_of(geometry, row), i)
+    var sum = sum_terms(x, weights, geometry, history, Int(tap_step), channel_of(geometry, row), i)
     y[unsafe_offset=index] = epilogue.apply(o, sum).cast[dtype]()
 
 
@@ -277,6 +316,7 @@ def sum_terms[
     weights: Pointer[Scalar[weight_dtype], MutAnyOrigin],
     geometry: LayerGeometry,
     history: History[dtype],
+    tap_step: Int,
     channel: Int,
     i: Int,
 ) -> Scalar[accum_dtype[dtype]()]:
@@ -288,9 +328,10 @@ def sum_terms[
 
     Args:
         x: All signals.
-        weights: Weights of the row.
+        weights: The first tap of the row.
         geometry: Sizes and shifts.
         history: State and sequence numbers.
+        tap_step: From one tap to the next.
         channel: Counted over signals and channels.
         i: Which output.
 
@@ -307,7 +348,7 @@ def sum_terms[
             counts = of_signal[unsafe_offset=position] == of_signal[unsafe_offset=i]
         if counts:
             var sample = history.sample(x, geometry, channel, position).cast[ACC]()
-            sum = multiply_add(sample, weights[unsafe_offset=j].cast[ACC](), sum)
+            sum = multiply_add(sample, weights[unsafe_offset=j * tap_step].cast[ACC](), sum)
     return sum
 
 

@@ -1,0 +1,398 @@
+"""Short depthwise convolution of channels-last signals on GPU, and its weight gradient, without a copy of the signals.
+
+Computes:   y[n, i, c] = sum_j x[n, i + j - pad_left, c] * w[c, j] + bias[c], then an activation; terms outside x are
+            left out. The weight gradient is w[c, j] = sum_{n, i} y[n, i, c] * x[n, i + j - pad_left, c].
+Algorithm:  a thread has neighbouring channels, one vector access wide, and goes along the signal with a window of
+            samples in registers: each is read once, but for the K - 1 before a thread's first. Filters stand at the
+            end of TAPS places, behind zeros. Sums of a weight gradient stay in registers; those of a block's warps
+            meet in shared memory, those of blocks in weight_gradient_gpu.mojo.
+Cost:       2*N*C*L_out*K flop; reads and writes each element of x and y once: memory-bound.
+Layout:     x (N, L, C), y (N, L_out, C), aligned to VECTOR_BYTES, C a multiple of a vector; w (C, K).
+Accuracy:   sums in accumulate.accum_dtype, each in ascending order of taps: the bits of depthwise_gpu.mojo. An output
+            that comes out as NaN is done again without zeros; a weight gradient multiplies none.
+Gate:       groups == in_channels == out_channels, stride == dilation == 1, K <= MOST_TAPS; otherwise depthwise_gpu.
+Tuning:     FORWARD_STEP, WEIGHTS_STEP: 128 bytes under way for each thread, within 128 registers.
+"""
+
+from std.math import ceildiv
+from std.memory import unsafe_stack_allocation
+from std.sys.info import size_of
+from std.utils.numerics import isnan
+from max.gpu import block_idx, thread_idx
+from max.gpu.host import DeviceContext
+from max.gpu.sync import barrier
+
+from ..shared.accumulate import accum_dtype, multiply_add
+from ..shared.epilogue import Epilogue, activate
+from ..shared.layer_geometry import LayerGeometry
+
+comptime WARP = 32
+"""Threads side by side along the channels."""
+
+comptime WARPS = 4
+"""Warps of a block: neighbours along the signal."""
+
+comptime THREADS = WARP * WARPS
+"""Threads of a block."""
+
+comptime MOST_TAPS = 16
+"""Taps above which registers hold no more filters."""
+
+comptime FORWARD_STEP = 8
+"""Outputs that a thread computes from one batch of loads."""
+
+comptime WEIGHTS_STEP = 4
+"""The same, where two arrays are read."""
+
+comptime LONGEST_RUN = 64
+"""Outputs of a thread, at most: the samples before its first are then read twice, 1 in 20 of 4 taps."""
+
+comptime ENOUGH_BLOCKS = 1584
+"""Blocks from which runs are not divided further: twelve for each of an H200's 132 multiprocessors."""
+
+comptime VECTOR_BYTES = 16
+"""The widest access of a thread."""
+
+
+def vector_width[dtype: DType, taps: Int]() -> Int:
+    """Gives how many channels a thread has: as many as a vector holds, and filters of 32 registers.
+
+    Parameters:
+        dtype: Element type of x and y.
+        taps: Places of a filter.
+
+    Returns:
+        A power of two.
+    """
+    return min(VECTOR_BYTES // size_of[dtype](), 128 // (taps * size_of[accum_dtype[dtype]()]()))
+
+
+def depthwise_last_gpu[
+    dtype: DType, weight_dtype: DType, //
+](
+    y: Pointer[Scalar[dtype], MutAnyOrigin],
+    x: Pointer[Scalar[dtype], MutAnyOrigin],
+    w: Pointer[Scalar[weight_dtype], MutAnyOrigin],
+    epilogue: Epilogue[weight_dtype],
+    geometry: LayerGeometry,
+    ctx: DeviceContext,
+) raises:
+    """Enqueues the computation of all outputs; returns before they are there.
+
+    Parameters:
+        dtype: Element type of x and y.
+        weight_dtype: Element type of weights and bias, `dtype` or its accumulation type.
+
+    Args:
+        y: Outputs on the device, shape (N, L_out, C); every one is written.
+        x: Signals on the device, shape (N, L, C).
+        w: Weights on the device, shape (C, K).
+        epilogue: Bias and activation.
+        geometry: Sizes and shifts.
+        ctx: The device and its queue.
+
+    Raises:
+        If the launch is refused.
+    """
+    comptime for taps in [4, 8, 16]:
+        if geometry.taps <= taps and (taps == 4 or geometry.taps > taps // 2):
+            comptime kernel = compute_runs[dtype, weight_dtype, taps]
+            var column_blocks = ceildiv(geometry.in_channels, WARP * comptime (vector_width[dtype, taps]()))
+            var rows = column_blocks * geometry.batch
+            var run = LONGEST_RUN
+            while run > FORWARD_STEP and rows * ceildiv(geometry.outputs, run * WARPS) < ENOUGH_BLOCKS:
+                run //= 2
+            var blocks = rows * ceildiv(geometry.outputs, run * WARPS)
+            if blocks > 0:  # a grid of no blocks is an error
+                ctx.enqueue_function[kernel](
+                    y, x, w, epilogue, geometry, Int32(run), grid_dim=blocks, block_dim=THREADS
+                )
+
+
+def compute_runs[
+    dtype: DType, weight_dtype: DType, taps: Int
+](
+    y: Pointer[Scalar[dtype], MutAnyOrigin],
+    x: Pointer[Scalar[dtype], MutAnyOrigin],
+    w: Pointer[Scalar[weight_dtype], MutAnyOrigin],
+    epilogue: Epilogue[weight_dtype],
+    geometry: LayerGeometry,
+    run: Int32,
+):
+    """Kernel: each thread computes neighbouring outputs of neighbouring channels.
+
+    Parameters:
+        dtype: As for `depthwise_last_gpu`.
+        weight_dtype: As for `depthwise_last_gpu`.
+        taps: Places of a filter, at least K.
+
+    Args:
+        y: As for `depthwise_last_gpu`.
+        x: As for `depthwise_last_gpu`.
+        w: As for `depthwise_last_gpu`.
+        epilogue: As for `depthwise_last_gpu`.
+        geometry: As for `depthwise_last_gpu`.
+        run: How many outputs, a multiple of FORWARD_STEP.
+    """
+    comptime ACC = accum_dtype[dtype]()
+    comptime VECTOR = vector_width[dtype, taps]()
+    comptime BEFORE = taps - 1
+    var column_blocks = ceildiv(geometry.in_channels, WARP * VECTOR)
+    var run_blocks = ceildiv(geometry.outputs, Int(run) * WARPS)
+    var block = Int(block_idx.x)
+    var n = block // column_blocks // run_blocks
+    var channel = (block % column_blocks * WARP + Int(thread_idx.x) % WARP) * VECTOR
+    if channel >= geometry.in_channels:
+        return
+    var first = (block // column_blocks % run_blocks * WARPS + Int(thread_idx.x) // WARP) * Int(run)
+    var end = min(first + Int(run), geometry.outputs)
+    var filters = Array[SIMD[ACC, VECTOR], taps](fill=0)
+    var offsets = SIMD[ACC, VECTOR](0)
+    comptime for each in range(VECTOR):
+        offsets[each] = epilogue.offset[ACC](channel + each)
+        comptime for t in range(taps):
+            var j = t - taps + geometry.taps
+            if j >= 0:
+                filters[t][each] = w[unsafe_offset=(channel + each) * geometry.taps + j].cast[ACC]()
+    var samples = x.unsafe_offset(geometry.input_offset[True](n, channel, 0))
+    var outputs = y.unsafe_offset(geometry.output_offset[True](n, channel, 0))
+    # The window: what came before, then the newest sample of each output of a step.
+    var newest = geometry.taps - 1 - geometry.pad_left
+    var window = Array[SIMD[dtype, VECTOR], BEFORE + FORWARD_STEP](fill=0)
+    comptime for t in range(BEFORE):
+        window[t] = load_sample[VECTOR](samples, first + newest + t - BEFORE, geometry)
+    for i in range(first, end, FORWARD_STEP):
+        comptime for step in range(FORWARD_STEP):
+            window[BEFORE + step] = load_sample[VECTOR](samples, i + step + newest, geometry)
+        comptime for step in range(FORWARD_STEP):
+            if i + step < end:
+                var sums = SIMD[ACC, VECTOR](0)
+                comptime for t in range(taps):
+                    sums = multiply_add(window[step + t].cast[ACC](), filters[t], sums)
+                if isnan(sums).reduce_or():
+                    sums = sum_existing[VECTOR](samples, w, geometry, channel, i + step)
+                var values = activate(sums + offsets, epilogue.activation).cast[dtype]()
+                outputs.unsafe_store[alignment=VECTOR * size_of[dtype]()]((i + step) * geometry.out_channels, values)
+        comptime for t in range(BEFORE):
+            window[t] = window[FORWARD_STEP + t]
+
+
+@always_inline
+def load_sample[
+    dtype: DType, //, width: Int
+](samples: Pointer[Scalar[dtype], MutAnyOrigin], position: Int, geometry: LayerGeometry) -> SIMD[dtype, width]:
+    """Reads a sample of neighbouring channels.
+
+    Parameters:
+        dtype: Element type.
+        width: How many channels.
+
+    Args:
+        samples: The first sample of the first channel.
+        position: Any integer.
+        geometry: Sizes and shifts.
+
+    Returns:
+        The sample; zeros outside x.
+    """
+    if position < 0 or position >= geometry.length:
+        return SIMD[dtype, width](0)
+    return samples.unsafe_load[width=width, alignment=width * size_of[dtype](), invariant=True](
+        position * geometry.in_channels
+    )
+
+
+@no_inline
+def sum_existing[
+    dtype: DType, weight_dtype: DType, //, width: Int
+](
+    samples: Pointer[Scalar[dtype], MutAnyOrigin],
+    w: Pointer[Scalar[weight_dtype], MutAnyOrigin],
+    geometry: LayerGeometry,
+    channel: Int,
+    i: Int,
+) -> SIMD[accum_dtype[dtype](), width]:
+    """Does one sum of neighbouring channels over the terms that exist: another may have been zero times infinity.
+
+    Parameters:
+        dtype: As for `depthwise_last_gpu`.
+        weight_dtype: As for `depthwise_last_gpu`.
+        width: How many channels.
+
+    Args:
+        samples: The first sample of the first channel.
+        w: All weights.
+        geometry: Sizes and shifts.
+        channel: The first channel.
+        i: Which output.
+
+    Returns:
+        The sums.
+    """
+    comptime ACC = accum_dtype[dtype]()
+    var sums = SIMD[ACC, width](0)
+    for j in range(geometry.first_tap(i), geometry.end_tap(i)):
+        var sample = load_sample[width](samples, geometry.position(i, j), geometry).cast[ACC]()
+        var weights = SIMD[ACC, width](0)
+        comptime for each in range(width):
+            weights[each] = w[unsafe_offset=(channel + each) * geometry.taps + j].cast[ACC]()
+        sums = multiply_add(sample, weights, sums)
+    return sums
+
+
+def depthwise_last_weight_gradient_parts[dtype: DType](geometry: LayerGeometry) -> Int:
+    """Counts the partial sums of each weight.
+
+    Parameters:
+        dtype: Element type of x and y.
+
+    Args:
+        geometry: Sizes and shifts.
+
+    Returns:
+        How many there are.
+    """
+    comptime for taps in [4, 8]:
+        if geometry.taps <= taps:
+            return parts_of[dtype, taps](geometry)
+    return parts_of[dtype, MOST_TAPS](geometry)
+
+
+def parts_of[dtype: DType, taps: Int](geometry: LayerGeometry) -> Int:
+    """Decides how many blocks share the outputs of a channel.
+
+    Parameters:
+        dtype: Element type of x and y.
+        taps: Places of a filter.
+
+    Args:
+        geometry: Sizes and shifts.
+
+    Returns:
+        At least 1.
+    """
+    var column_blocks = ceildiv(geometry.in_channels, WARP * vector_width[dtype, taps]())
+    var runs = geometry.batch * ceildiv(geometry.outputs, LONGEST_RUN)
+    return max(1, min(ceildiv(runs, WARPS), ceildiv(ENOUGH_BLOCKS, column_blocks)))
+
+
+def depthwise_last_weight_gradient_gpu[
+    dtype: DType
+](
+    partial: Pointer[Scalar[accum_dtype[dtype]()], MutAnyOrigin],
+    x: Pointer[Scalar[dtype], MutAnyOrigin],
+    y: Pointer[Scalar[dtype], MutAnyOrigin],
+    geometry: LayerGeometry,
+    ctx: DeviceContext,
+) raises -> Int:
+    """Enqueues the computation of partial sums of all weights; returns before they are there.
+
+    Parameters:
+        dtype: Element type of x and y.
+
+    Args:
+        partial: Partial sums on the device, shape (parts, C, K).
+        x: Signals on the device, shape (N, L, C).
+        y: Outputs on the device, shape (N, L_out, C).
+        geometry: Sizes and shifts.
+        ctx: The device and its queue.
+
+    Returns:
+        How many parts there are; every element of them is written.
+
+    Raises:
+        If the launch is refused.
+    """
+    comptime for taps in [4, 8, 16]:
+        if geometry.taps <= taps and (taps == 4 or geometry.taps > taps // 2):
+            comptime kernel = sum_runs[dtype, taps]
+            var column_blocks = ceildiv(geometry.in_channels, WARP * comptime (vector_width[dtype, taps]()))
+            var blocks = column_blocks * parts_of[dtype, taps](geometry)
+            ctx.enqueue_function[kernel](partial, x, y, geometry, grid_dim=blocks, block_dim=THREADS)
+    return depthwise_last_weight_gradient_parts[dtype](geometry)
+
+
+def sum_runs[
+    dtype: DType, taps: Int
+](
+    partial: Pointer[Scalar[accum_dtype[dtype]()], MutAnyOrigin],
+    x: Pointer[Scalar[dtype], MutAnyOrigin],
+    y: Pointer[Scalar[dtype], MutAnyOrigin],
+    geometry: LayerGeometry,
+):
+    """Kernel: one block sums one part of the outputs of some channels, each warp its runs.
+
+    Parameters:
+        dtype: As for `depthwise_last_weight_gradient_gpu`.
+        taps: Places of a filter, at least K.
+
+    Args:
+        partial: As for `depthwise_last_weight_gradient_gpu`.
+        x: As for `depthwise_last_weight_gradient_gpu`.
+        y: As for `depthwise_last_weight_gradient_gpu`.
+        geometry: As for `depthwise_last_weight_gradient_gpu`.
+    """
+    comptime ACC = accum_dtype[dtype]()
+    comptime VECTOR = vector_width[dtype, taps]()
+    comptime BEFORE = taps - 1
+    var warp_sums = unsafe_stack_allocation[
+        THREADS * VECTOR * taps, Scalar[ACC], address_space=AddressSpace.SHARED, alignment=VECTOR_BYTES
+    ]()
+    var column_blocks = ceildiv(geometry.in_channels, WARP * VECTOR)
+    var parts = parts_of[dtype, taps](geometry)
+    var part = Int(block_idx.x) // column_blocks
+    var warp = Int(thread_idx.x) // WARP
+    var lane = Int(thread_idx.x) % WARP
+    var first_channel = Int(block_idx.x) % column_blocks * WARP * VECTOR
+    var channel = first_channel + lane * VECTOR
+    var newest = geometry.taps - 1 - geometry.pad_left
+    var sums = Array[SIMD[ACC, VECTOR], taps](fill=0)
+
+    var row_runs = ceildiv(geometry.outputs, LONGEST_RUN)
+    var runs = geometry.batch * row_runs
+    var runner = part * WARPS + warp
+    var last_run = runs * (runner + 1) // (parts * WARPS) if channel < geometry.in_channels else 0
+    for run in range(runs * runner // (parts * WARPS), last_run):
+        var n = run // row_runs
+        var first = run % row_runs * LONGEST_RUN
+        var end = min(first + LONGEST_RUN, geometry.outputs)
+        var samples = x.unsafe_offset(geometry.input_offset[True](n, channel, 0))
+        var outputs = y.unsafe_offset(geometry.output_offset[True](n, channel, 0))
+        var window = Array[SIMD[dtype, VECTOR], BEFORE + WEIGHTS_STEP](fill=0)
+        comptime for t in range(BEFORE):
+            window[t] = load_sample[VECTOR](samples, first + newest + t - BEFORE, geometry)
+        for i in range(first, end, WEIGHTS_STEP):
+            var news = Array[SIMD[dtype, VECTOR], WEIGHTS_STEP](fill=0)
+            comptime for step in range(WEIGHTS_STEP):
+                window[BEFORE + step] = load_sample[VECTOR](samples, i + step + newest, geometry)
+                if i + step < end:
+                    news[step] = outputs.unsafe_load[width=VECTOR, alignment=VECTOR * size_of[dtype](), invariant=True](
+                        (i + step) * geometry.out_channels
+                    )
+            if geometry.is_interior(i, WEIGHTS_STEP) and i + WEIGHTS_STEP <= end:
+                comptime for step in range(WEIGHTS_STEP):
+                    comptime for t in range(taps):
+                        sums[t] = multiply_add(news[step].cast[ACC](), window[step + t].cast[ACC](), sums[t])
+            else:
+                comptime for step in range(WEIGHTS_STEP):
+                    comptime for t in range(taps):
+                        var position = i + step + newest + t - BEFORE
+                        if i + step < end and 0 <= position and position < geometry.length:
+                            sums[t] = multiply_add(news[step].cast[ACC](), window[step + t].cast[ACC](), sums[t])
+            comptime for t in range(BEFORE):
+                window[t] = window[WEIGHTS_STEP + t]
+
+    # Tap by tap: neighbouring threads store, and later read, neighbouring channels.
+    comptime for t in range(taps):
+        warp_sums.unsafe_store[alignment=VECTOR * size_of[ACC]() if VECTOR <= 2 else VECTOR_BYTES](
+            ((warp * taps + t) * WARP + lane) * VECTOR, sums[t]
+        )
+    barrier()
+    var count = min(WARP * VECTOR, geometry.in_channels - first_channel) * geometry.taps
+    for index in range(Int(thread_idx.x), count, THREADS):
+        var c = index // geometry.taps
+        var t = index % geometry.taps + taps - geometry.taps
+        var sum = Scalar[ACC](0)
+        comptime for turn in range(WARPS):
+            sum += warp_sums[unsafe_offset=(turn * taps + t) * WARP * VECTOR + c]
+        partial[unsafe_offset=(part * geometry.in_channels + first_channel) * geometry.taps + index] = sum

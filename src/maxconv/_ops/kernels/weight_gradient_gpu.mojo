@@ -1,0 +1,166 @@
+"""Weight gradient of a layer on GPU: which kernel sums it, and the last step of all of them.
+
+Computes:   w from x and y, as conv_weight_gradient_gpu.mojo says; partial sums of it first, which are then added.
+Algorithm:  the terms of a weight are divided among blocks, so that few weights keep a GPU busy, too. Every block stores
+            its own sum, and a second kernel adds those of a weight in ascending order: the same bits every time.
+Cost:       writes and reads `parts` sums for each weight; a second launch.
+Accuracy:   sums in accumulate.accum_dtype, rounded once. A sum that comes out as NaN, and has terms outside x, is done
+            again without the zeros that stand there.
+Gate:       none.
+"""
+
+from std.math import ceildiv
+from std.utils.numerics import isnan
+from max.gpu import block_idx, thread_idx
+from max.gpu.host import DeviceContext
+
+from ..shared.accumulate import accum_dtype, multiply_add
+from ..shared.layer_geometry import LayerGeometry
+from .conv_weight_gradient_gpu import conv_weight_gradient_gpu, conv_weight_gradient_parts
+from .depthwise_last_gpu import depthwise_last_weight_gradient_gpu, depthwise_last_weight_gradient_parts
+from .depthwise_weight_gradient_gpu import depthwise_weight_gradient_gpu, depthwise_weight_gradient_parts
+
+comptime THREADS = 128
+"""Threads of a block, each of which adds the parts of one weight."""
+
+
+def weight_gradient_workspace[dtype: DType, channels_last: Bool = False](geometry: LayerGeometry) -> Int:
+    """Counts the elements of the workspace.
+
+    Parameters:
+        dtype: Element type of the arrays.
+        channels_last: As for `weight_gradient_gpu`.
+
+    Args:
+        geometry: Sizes and shifts.
+
+    Returns:
+        Elements of the type of sums.
+    """
+    var weights = geometry.out_channels * geometry.group_in() * geometry.taps
+    comptime if channels_last:
+        return weights * depthwise_last_weight_gradient_parts[dtype](geometry)
+    if geometry.groups == geometry.in_channels:
+        return weights * depthwise_weight_gradient_parts(geometry)
+    return weights * conv_weight_gradient_parts[dtype](geometry)
+
+
+def weight_gradient_gpu[
+    dtype: DType, channels_last: Bool = False
+](
+    w: Pointer[Scalar[dtype], MutAnyOrigin],
+    workspace: Pointer[Scalar[accum_dtype[dtype]()], MutAnyOrigin],
+    x: Pointer[Scalar[dtype], MutAnyOrigin],
+    y: Pointer[Scalar[dtype], MutAnyOrigin],
+    geometry: LayerGeometry,
+    ctx: DeviceContext,
+) raises:
+    """Enqueues the computation of all weights; returns before they are there.
+
+    Parameters:
+        dtype: Element type of w, x and y.
+        channels_last: The layout of x and y, which only the layers of depthwise_last_gpu.mojo may have.
+
+    Args:
+        w: Weights on the device, shape (O, C/G, K); every one is written.
+        workspace: On the device, as many elements as `weight_gradient_workspace` counts, nobody else's meanwhile.
+        x: Signals on the device, shape (N, C, L), or (N, L, C).
+        y: Outputs on the device, shape (N, O, L_out), or (N, L_out, O).
+        geometry: Sizes and shifts.
+        ctx: The device and its queue.
+
+    Raises:
+        If a launch is refused.
+    """
+    var parts: Int
+    comptime if channels_last:
+        parts = depthwise_last_weight_gradient_gpu[dtype](workspace, x, y, geometry, ctx)
+    else:
+        if geometry.groups == geometry.in_channels:
+            parts = depthwise_weight_gradient_gpu[dtype](workspace, x, y, geometry, ctx)
+        else:
+            parts = conv_weight_gradient_gpu[dtype](workspace, x, y, geometry, ctx)
+    comptime kernel = add_parts[dtype]
+    var weights = geometry.out_channels * geometry.group_in() * geometry.taps
+    ctx.enqueue_function[kernel](
+        w, workspace, x, y, geometry, Int64(parts), grid_dim=ceildiv(weights, THREADS), block_dim=THREADS
+    )
+
+
+def add_parts[
+    dtype: DType
+](
+    w: Pointer[Scalar[dtype], MutAnyOrigin],
+    partial: Pointer[Scalar[accum_dtype[dtype]()], MutAnyOrigin],
+    x: Pointer[Scalar[dtype], MutAnyOrigin],
+    y: Pointer[Scalar[dtype], MutAnyOrigin],
+    geometry: LayerGeometry,
+    parts: Int64,
+):
+    """Kernel: each thread adds the parts of one weight.
+
+    Parameters:
+        dtype: As for `weight_gradient_gpu`.
+
+    Args:
+        w: As for `weight_gradient_gpu`.
+        partial: Partial sums, shape (parts, O, C/G, K).
+        x: As for `weight_gradient_gpu`.
+        y: As for `weight_gradient_gpu`.
+        geometry: As for `weight_gradient_gpu`.
+        parts: How many there are.
+    """
+    var index = Int(block_idx.x) * THREADS + Int(thread_idx.x)
+    var weights = geometry.out_channels * geometry.group_in() * geometry.taps
+    if index >= weights:
+        return
+    var sum = partial[unsafe_offset=index]
+    for part in range(1, Int(parts)):
+        sum += partial[unsafe_offset=part * weights + index]
+    # The depthwise kernels multiply no zeros.
+    if isnan(sum) and geometry.groups < geometry.in_channels:
+        var j = index % geometry.taps
+        if geometry.position(0, j) < 0 or geometry.position(geometry.outputs - 1, j) >= geometry.length:
+            var c = index // geometry.taps % geometry.group_in()
+            sum = sum_existing(x, y, geometry, index // geometry.taps // geometry.group_in(), c, j)
+    w[unsafe_offset=index] = sum.cast[dtype]()
+
+
+@no_inline
+def sum_existing[
+    dtype: DType
+](
+    x: Pointer[Scalar[dtype], MutAnyOrigin],
+    y: Pointer[Scalar[dtype], MutAnyOrigin],
+    geometry: LayerGeometry,
+    o: Int,
+    c: Int,
+    j: Int,
+) -> Scalar[accum_dtype[dtype]()]:
+    """Does one sum term by term, without those whose sample lies outside x: it may have been zero times infinity.
+
+    Parameters:
+        dtype: Element type of the arrays.
+
+    Args:
+        x: Signals.
+        y: Outputs.
+        geometry: Sizes and shifts.
+        o: Output channel.
+        c: Input channel within its group.
+        j: Tap.
+
+    Returns:
+        The sum.
+    """
+    comptime ACC = accum_dtype[dtype]()
+    var channel = o // geometry.group_out() * geometry.group_in() + c
+    var sum = Scalar[ACC](0)
+    for n in range(geometry.batch):
+        for i in range(geometry.outputs):
+            var at = geometry.position(i, j)
+            if 0 <= at and at < geometry.length:
+                var sample = x[unsafe_offset=geometry.input_offset(n, channel, at)].cast[ACC]()
+                var output = y[unsafe_offset=geometry.output_offset(n, o, i)].cast[ACC]()
+                sum = multiply_add(output, sample, sum)
+    return sum
