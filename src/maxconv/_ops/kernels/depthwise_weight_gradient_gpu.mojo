@@ -11,7 +11,7 @@ Cost:       2*N*O*L_out*K flop; reads N*C*L and N*O*L_out elements: memory-bound
 Layout:     x (N, C, L), y (N, O, L_out), w (O, K) or `parts` of it; rows aligned to 16 bytes are read by vectors.
 Accuracy:   sums in accumulate.accum_dtype, in an order that the sizes alone decide. No term outside x is multiplied.
 Gate:       groups == in_channels.
-Tuning:     TILE and TAPS: registers for three blocks on a multiprocessor, 17 KB of shared memory each.
+Tuning:     TILE and TAPS: registers for two blocks on a multiprocessor, 17 KB of shared memory each.
 Source:     the sliding register window of direct_gpu.mojo, turned round.
 """
 
@@ -148,7 +148,7 @@ def depthwise_weight_gradient_gpu[
 
 @__llvm_metadata(
     MAX_THREADS_PER_BLOCK_METADATA=StaticTuple[Int32, 1](Int32(THREADS)),
-    `nvvm.minctasm`=SIMDLength(2 if size_of[dtype]() == 8 else 3),
+    `nvvm.minctasm`=SIMDLength(2),
 )
 def sum_rows[
     dtype: DType, is_dense: Bool
