@@ -546,6 +546,8 @@ def check_type[dtype: DType](ctx: DeviceContext, draws: Int, is_brief: Bool) rai
         check_dense[dtype](ctx, layer(4, 1, 40, 50, 3, 1, 1, 2501, 1, 1), 3, True)
         check_dense[dtype](ctx, layer(4, 1, 20, 30, 3, 1, 2, 2501, 1, 3), 2, False)
         check[dtype, TRANSPOSED](ctx, layer(4, 1, 130, 9, 16, 8, 1, 8000, 4, 4), 1, False)
+        # Just enough terms for the largest tile of weights.
+        check[dtype, WEIGHTS](ctx, layer(3, 1, 65, 66, 1, 1, 1, 33800, 0, 0), 0, False)
     return draws
 
 
