@@ -36,7 +36,7 @@ def convolve(
     dtype = in1.dtype
     if (
         dtype is not in2.dtype
-        or (device or devices.get_default_device()) != "cpu"
+        or (devices.get_default_device() if device is None else device) != "cpu"
         or in1.flags.num & in2.flags.num & _READY != _READY
     ):
         return None

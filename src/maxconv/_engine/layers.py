@@ -60,7 +60,8 @@ def weight_gradient(problem: LayerProblem, x: Any, y: Any, device: str = "cpu") 
         from max.dtype import DType
 
         size = native.gradient_workspace(f"weight_gradient_{x.dtype.name}", problem)
-        workspace = Buffer(DType.uint8, (size,), device=devices.handle(device))
+        with blame_memory(size, "uint8", device):
+            workspace = Buffer(DType.uint8, (size,), device=devices.handle(device))
         return _run_on_gpu("weight_gradient", problem, device, problem.weight_shape, (x, y, workspace))
     w = np.empty(problem.weight_shape, x.dtype)
     native.run_layer_on_cpu(f"weight_gradient_{dtype_name(x.dtype)}", (w, compact(x), compact(y)), problem)

@@ -112,7 +112,7 @@ def is_channels_last(problem: LayerProblem, x: Any) -> bool:
 
     The answer decides the strides of results, so it is the same for tensors without memory.
     """
-    if x.device.type != "cuda" or problem.taps > _SHORT or x.is_contiguous():
+    if x.device.type != "cuda" or x.dtype is torch.float64 or problem.taps > _SHORT or x.is_contiguous():
         return False
     is_single = problem.groups == problem.in_channels == problem.out_channels
     is_dense = problem.stride == problem.dilation == 1

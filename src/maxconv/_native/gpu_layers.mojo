@@ -61,11 +61,8 @@ def PyInit_gpu_layers() abi("C") -> PythonObject:
         module.def_function[convolve_into[DType.float64, False]]("conv_float64")
         module.def_function[convolve_into[DType.float64, True]]("conv_transpose_float64")
         module.def_function[depthwise_into[DType.float64, DType.float64]]("depthwise_float64_float64")
-        module.def_function[depthwise_last_into[DType.float64, DType.float64]]("depthwise_last_float64_float64")
         module.def_function[weight_gradient_into[DType.float64, False]]("weight_gradient_float64")
-        module.def_function[weight_gradient_into[DType.float64, True]]("weight_gradient_last_float64")
         module.def_function[gradient_workspace_of[DType.float64, False]]("workspace_of_weight_gradient_float64")
-        module.def_function[gradient_workspace_of[DType.float64, True]]("workspace_of_weight_gradient_last_float64")
         return module.finalize()
     except e:
         abort(String("maxconv: the native GPU extension for layers could not be initialised: ", e))

@@ -6,19 +6,23 @@ Algorithm:  a thread has neighbouring channels, one vector access wide, and goes
             samples in registers: each is read once, but for the K - 1 before a thread's first. Filters stand at the
             end of TAPS places, behind zeros. Sums of a weight gradient stay in registers; those of a block's warps
             meet in shared memory, those of blocks in weight_gradient_gpu.mojo.
-Cost:       2*N*C*L_out*K flop; reads and writes each element of x and y once: memory-bound.
+Cost:       2*N*C*L_out*K flop; reads and writes each element of x and y once: memory-bound. Of 12288 channels by
+            16384 samples of bfloat16, 4 taps (pytorch#192902): 805 MB and 1.6 Gflop, so 190 us at the 4.24 TB/s of a
+            copy on an H200; the weight gradient as much. Not yet measured.
 Layout:     x (N, L, C), y (N, L_out, C), aligned to VECTOR_BYTES, C a multiple of a vector; w (C, K).
-Accuracy:   sums in accumulate.accum_dtype, each in ascending order of taps: the bits of depthwise_gpu.mojo. An output
-            that comes out as NaN is done again without zeros; a weight gradient multiplies none.
+Accuracy:   sums in accumulate.accum_dtype, each in ascending order of taps: the bits of depthwise_gpu.mojo. Outputs
+            of a thread that has made NaN are done again without the zeros; weight_gradient_gpu.mojo does so, too.
 Gate:       groups == in_channels == out_channels, stride == dilation == 1, K <= MOST_TAPS; otherwise depthwise_gpu.
-Tuning:     FORWARD_STEP, WEIGHTS_STEP: 128 bytes under way for each thread, within 128 registers.
+Tuning:     FORWARD_STEP, WEIGHTS_STEP: 64 and 128 bytes under way for each thread, in 168 registers at most. With calls
+            and tests inside the loop (the last a branch for each load) the same kernels take 160 to 255.
 """
 
 from std.math import ceildiv
 from std.memory import unsafe_stack_allocation
 from std.sys.info import size_of
 from std.utils.numerics import isnan
-from max.gpu import block_idx, thread_idx
+from std.utils.static_tuple import StaticTuple
+from max.gpu import MAX_THREADS_PER_BLOCK_METADATA, block_idx, thread_idx
 from max.gpu.host import DeviceContext
 from max.gpu.sync import barrier
 
@@ -35,10 +39,13 @@ comptime WARPS = 4
 comptime THREADS = WARP * WARPS
 """Threads of a block."""
 
+comptime FEW_TAPS = 4
+"""Taps of most layers that are short: their kernel has no places more."""
+
 comptime MOST_TAPS = 16
 """Taps above which registers hold no more filters."""
 
-comptime FORWARD_STEP = 8
+comptime FORWARD_STEP = 4
 """Outputs that a thread computes from one batch of loads."""
 
 comptime WEIGHTS_STEP = 4
@@ -94,8 +101,8 @@ def depthwise_last_gpu[
     Raises:
         If the launch is refused.
     """
-    comptime for taps in [4, 8, 16]:
-        if geometry.taps <= taps and (taps == 4 or geometry.taps > taps // 2):
+    comptime for taps in [FEW_TAPS, MOST_TAPS]:
+        if (geometry.taps <= FEW_TAPS) == (taps == FEW_TAPS):
             comptime kernel = compute_runs[dtype, weight_dtype, taps]
             var column_blocks = ceildiv(geometry.in_channels, WARP * comptime (vector_width[dtype, taps]()))
             var rows = column_blocks * geometry.batch
@@ -109,6 +116,10 @@ def depthwise_last_gpu[
                 )
 
 
+@__llvm_metadata(
+    MAX_THREADS_PER_BLOCK_METADATA=StaticTuple[Int32, 1](Int32(THREADS)),
+    `nvvm.minctasm`=SIMDLength(4 if taps == FEW_TAPS and size_of[dtype]() == 4 else 3),
+)
 def compute_runs[
     dtype: DType, weight_dtype: DType, taps: Int
 ](
@@ -159,60 +170,76 @@ def compute_runs[
     # The window: what came before, then the newest sample of each output of a step.
     var newest = geometry.taps - 1 - geometry.pad_left
     var window = Array[SIMD[dtype, VECTOR], BEFORE + FORWARD_STEP](fill=0)
-    comptime for t in range(BEFORE):
-        window[t] = load_sample[VECTOR](samples, first + newest + t - BEFORE, geometry)
+    load_samples[0, BEFORE](window, samples, first + newest - BEFORE, geometry.length, geometry.in_channels)
+    var is_spoilt = False
     for i in range(first, end, FORWARD_STEP):
-        comptime for step in range(FORWARD_STEP):
-            window[BEFORE + step] = load_sample[VECTOR](samples, i + step + newest, geometry)
+        load_samples[BEFORE, FORWARD_STEP](window, samples, i + newest, geometry.length, geometry.in_channels)
         comptime for step in range(FORWARD_STEP):
             if i + step < end:
                 var sums = SIMD[ACC, VECTOR](0)
                 comptime for t in range(taps):
                     sums = multiply_add(window[step + t].cast[ACC](), filters[t], sums)
-                if isnan(sums).reduce_or():
-                    sums = sum_existing[VECTOR](samples, w, geometry, channel, i + step)
+                is_spoilt = is_spoilt or isnan(sums).reduce_or()
                 var values = activate(sums + offsets, epilogue.activation).cast[dtype]()
                 outputs.unsafe_store[alignment=VECTOR * size_of[dtype]()]((i + step) * geometry.out_channels, values)
         comptime for t in range(BEFORE):
             window[t] = window[FORWARD_STEP + t]
+    if is_spoilt:
+        compute_existing[VECTOR](outputs, samples, w, epilogue, geometry, channel, first, end)
 
 
 @always_inline
-def load_sample[
-    dtype: DType, //, width: Int
-](samples: Pointer[Scalar[dtype], MutAnyOrigin], position: Int, geometry: LayerGeometry) -> SIMD[dtype, width]:
-    """Reads a sample of neighbouring channels.
+def load_samples[
+    dtype: DType, width: Int, places: Int, //, place: Int, count: Int
+](
+    mut window: Array[SIMD[dtype, width], places],
+    samples: Pointer[Scalar[dtype], MutAnyOrigin],
+    position: Int,
+    length: Int,
+    pitch: Int,
+):
+    """Reads successive samples of neighbouring channels into a part of a window; zeros outside the signal.
 
     Parameters:
         dtype: Element type.
         width: How many channels.
+        places: Length of the window.
+        place: Where in the window the first sample goes.
+        count: How many samples.
 
     Args:
+        window: The window.
         samples: The first sample of the first channel.
-        position: Any integer.
-        geometry: Sizes and shifts.
-
-    Returns:
-        The sample; zeros outside x.
+        position: Index of the first sample; any integer.
+        length: Samples of the signal.
+        pitch: From one sample to the next.
     """
-    if position < 0 or position >= geometry.length:
-        return SIMD[dtype, width](0)
-    return samples.unsafe_load[width=width, alignment=width * size_of[dtype](), invariant=True](
-        position * geometry.in_channels
-    )
+    comptime ALIGNMENT = width * size_of[dtype]()
+    if position >= 0 and position + count <= length:  # for whole warps: loads that do not wait for a test each
+        var here = samples.unsafe_offset(position * pitch)
+        comptime for step in range(count):
+            window[place + step] = here.unsafe_load[width=width, alignment=ALIGNMENT, invariant=True](step * pitch)
+    else:
+        comptime for step in range(count):
+            window[place + step] = SIMD[dtype, width](0)
+            if position + step >= 0 and position + step < length:
+                window[place + step] = samples.unsafe_load[width=width, alignment=ALIGNMENT]((position + step) * pitch)
 
 
 @no_inline
-def sum_existing[
+def compute_existing[
     dtype: DType, weight_dtype: DType, //, width: Int
 ](
+    outputs: Pointer[Scalar[dtype], MutAnyOrigin],
     samples: Pointer[Scalar[dtype], MutAnyOrigin],
     w: Pointer[Scalar[weight_dtype], MutAnyOrigin],
+    epilogue: Epilogue[weight_dtype],
     geometry: LayerGeometry,
     channel: Int,
-    i: Int,
-) -> SIMD[accum_dtype[dtype](), width]:
-    """Does one sum of neighbouring channels over the terms that exist: another may have been zero times infinity.
+    first: Int,
+    end: Int,
+):
+    """Computes outputs of neighbouring channels from the terms that exist: others may have been zero times infinity.
 
     Parameters:
         dtype: As for `depthwise_last_gpu`.
@@ -220,24 +247,24 @@ def sum_existing[
         width: How many channels.
 
     Args:
+        outputs: The first output of the first channel.
         samples: The first sample of the first channel.
         w: All weights.
-        geometry: Sizes and shifts.
+        epilogue: As for `depthwise_last_gpu`.
+        geometry: As for `depthwise_last_gpu`.
         channel: The first channel.
-        i: Which output.
-
-    Returns:
-        The sums.
+        first: The first output.
+        end: One past the last.
     """
     comptime ACC = accum_dtype[dtype]()
-    var sums = SIMD[ACC, width](0)
-    for j in range(geometry.first_tap(i), geometry.end_tap(i)):
-        var sample = load_sample[width](samples, geometry.position(i, j), geometry).cast[ACC]()
-        var weights = SIMD[ACC, width](0)
-        comptime for each in range(width):
-            weights[each] = w[unsafe_offset=(channel + each) * geometry.taps + j].cast[ACC]()
-        sums = multiply_add(sample, weights, sums)
-    return sums
+    for i in range(first, end):
+        for each in range(width):
+            var sum = Scalar[ACC](0)
+            for j in range(geometry.first_tap(i), geometry.end_tap(i)):
+                var sample = samples[unsafe_offset=geometry.position(i, j) * geometry.in_channels + each]
+                var weight = w[unsafe_offset=(channel + each) * geometry.taps + j].cast[ACC]()
+                sum = multiply_add(sample.cast[ACC](), weight, sum)
+            outputs[unsafe_offset=i * geometry.out_channels + each] = epilogue.apply(channel + each, sum).cast[dtype]()
 
 
 def depthwise_last_weight_gradient_parts[dtype: DType](geometry: LayerGeometry) -> Int:
@@ -252,9 +279,8 @@ def depthwise_last_weight_gradient_parts[dtype: DType](geometry: LayerGeometry) 
     Returns:
         How many there are.
     """
-    comptime for taps in [4, 8]:
-        if geometry.taps <= taps:
-            return parts_of[dtype, taps](geometry)
+    if geometry.taps <= FEW_TAPS:
+        return parts_of[dtype, FEW_TAPS](geometry)
     return parts_of[dtype, MOST_TAPS](geometry)
 
 
@@ -303,8 +329,8 @@ def depthwise_last_weight_gradient_gpu[
     Raises:
         If the launch is refused.
     """
-    comptime for taps in [4, 8, 16]:
-        if geometry.taps <= taps and (taps == 4 or geometry.taps > taps // 2):
+    comptime for taps in [FEW_TAPS, MOST_TAPS]:
+        if (geometry.taps <= FEW_TAPS) == (taps == FEW_TAPS):
             comptime kernel = sum_runs[dtype, taps]
             var column_blocks = ceildiv(geometry.in_channels, WARP * comptime (vector_width[dtype, taps]()))
             var blocks = column_blocks * parts_of[dtype, taps](geometry)
@@ -312,6 +338,10 @@ def depthwise_last_weight_gradient_gpu[
     return depthwise_last_weight_gradient_parts[dtype](geometry)
 
 
+@__llvm_metadata(
+    MAX_THREADS_PER_BLOCK_METADATA=StaticTuple[Int32, 1](Int32(THREADS)),
+    `nvvm.minctasm`=SIMDLength(4 if taps == FEW_TAPS and size_of[dtype]() == 4 else 3),
+)
 def sum_runs[
     dtype: DType, taps: Int
 ](
@@ -359,26 +389,14 @@ def sum_runs[
         var samples = x.unsafe_offset(geometry.input_offset[True](n, channel, 0))
         var outputs = y.unsafe_offset(geometry.output_offset[True](n, channel, 0))
         var window = Array[SIMD[dtype, VECTOR], BEFORE + WEIGHTS_STEP](fill=0)
-        comptime for t in range(BEFORE):
-            window[t] = load_sample[VECTOR](samples, first + newest + t - BEFORE, geometry)
+        load_samples[0, BEFORE](window, samples, first + newest - BEFORE, geometry.length, geometry.in_channels)
         for i in range(first, end, WEIGHTS_STEP):
             var news = Array[SIMD[dtype, VECTOR], WEIGHTS_STEP](fill=0)
+            load_samples[BEFORE, WEIGHTS_STEP](window, samples, i + newest, geometry.length, geometry.in_channels)
+            load_samples[0, WEIGHTS_STEP](news, outputs, i, end, geometry.out_channels)
             comptime for step in range(WEIGHTS_STEP):
-                window[BEFORE + step] = load_sample[VECTOR](samples, i + step + newest, geometry)
-                if i + step < end:
-                    news[step] = outputs.unsafe_load[width=VECTOR, alignment=VECTOR * size_of[dtype](), invariant=True](
-                        (i + step) * geometry.out_channels
-                    )
-            if geometry.is_interior(i, WEIGHTS_STEP) and i + WEIGHTS_STEP <= end:
-                comptime for step in range(WEIGHTS_STEP):
-                    comptime for t in range(taps):
-                        sums[t] = multiply_add(news[step].cast[ACC](), window[step + t].cast[ACC](), sums[t])
-            else:
-                comptime for step in range(WEIGHTS_STEP):
-                    comptime for t in range(taps):
-                        var position = i + step + newest + t - BEFORE
-                        if i + step < end and 0 <= position and position < geometry.length:
-                            sums[t] = multiply_add(news[step].cast[ACC](), window[step + t].cast[ACC](), sums[t])
+                comptime for t in range(taps):
+                    sums[t] = multiply_add(news[step].cast[ACC](), window[step + t].cast[ACC](), sums[t])
             comptime for t in range(BEFORE):
                 window[t] = window[WEIGHTS_STEP + t]
 

@@ -7,11 +7,13 @@ Algorithm:  a block has one filter, some of its taps and a part of all outputs. 
             and the samples they meet at a time in shared memory, widened; a thread multiplies RUN outputs by the
             window that TAPS taps see of them, in registers, and warps share taps and outputs. Else a thread an output,
             which reads samples through the level-1 cache. Sums of threads meet at the end, in a fixed order.
-Cost:       2*N*O*L_out*K flop; reads N*C*L and N*O*L_out elements: memory-bound below K ~ 32.
+Cost:       2*N*O*L_out*K flop; reads N*C*L and N*O*L_out elements: memory-bound below K ~ 32. Of Mamba (1536 channels
+            by 2048 samples, 4 taps) with 8 signals of bfloat16: 101 MB and 0.2 Gflop, so 24 us at 4.2 TB/s. Not yet
+            measured.
 Layout:     x (N, C, L), y (N, O, L_out), w (O, K) or `parts` of it; rows aligned to 16 bytes are read by vectors.
 Accuracy:   sums in accumulate.accum_dtype, in an order that the sizes alone decide. No term outside x is multiplied.
 Gate:       groups == in_channels.
-Tuning:     TILE and TAPS: registers for three blocks on a multiprocessor, 17 KB of shared memory each.
+Tuning:     TILE and TAPS: registers for two blocks on a multiprocessor, 17 KB of shared memory each.
 Source:     the sliding register window of direct_gpu.mojo, turned round.
 """
 
@@ -148,7 +150,7 @@ def depthwise_weight_gradient_gpu[
 
 @__llvm_metadata(
     MAX_THREADS_PER_BLOCK_METADATA=StaticTuple[Int32, 1](Int32(THREADS)),
-    `nvvm.minctasm`=SIMDLength(2 if size_of[dtype]() == 8 else 3),
+    `nvvm.minctasm`=SIMDLength(2),
 )
 def sum_rows[
     dtype: DType, is_dense: Bool

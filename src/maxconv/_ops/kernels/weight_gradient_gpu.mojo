@@ -80,7 +80,7 @@ def weight_gradient_gpu[
             parts = depthwise_weight_gradient_gpu[dtype](workspace, x, y, geometry, ctx)
         else:
             parts = conv_weight_gradient_gpu[dtype](workspace, x, y, geometry, ctx)
-    comptime kernel = add_parts[dtype]
+    comptime kernel = add_parts[dtype, channels_last]
     var weights = geometry.out_channels * geometry.group_in() * geometry.taps
     ctx.enqueue_function[kernel](
         w, workspace, x, y, geometry, Int64(parts), grid_dim=ceildiv(weights, THREADS), block_dim=THREADS
@@ -88,7 +88,7 @@ def weight_gradient_gpu[
 
 
 def add_parts[
-    dtype: DType
+    dtype: DType, channels_last: Bool
 ](
     w: Pointer[Scalar[dtype], MutAnyOrigin],
     partial: Pointer[Scalar[accum_dtype[dtype]()], MutAnyOrigin],
@@ -101,6 +101,7 @@ def add_parts[
 
     Parameters:
         dtype: As for `weight_gradient_gpu`.
+        channels_last: As for `weight_gradient_gpu`.
 
     Args:
         w: As for `weight_gradient_gpu`.
@@ -117,18 +118,19 @@ def add_parts[
     var sum = partial[unsafe_offset=index]
     for part in range(1, Int(parts)):
         sum += partial[unsafe_offset=part * weights + index]
-    # The depthwise kernels multiply no zeros.
-    if isnan(sum) and geometry.groups < geometry.in_channels:
+    # The kernel of rows multiplies no zeros; that of channels-last signals also those behind the last output.
+    if isnan(sum) and (channels_last or geometry.groups < geometry.in_channels):
         var j = index % geometry.taps
-        if geometry.position(0, j) < 0 or geometry.position(geometry.outputs - 1, j) >= geometry.length:
+        var is_inside = geometry.position(0, j) >= 0 and geometry.position(geometry.outputs - 1, j) < geometry.length
+        if channels_last or not is_inside:
             var c = index // geometry.taps % geometry.group_in()
-            sum = sum_existing(x, y, geometry, index // geometry.taps // geometry.group_in(), c, j)
+            sum = sum_existing[channels_last](x, y, geometry, index // geometry.taps // geometry.group_in(), c, j)
     w[unsafe_offset=index] = sum.cast[dtype]()
 
 
 @no_inline
 def sum_existing[
-    dtype: DType
+    dtype: DType, //, channels_last: Bool
 ](
     x: Pointer[Scalar[dtype], MutAnyOrigin],
     y: Pointer[Scalar[dtype], MutAnyOrigin],
@@ -141,6 +143,7 @@ def sum_existing[
 
     Parameters:
         dtype: Element type of the arrays.
+        channels_last: The layout of x and y.
 
     Args:
         x: Signals.
@@ -160,7 +163,7 @@ def sum_existing[
         for i in range(geometry.outputs):
             var at = geometry.position(i, j)
             if 0 <= at and at < geometry.length:
-                var sample = x[unsafe_offset=geometry.input_offset(n, channel, at)].cast[ACC]()
-                var output = y[unsafe_offset=geometry.output_offset(n, o, i)].cast[ACC]()
+                var sample = x[unsafe_offset=geometry.input_offset[channels_last](n, channel, at)].cast[ACC]()
+                var output = y[unsafe_offset=geometry.output_offset[channels_last](n, o, i)].cast[ACC]()
                 sum = multiply_add(output, sample, sum)
     return sum
