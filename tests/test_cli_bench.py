@@ -84,7 +84,7 @@ def test_compile_builds_what_is_not_there(run, fresh_cache, monkeypatch):
     """A kind is built once into the cache folder, and the second time found."""
     builds = []
 
-    def build(kind, target):
+    def build(kind, target, **_):
         builds.append(kind)
         target.write_bytes(b"kernels")
 

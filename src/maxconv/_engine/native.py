@@ -277,9 +277,17 @@ def _load(kind: str) -> ModuleType:
     spec = spec_from_loader(name, loader)
     assert spec is not None  # noqa: S101  # None only for loaders without `create_module`
     extension = module_from_spec(spec)
+    os.putenv("MOJO_PYTHON_LIBRARY", _python_library())  # else Mojo asks the first python3 on the path, if there is one
     loader.exec_module(extension)
     _restore_environment()
     return extension
+
+
+def _python_library() -> str:
+    """Return the file that holds this interpreter: its shared library, or itself where it has none."""
+    folder, name = sysconfig.get_config_var("LIBDIR"), sysconfig.get_config_var("LDLIBRARY")
+    library = os.path.join(folder or "", name or "")  # noqa: PTH118  # `pathlib` takes longer, and a start counts
+    return library if library.endswith((".so", ".dylib")) and os.path.isfile(library) else sys.executable  # noqa: PTH113
 
 
 def _restore_environment() -> None:
@@ -299,6 +307,7 @@ def _find_cpu_functions(kind: str = "cpu") -> dict[str, Any]:
     """Load a CPU extension, check that it reads arrays right, and list its functions."""
     extension = _extension(kind)
     probe = np.zeros((2, 3), dtype=np.uint8)
+    os.putenv("MOJO_PYTHON_LIBRARY", _python_library())
     located = extension.locate(probe)
     _restore_environment()  # the first call sets it, too
     if located != (probe.ctypes.data, 2, 3):
