@@ -53,12 +53,11 @@ def test_the_first_call_compiles_and_writes_nothing(installed, tmp_path):
     assert values.strip() == "[0.0, 1.0, 2.5, 4.0, 1.5]"
 
 
-def test_no_path_of_the_building_machine_is_in_it(installed):
-    """The extension finds the libraries of `max` from where it lies."""
+def test_libraries_are_found_from_where_it_lies(installed):
+    """The run path is relative, and no folder of the building machine's environment is in the file."""
     (extension,) = (installed / "maxconv/_prebuilt").glob("*.so")
     content = extension.read_bytes()
     assert b"$ORIGIN/../../modular/lib" in content
-    assert str(ROOT).encode() not in content
     assert sys.prefix.encode() not in content
 
 

@@ -269,6 +269,7 @@ def _load(kind: str) -> ModuleType:
     path = built(kind)
     # The entry may have been built by another environment, whose libraries its run path names: those of this one
     # are loaded first, and the loader takes what is already there.
+    os.putenv("MOJO_PYTHON_LIBRARY", _python_library())  # else Mojo asks the first python3 on the path, if there is one
     suffix = ".dylib" if sys.platform == "darwin" else ".so"
     for library in _RUNTIME_LIBRARIES:
         ctypes.CDLL(str(toolchain.library_folder() / (library + suffix)), mode=ctypes.RTLD_GLOBAL)
@@ -277,7 +278,6 @@ def _load(kind: str) -> ModuleType:
     spec = spec_from_loader(name, loader)
     assert spec is not None  # noqa: S101  # None only for loaders without `create_module`
     extension = module_from_spec(spec)
-    os.putenv("MOJO_PYTHON_LIBRARY", _python_library())  # else Mojo asks the first python3 on the path, if there is one
     loader.exec_module(extension)
     _restore_environment()
     return extension
@@ -307,7 +307,6 @@ def _find_cpu_functions(kind: str = "cpu") -> dict[str, Any]:
     """Load a CPU extension, check that it reads arrays right, and list its functions."""
     extension = _extension(kind)
     probe = np.zeros((2, 3), dtype=np.uint8)
-    os.putenv("MOJO_PYTHON_LIBRARY", _python_library())
     located = extension.locate(probe)
     _restore_environment()  # the first call sets it, too
     if located != (probe.ctypes.data, 2, 3):
