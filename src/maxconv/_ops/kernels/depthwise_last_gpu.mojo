@@ -8,7 +8,7 @@ Algorithm:  a thread has neighbouring channels, one vector access wide, and goes
             meet in shared memory, those of blocks in weight_gradient_gpu.mojo.
 Cost:       2*N*C*L_out*K flop; reads and writes each element of x and y once: memory-bound. Of 12288 channels by
             16384 samples of bfloat16, 4 taps (pytorch#192902): 805 MB and 1.6 Gflop, so 190 us at the 4.24 TB/s of a
-            copy on an H200; the weight gradient as much. Not yet measured.
+            copy on an H200; the weight gradient as much. Measured there (2026-11-22): 276 and 212 us.
 Layout:     x (N, L, C), y (N, L_out, C), aligned to VECTOR_BYTES, C a multiple of a vector; w (C, K).
 Accuracy:   sums in accumulate.accum_dtype, each in ascending order of taps: the bits of depthwise_gpu.mojo. Outputs
             of a thread that has made NaN are done again without the zeros; weight_gradient_gpu.mojo does so, too.
