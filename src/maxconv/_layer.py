@@ -82,23 +82,6 @@ def convolution(
     >>> convolution("conv1d", (1, 8, 100), (8, 1, 4), None, 1, "same", 1, 8).pad_left  # the odd one on the right
     1
     """
-    arguments = function, input_shape, weight_shape, bias_shape, stride, padding, dilation, groups
-    if type(stride) is type(padding) is type(dilation) is type(groups) is int:
-        return _known_convolution(*arguments)  # a model's layers come again and again
-    return _convolution(*arguments)
-
-
-def _convolution(
-    function: str,
-    input_shape: tuple[int, ...],
-    weight_shape: tuple[int, ...],
-    bias_shape: tuple[int, ...] | None,
-    stride: Any,
-    padding: Any,
-    dilation: Any,
-    groups: Any,
-) -> LayerProblem:
-    """Do so; what is no int may be equal to one and still be refused."""
     batch, channels, length = _signal_shape(function, input_shape)
     out_channels, group_in, taps = _weight_shape(function, weight_shape)
     groups = integer(function, "groups", groups, 1)
@@ -127,7 +110,20 @@ def _convolution(
     return LayerProblem(*sizes, taps, stride, dilation, pad_left)
 
 
-_known_convolution = lru_cache(maxsize=1024)(_convolution)
+def known_convolution(
+    function: str,
+    input_shape: tuple[int, ...],
+    weight_shape: tuple[int, ...],
+    bias_shape: tuple[int, ...] | None,
+    *options: Any,
+) -> LayerProblem:
+    """Do as `convolution`; a model's layers come again and again, and those of plain numbers are remembered."""
+    if {int}.issuperset(map(type, options)):  # what is no int may be equal to one and still be refused
+        return _known_convolution(function, input_shape, weight_shape, bias_shape, *options)
+    return convolution(function, input_shape, weight_shape, bias_shape, *options)
+
+
+_known_convolution = lru_cache(maxsize=1024)(convolution)
 
 
 def transposed_convolution(

@@ -91,7 +91,7 @@ def conv1d(
     (x, w, b), place, restore = _operands("conv1d", device, input=input, weight=weight, bias=bias)
     _layer.check_dtypes("conv1d", {"input": x, "weight": w} | ({} if b is None else {"bias": b}))
     bias_shape = None if b is None else b.shape
-    problem = _layer.convolution("conv1d", x.shape, w.shape, bias_shape, stride, padding, dilation, groups)
+    problem = _layer.known_convolution("conv1d", x.shape, w.shape, bias_shape, stride, padding, dilation, groups)
     y = _by_fft(problem, x, w, b, place)
     if y is None:
         y = layers.forward(problem, x, w, b, device=place)

@@ -118,11 +118,16 @@ class Operator:
         return self(first, operands[1], *bias, *ctx.numbers) + self(operands[0], second, *none, *ctx.numbers)
 
 
-@lru_cache(maxsize=1024)
-def _problem(x_shape: Any, w_shape: Any, outputs: int, stride: int, padding: int, dilation: int, groups: int) -> Any:
-    """Describe a layer by the shapes of x, (N, C, L) or (C, L), and w."""
+def _describe(
+    x_shape: Any, w_shape: Any, outputs: int, stride: int, padding: int, dilation: int, groups: int
+) -> LayerProblem:
+    """Describe a layer by the shapes of x, (N, C, L) or (C, L), and w; sizes may be symbols, which have no hash."""
     batch, channels, length = (1, *x_shape)[-3:]
     return LayerProblem(batch, channels, w_shape[0], groups, length, outputs, w_shape[2], stride, dilation, padding)
+
+
+_known = lru_cache(maxsize=1024)(_describe)
+"""The same of sizes that are numbers, made once."""
 
 
 def _batched(shape: Any, channels: int, length: int) -> tuple[int, ...]:
@@ -136,13 +141,13 @@ def _bias_gradient(gradient: Any) -> Any:
 
 
 def _convolve(input: Any, weight: Any, bias: Any, outputs: int, *geometry: int) -> Any:  # noqa: A002  # PyTorch's name
-    problem = _problem(input.shape, weight.shape, outputs, *geometry)
+    problem = _known(input.shape, weight.shape, outputs, *geometry)
     y = tensors.forward(problem, input, weight, bias)
     return y if input.dim() == 3 else y[0]  # noqa: PLR2004  # (N, C, L)
 
 
 def _convolve_fake(input: Any, weight: Any, bias: Any, outputs: int, *geometry: int) -> Any:  # noqa: A002, ARG001
-    problem = _problem(input.shape, weight.shape, outputs, *geometry)
+    problem = _describe(input.shape, weight.shape, outputs, *geometry)
     return tensors.empty_like(problem, input, _batched(input.shape, weight.shape[0], outputs))
 
 
@@ -161,19 +166,20 @@ def _convolve_backward(ctx: Any, gradient: Any) -> Any:
 
 
 def _transpose(output: Any, weight: Any, bias: Any, length: int, *geometry: int) -> Any:
-    problem = _transpose_problem(output, weight, length, *geometry)
+    problem = _known(*_transposed(output, weight, length, *geometry))
     x = tensors.transposed(problem, output, weight, bias)
     return x if output.dim() == 3 else x[0]  # noqa: PLR2004  # (N, O, L_out)
 
 
-def _transpose_problem(output: Any, weight: Any, length: int, *geometry: int) -> LayerProblem:
+def _transposed(output: Any, weight: Any, length: int, *geometry: int) -> Any:
+    """Return what describes the layer of which an operand is the result."""
     batch, _, outputs = (1, *output.shape)[-3:]
-    return _problem((batch, weight.shape[1] * geometry[-1], length), weight.shape, outputs, *geometry)  # type: ignore[no-any-return]
+    return (batch, weight.shape[1] * geometry[-1], length), weight.shape, outputs, *geometry
 
 
 def _transpose_fake(output: Any, weight: Any, bias: Any, length: int, *geometry: int) -> Any:  # noqa: ARG001
     shape = _batched(output.shape, weight.shape[1] * geometry[-1], length)
-    layer = tensors.mirrored(_transpose_problem(output, weight, length, *geometry))
+    layer = tensors.mirrored(_describe(*_transposed(output, weight, length, *geometry)))
     return output.new_empty(shape) if layer is None else tensors.empty_like(layer, output, shape)
 
 
@@ -193,7 +199,7 @@ def _transpose_backward(ctx: Any, gradient: Any) -> Any:
 
 def _correlate(input: Any, output: Any, taps: int, *geometry: int) -> Any:  # noqa: A002
     channels, group_in = output.shape[-2], input.shape[-2] // geometry[-1]
-    problem = _problem(input.shape, (channels, group_in, taps), output.shape[-1], *geometry)
+    problem = _known(input.shape, (channels, group_in, taps), output.shape[-1], *geometry)
     return tensors.weight_gradient(problem, input, output)
 
 
