@@ -1,6 +1,6 @@
 """Time maxconv beside its peers and write `benchmarks/results/<what>.json`.
 
-    python benchmarks/run.py cpu        calls on NumPy arrays: NumPy, SciPy and maxconv
+    python benchmarks/run.py cpu        calls on NumPy arrays: NumPy, SciPy, PyTorch and maxconv
     python benchmarks/run.py layers     layers of neural networks: PyTorch and maxconv
     python benchmarks/run.py torch      the same through `maxconv.torch`: forward, backward, eager, compiled
     python benchmarks/run.py soak       100000 calls of `maxconv.torch` on changing shapes: memory, compilations
@@ -38,6 +38,7 @@ from typing import TYPE_CHECKING, Any
 import accuracy
 import auto
 import calibrate
+import cpu
 import gpu
 import large
 import layers
@@ -46,28 +47,14 @@ import numpy as np
 import stream
 import torch_layers
 import workers
-from timing import row, summarize, time_calls
+from timing import row, summarize
 
-import maxconv
 from maxconv import _engine
-from maxconv._problem import part_of_full
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 RESULTS = Path(__file__).parent / "results"
-
-CPU_CASES = [
-    (10, 3),
-    (100, 16),
-    (1000, 16),
-    (10**4, 64),
-    (10**5, 64),
-    (10**6, 16),
-    (10**6, 64),
-    (10**6, 256),
-    (10**7, 4),
-]
 
 STARTUP = {
     "python": "pass",
@@ -79,40 +66,6 @@ STARTUP = {
         "_engine.run('', problem, numpy.ones(100), numpy.ones(5), 'cpu', way='graph')"
     ),
 }
-
-
-def check(name: str, result: np.ndarray, x: np.ndarray, k: np.ndarray) -> None:
-    """Refuse to time a contender whose first outputs are wrong."""
-    expected = np.convolve(x[:4096].astype(np.float64), k.astype(np.float64))[: min(4096, len(x))]
-    error = np.abs(result[: len(expected)] - expected).max()
-    if not error <= 1e-3 * np.abs(expected).max():
-        message = f"{name}: wrong by {error}"
-        raise SystemExit(message)
-
-
-def bench_cpu() -> list[dict[str, Any]]:
-    """Time one call on NumPy arrays."""
-    import scipy.signal
-
-    functions: dict[str, Any] = {
-        "numpy.convolve": np.convolve,
-        "scipy.signal.convolve": scipy.signal.convolve,
-        "scipy.signal.oaconvolve": scipy.signal.oaconvolve,
-        "maxconv.convolve": maxconv.convolve,
-    }
-    rows = []
-    rng = np.random.default_rng()
-    for dtype in ("float32", "float64"):
-        for n, m in CPU_CASES:
-            x, k = rng.standard_normal(n).astype(dtype), rng.standard_normal(m).astype(dtype)
-            for name, function in functions.items():
-                check(name, function(x, k), x, k)
-            calls = {name: partial(function, x, k) for name, function in functions.items()}
-            rows.append(row(f"{dtype} N={n} K={m}", time_calls({**calls, "copy of x": x.copy}), "numpy.convolve"))
-    x, k = rng.standard_normal(1000).astype("float32"), rng.standard_normal(16).astype("float32")
-    run = partial(_engine.run, "bench", part_of_full(1000, 16, "full", flip=True), x, k, "cpu")
-    rows.append(row("one call", time_calls({way: partial(run, way=way) for way in ("native", "graph")}), "native"))
-    return rows
 
 
 def bench_startup() -> list[dict[str, Any]]:
@@ -146,7 +99,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=stream.DEFAULT_MINUTES, help="length of the sound of stream")
     options = parser.parse_args()
     suites: dict[str, Callable[[], list[dict[str, Any]]]] = {
-        "cpu": bench_cpu,
+        "cpu": cpu.bench,
         "layers": layers.bench if options.device == "cpu" else layers.bench_gpu,
         "torch": partial(torch_layers.bench, options.device),
         "soak": partial(torch_layers.soak, options.device),

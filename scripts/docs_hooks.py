@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from functools import cache
 from pathlib import Path
@@ -32,6 +33,8 @@ def results(name: str) -> Any:
 
 PICTURES: dict[str, Callable[[], Figure]] = {
     "cpu-taps": lambda: plot.lines(results("cpu"), dtype="float32", samples=10**6),
+    "cpu-float32": lambda: plot.heat_map(results("cpu"), "maxconv.convolve", dtype="float32"),
+    "cpu-float64": lambda: plot.heat_map(results("cpu"), "maxconv.convolve", dtype="float64"),
     "gpu-taps": lambda: plot.lines(results("gpu"), dtype="float32", samples=1 << 26),
     "auto-fft": lambda: plot.heat_map(results("auto"), "fft", "direct", dtype="float32"),
 }
@@ -40,7 +43,10 @@ FIGURES: dict[str, Callable[[], str]] = {
     "measured on cpu": lambda: measured_on("cpu"),
     "measured on gpu": lambda: measured_on("gpu"),
     "measured on layers": lambda: measured_on("layers-gpu"),
-    "table cpu": lambda: table("cpu", lambda case: "N=" in case),
+    "table cpu": lambda: table("cpu", lambda case: "N=1000000 " in case),
+    "table tiny": lambda: table("cpu", lambda case: "N=10 " in case or "N=1000 K=16" in case),
+    "table limits": lambda: table("cpu", lambda case: " at N=" in case),
+    "peers": lambda: beside_the_best("cpu"),
     "table one call": lambda: table("cpu", lambda case: case == "one call"),
     "table gpu": lambda: table("gpu"),
     "table startup": lambda: table("startup"),
@@ -92,6 +98,15 @@ def readable(seconds: float) -> str:
     """Write a time with three digits."""
     factor, unit = next((f, u) for f, u in ((1e6, "us"), (1e3, "ms"), (1, "s")) if seconds * f < 1000 or u == "s")  # noqa: PLR2004
     return f"{seconds * factor:.3g} {unit}"
+
+
+def beside_the_best(name: str) -> str:
+    """Say how we did beside the fastest peer of each point."""
+    ratios = [row["ratio"] for row in results(name)["rows"] if "best" in row]
+    faster = sum(ratio >= 1 for ratio in ratios)
+    mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
+    points = f"faster at {faster} of {len(ratios)} points"
+    return f"{points}, at worst {min(ratios):.2f} and in the geometric mean {mean:.2f} times"
 
 
 def hits(name: str) -> str:

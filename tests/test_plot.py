@@ -67,6 +67,19 @@ def test_the_heat_map_is_a_ratio():
     assert sorted(text.get_text() for text in axes.texts) == ["32", "32", "8", "8"]
 
 
+def test_without_a_peer_the_heat_map_takes_the_fastest():
+    """Each field is against whichever of the others was fastest there; a copy is none of them."""
+    rows = [
+        {
+            "case": f"float32 N={n} K=4",
+            "seconds": {name: {"median": median} for name, median in (("ours", 2.0), ("copy of x", 0.1), *others)},
+        }
+        for n, others in ((10, [("slow", 8.0), ("slower", 16.0)]), (100, [("slow", 8.0), ("slower", 4.0)]), (1000, []))
+    ]
+    axes = maxconv.plot.heat_map({**RESULTS, "rows": rows}, "ours").axes[0]
+    np.testing.assert_allclose(axes.images[0].get_array(), [[2, 1]])  # log2 of 4 and 2
+
+
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [

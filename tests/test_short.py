@@ -47,13 +47,19 @@ def test_the_doors_take_it(monkeypatch):
     assert maxconv.correlate(np.ones(3), np.ones(3)) is answer
 
 
-def test_what_the_model_must_weigh_is_left_to_it(monkeypatch, rng):
-    """Of long operands "auto" takes what the usual way takes, and "fft" is never answered with sums."""
-    for n, m in ((200, 31), (200, 32), (1000, 40), (3000, 2000)):
-        x, k = rng.standard_normal(n), rng.standard_normal(m)
-        np.testing.assert_array_equal(usual(monkeypatch, "convolve", x, k), maxconv.convolve(x, k))
-        assert _short.convolve(x, k, "full", "fft", None, True) is None
-    assert _short.convolve(x, k, "full", "auto", None, True) is None
+@pytest.mark.parametrize("mode", ["full", "same", "valid"])
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int32"])
+@pytest.mark.parametrize("function", ["convolve", "correlate"])
+def test_of_long_operands_auto_takes_what_the_usual_way_takes(monkeypatch, rng, function, dtype, mode):
+    """Sums and transforms, NaN within included, have the bits of the usual way; "fft" is never answered with sums."""
+    for n, m in ((200, 31), (200, 32), (1000, 40), (1000, 400), (3000, 2000), (2000, 3000)):
+        x, k = (arrays.random_array(rng, length, np.dtype(dtype)) for length in (n, m))
+        for _ in range(2):
+            expected = usual(monkeypatch, function, x, k, mode)
+            np.testing.assert_array_equal(expected, getattr(maxconv, function)(x, k, mode))
+            if dtype.startswith("float"):
+                x[n // 2] = np.nan
+        assert _short.convolve(x, k, mode, "fft", None, function == "convolve") is None
 
 
 def test_everything_else_is_left_to_the_usual_way(rng):

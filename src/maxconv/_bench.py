@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 import statistics
 import time
 from functools import partial
@@ -20,8 +21,13 @@ if TYPE_CHECKING:
 
 PEERS = ("numpy", "scipy", "torch", "cupy")
 _DTYPES = ("float32", "float64")
+COPY = "copy of x"  # a bound, no peer
 _CHECKED = 4096  # outputs compared with float64 sums before anything is timed
+_MOST_PRODUCTS = 2 * 10**9  # above, what adds up products itself takes seconds, and transforms take milliseconds
+_ROUNDS = 15
+_LONG, _FEW_ROUNDS = 0.1, 5  # calls of more seconds vary little, and are repeated as often
 _TOLERANCE = 1e-3
+_WITHOUT_TRANSFORMS = {"numpy.convolve", "torch conv1d"}
 
 
 class Timing(NamedTuple):
@@ -39,13 +45,15 @@ def summarize(samples: list[float]) -> Timing:
     return Timing(statistics.median(ordered), ordered[round(fifth)], ordered[round(4 * fifth)])
 
 
-def time_calls(calls: Mapping[str, Callable[[], Any]], rounds: int = 15, seconds: float = 0.02) -> dict[str, Timing]:
+def time_calls(
+    calls: Mapping[str, Callable[[], Any]], rounds: int = _ROUNDS, seconds: float = 0.02
+) -> dict[str, Timing]:
     """Time functions on the host clock, in turns: the summary of `sample_calls`."""
     return {name: summarize(values) for name, values in sample_calls(calls, rounds, seconds).items()}
 
 
 def sample_calls(
-    calls: Mapping[str, Callable[[], Any]], rounds: int = 15, seconds: float = 0.02
+    calls: Mapping[str, Callable[[], Any]], rounds: int = _ROUNDS, seconds: float = 0.02
 ) -> dict[str, list[float]]:
     """Time functions on the host clock, in turns, so that a busy moment of the machine meets all of them alike.
 
@@ -93,7 +101,8 @@ def compare(
     Yields
     ------
     dict
-        A row of results, as in `benchmarks/results`.
+        A row of results, as in `benchmarks/results`, with the fastest peer as "best" and how many times as long it took
+        as "ratio". Peers without transforms take no part where they would take seconds.
 
     Raises
     ------
@@ -106,19 +115,29 @@ def compare(
     if samples < 1 or min(taps) < 1:
         message = f"--samples, --taps: got {samples} and {min(taps)}; expected at least 1"
         raise ArgumentError(message)
-    functions: dict[str, Callable[..., Any]] = {
-        "maxconv.convolve": partial(maxconv.convolve, device=device),
-        **_functions(_present(peers)),
-    }
+    ours = "maxconv.convolve"
+    functions: dict[str, Callable[..., Any]] = {ours: partial(maxconv.convolve, device=device)}
+    functions |= _functions(_present(peers))
     rng = np.random.default_rng()
     for count in taps:
         x, k = (rng.standard_normal(length).astype(dtype) for length in (samples, count))
-        calls = {name: partial(function, x, k) for name, function in functions.items()}
+        is_long = samples * count > _MOST_PRODUCTS
+        calls = {
+            name: partial(function, x, k)
+            for name, function in functions.items()
+            if not (is_long and name in _WITHOUT_TRANSFORMS)
+        }
+        begin = time.perf_counter()
         for name, call in calls.items():
             _check(name, np.asarray(call()), x, k)
-        timings = time_calls({**calls, "copy of x": x.copy})
-        seconds = {name: timing._asdict() for name, timing in timings.items()}
-        yield {"case": f"{dtype} N={samples} K={count}", "baseline": "maxconv.convolve", "seconds": seconds}
+        rounds = _FEW_ROUNDS if time.perf_counter() - begin > _LONG * len(calls) else _ROUNDS
+        samples_of = sample_calls({**calls, COPY: x.copy}, rounds)
+        timings = {name: summarize(values) for name, values in samples_of.items()}
+        row: dict[str, Any] = {"case": f"{dtype} N={samples} K={count}", "baseline": ours}
+        if rivals := [name for name in calls if name != ours]:
+            best = min(rivals, key=lambda name: timings[name].median)
+            row |= {"best": best, "ratio": paired_ratio(samples_of[best], samples_of[ours])}
+        yield row | {"seconds": {name: timing._asdict() for name, timing in timings.items()}}
 
 
 def about() -> dict[str, Any]:
@@ -149,17 +168,36 @@ def _functions(peers: list[str]) -> dict[str, Callable[..., Any]]:
     if "numpy" in peers:
         found["numpy.convolve"] = np.convolve
     if "scipy" in peers:
+        import scipy.fft
         import scipy.signal
 
-        found |= {"scipy.signal.convolve": scipy.signal.convolve, "scipy.signal.oaconvolve": scipy.signal.oaconvolve}
+        def with_workers(function: Callable[..., Any]) -> Callable[..., Any]:
+            def convolve(x: np.ndarray, k: np.ndarray) -> Any:
+                with scipy.fft.set_workers(os.cpu_count() or 1):
+                    return function(x, k)
+
+            return convolve
+
+        found |= {
+            "scipy.signal.convolve": scipy.signal.convolve,
+            "scipy.signal.fftconvolve": with_workers(scipy.signal.fftconvolve),
+            "scipy.signal.oaconvolve": with_workers(scipy.signal.oaconvolve),
+        }
     if "torch" in peers:
+        import scipy.fft
         import torch
 
         def convolve_by_torch(x: np.ndarray, k: np.ndarray) -> Any:
             signal, taps = torch.from_numpy(x)[None, None], torch.from_numpy(k).flip(0)[None, None]
             return torch.nn.functional.conv1d(signal, taps, padding=len(k) - 1)[0, 0].numpy()
 
-        found["torch conv1d"] = convolve_by_torch
+        def transform_by_torch(x: np.ndarray, k: np.ndarray) -> Any:
+            count = len(x) + len(k) - 1
+            nfft = scipy.fft.next_fast_len(count, real=True)
+            spectra = torch.fft.rfft(torch.from_numpy(x), nfft) * torch.fft.rfft(torch.from_numpy(k), nfft)
+            return torch.fft.irfft(spectra, nfft)[:count].numpy()
+
+        found |= {"torch conv1d": convolve_by_torch, "torch FFT": transform_by_torch}
     if "cupy" in peers:
         import cupy
         import cupyx.scipy.signal

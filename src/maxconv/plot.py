@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ._bench import COPY
 from ._errors import ArgumentError, ShapeError
 
 if TYPE_CHECKING:
@@ -208,15 +209,17 @@ def lines(results: Results, along: str = "taps", **only: Any) -> Figure:
     return figure
 
 
-def heat_map(results: Results, ours: str, peer: str, **only: Any) -> Figure:
+def heat_map(results: Results, ours: str, peer: str | None = None, **only: Any) -> Figure:
     """Draw how many times as fast one contender was as another, over samples and taps.
 
     Parameters
     ----------
     results : mapping
         As for `lines`.
-    ours, peer : str
-        Two contenders of its rows.
+    ours : str
+        A contender of its rows.
+    peer : str, optional
+        Another; by default the fastest of the others in each row. A copy is a bound, and counts as none.
     **only
         Rows to keep, by `dtype`, `samples` or `taps`.
 
@@ -231,14 +234,16 @@ def heat_map(results: Results, ours: str, peer: str, **only: Any) -> Figure:
         (a ValueError) If no row with both is left.
     """
     rows = [(case, row["seconds"]) for case, row in _rows("plot.heat_map", results, "taps", only)]
-    ratios = {
-        (case["samples"], case["taps"]): seconds[peer]["median"] / seconds[ours]["median"]
-        for case, seconds in rows
-        if {ours, peer} <= set(seconds)
-    }
+    ratios = {}
+    for case, seconds in rows:
+        others = [name for name in seconds if (name == peer if peer else name not in {ours, COPY})]
+        if others and ours in seconds:
+            least = min(seconds[name]["median"] for name in others)
+            ratios[case["samples"], case["taps"]] = least / seconds[ours]["median"]
     if not ratios:
+        rival = repr(peer) if peer else "another contender"
         found = ", ".join(sorted({name for _, seconds in rows for name in seconds}))
-        message = f"plot.heat_map: no row has both {ours!r} and {peer!r}; there are {found}"
+        message = f"plot.heat_map: no row has both {ours!r} and {rival}; there are {found}"
         raise ArgumentError(message)
     across, down = (sorted({key[axis] for key in ratios}) for axis in (0, 1))
     field = np.array([[ratios.get((n, k), np.nan) for n in across] for k in down])
@@ -253,7 +258,7 @@ def heat_map(results: Results, ours: str, peer: str, **only: Any) -> Figure:
     axes.set_xticks(range(len(across)), [f"{n:g}" for n in across])
     axes.set_yticks(range(len(down)), [f"{k:g}" for k in down])
     axes.set(xlabel=_NAMES["samples"], ylabel=_NAMES["taps"], title=_title(results, only))
-    bar = figure.colorbar(image, label=f"time of {peer} / time of {ours}")
+    bar = figure.colorbar(image, label=f"time of {peer or 'the fastest other'} / time of {ours}")
     bar.ax.yaxis.set_major_formatter(lambda power, _: f"{2.0**power:.3g}")
     return figure
 

@@ -62,9 +62,9 @@ _forked_after_load = False
 """True in a process forked from one that had loaded a CPU extension: the threads of its pool are not here."""
 
 
-def loaded_direct_kernels() -> dict[np.dtype, Any]:
-    """Return the direct kernels by NumPy's own element types; none as long as the extension is not loaded."""
-    names = {name: _DIRECT[kernel] for name, kernel in KERNEL_DTYPES.items() if name != "bfloat16"}
+def loaded_vector_kernels() -> dict[np.dtype, Any]:
+    """Return the kernels of vectors by NumPy's own element types; none as long as the extension is not loaded."""
+    names = {name: f"vectors_{kernel}" for name, kernel in KERNEL_DTYPES.items() if name != "bfloat16"}
     return {np.dtype(name): _cpu_functions[kernel] for name, kernel in names.items() if _cpu_functions}
 
 
@@ -309,7 +309,7 @@ def _find_cpu_functions(kind: str = "cpu") -> dict[str, Any]:
     probe = np.zeros((2, 3), dtype=np.uint8)
     located = extension.locate(probe)
     _restore_environment()  # the first call sets it, too
-    if located != (probe.ctypes.data, 2, 3):
+    if located != (probe.ctypes.data, 2, 3, probe.flags.num):
         message = f"NumPy {np.__version__} lays out its arrays in a way that the native extension does not know"
         raise CompileError(message)
     return {name: getattr(extension, name) for name in dir(extension) if not name.startswith("_")}

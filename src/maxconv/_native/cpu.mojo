@@ -18,7 +18,7 @@ from _ops.shared.extension import Extension
 from _ops.shared.fft_block import plan_length
 from _ops.shared.geometry import Geometry
 from _ops.shared.polyphase_geometry import PolyphaseGeometry
-from numpy_array import data_of, length_of, rows_of
+from numpy_array import READY, data_of, flags_of, length_of, rows_of
 from python_border import border_of
 
 
@@ -31,7 +31,7 @@ def PyInit_cpu() abi("C") -> PythonObject:
     """
     try:
         var module = PythonModuleBuilder("cpu")
-        module.def_function[locate]("locate", docstring="(data address, rows, length) of an array.")
+        module.def_function[locate]("locate", docstring="(data address, rows, length, flags) of an array.")
         module.def_function[direct_into[DType.float16]]("direct_float16")
         module.def_function[direct_into[DType.bfloat16]]("direct_bfloat16")
         module.def_function[direct_into[DType.float32]]("direct_float32")
@@ -40,6 +40,13 @@ def PyInit_cpu() abi("C") -> PythonObject:
         module.def_function[direct_into[DType.int16]]("direct_int16")
         module.def_function[direct_into[DType.int32]]("direct_int32")
         module.def_function[direct_into[DType.int64]]("direct_int64")
+        module.def_function[vectors_into[DType.float16]]("vectors_float16")
+        module.def_function[vectors_into[DType.float32]]("vectors_float32")
+        module.def_function[vectors_into[DType.float64]]("vectors_float64")
+        module.def_function[vectors_into[DType.int8]]("vectors_int8")
+        module.def_function[vectors_into[DType.int16]]("vectors_int16")
+        module.def_function[vectors_into[DType.int32]]("vectors_int32")
+        module.def_function[vectors_into[DType.int64]]("vectors_int64")
         module.def_function[columns_into[DType.float16]]("columns_float16")
         module.def_function[columns_into[DType.bfloat16]]("columns_bfloat16")
         module.def_function[columns_into[DType.float32]]("columns_float32")
@@ -76,12 +83,12 @@ def locate(array: PythonObject) raises -> PythonObject:
         array: A contiguous NumPy array of rank 1 or 2.
 
     Returns:
-        A tuple (address, rows, length).
+        A tuple (address, rows, length, flags).
 
     Raises:
         If Python cannot make the tuple.
     """
-    return Python.tuple(Int(data_of[DType.uint8](array)), rows_of(array), length_of(array))
+    return Python.tuple(Int(data_of[DType.uint8](array)), rows_of(array), length_of(array), flags_of(array))
 
 
 def direct_into[
@@ -129,6 +136,41 @@ def direct_into[
     with GILReleased(Python()):
         direct_cpu(output, signal, taps, geometry, workers)
     return PythonObject(None)
+
+
+def vectors_into[
+    dtype: DType
+](
+    y: PythonObject,
+    x: PythonObject,
+    k: PythonObject,
+    pad_left: PythonObject,
+    flip: PythonObject,
+    max_workers: PythonObject,
+) raises -> PythonObject:
+    """Fills y as `direct_into` does, if x and k are contiguous: asking here costs 0.1 us less than asking in Python.
+
+    Parameters:
+        dtype: Element type of all three arrays.
+
+    Args:
+        y: Outputs, a contiguous NumPy array (L_out).
+        x: A signal, a NumPy array (N) in any layout.
+        k: Taps, likewise (K).
+        pad_left: Positions before x[0] at which the first window starts.
+        flip: 1 for convolution, 0 for correlation.
+        max_workers: Upper bound of threads; 0 for one per core.
+
+    Returns:
+        Whether y is filled.
+
+    Raises:
+        If one of the last three arguments is not an integer.
+    """
+    if flags_of(x) & flags_of(k) & READY != READY:
+        return PythonObject(False)
+    _ = direct_into[dtype](y, x, k, pad_left, flip, max_workers)
+    return PythonObject(True)
 
 
 def columns_into[

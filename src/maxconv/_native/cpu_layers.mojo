@@ -16,7 +16,7 @@ from _ops.shared.accumulate import accum_dtype
 from _ops.shared.epilogue import Epilogue
 from _ops.shared.history import History
 from _ops.shared.layer_geometry import LayerGeometry
-from numpy_array import data_of, is_empty, length_of, rows_of
+from numpy_array import data_of, flags_of, is_empty, length_of, rows_of
 
 
 @export
@@ -28,7 +28,7 @@ def PyInit_cpu_layers() abi("C") -> PythonObject:
     """
     try:
         var module = PythonModuleBuilder("cpu_layers")
-        module.def_function[locate]("locate", docstring="(data address, rows, length) of an array.")
+        module.def_function[locate]("locate", docstring="(data address, rows, length, flags) of an array.")
         module.def_function[convolve_into[DType.float16, False]]("conv_float16")
         module.def_function[convolve_into[DType.float16, True]]("conv_transpose_float16")
         module.def_function[depthwise_into[DType.float16]]("depthwise_float16")
@@ -57,12 +57,12 @@ def locate(array: PythonObject) raises -> PythonObject:
         array: A contiguous NumPy array of rank 1 or 2.
 
     Returns:
-        A tuple (address, rows, length).
+        A tuple (address, rows, length, flags).
 
     Raises:
         If Python cannot make the tuple.
     """
-    return Python.tuple(Int(data_of[DType.uint8](array)), rows_of(array), length_of(array))
+    return Python.tuple(Int(data_of[DType.uint8](array)), rows_of(array), length_of(array), flags_of(array))
 
 
 def read_geometry(sizes: PythonObject) raises -> LayerGeometry:

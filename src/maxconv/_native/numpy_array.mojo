@@ -24,6 +24,13 @@ comptime DIMENSIONS_WORD = 4
 """Words before the field `dimensions`."""
 
 
+comptime FLAGS_WORD = 8
+"""Words before the field `flags`, whose int fills half a word; `strides`, `base` and `descr` stand between."""
+
+comptime READY = 0x101
+"""NPY_ARRAY_C_CONTIGUOUS and NPY_ARRAY_ALIGNED."""
+
+
 def data_of[dtype: DType](array: PythonObject) raises -> Pointer[Scalar[dtype], MutAnyOrigin]:
     """Reads the address of an array's first element.
 
@@ -105,6 +112,18 @@ def rank_of(array: PythonObject) -> Int:
         The rank.
     """
     return words_of(array)[unsafe_offset=RANK_WORD] & 0xFFFFFFFF
+
+
+def flags_of(array: PythonObject) -> Int:
+    """Reads the flags of an array.
+
+    Args:
+        array: A `numpy.ndarray`.
+
+    Returns:
+        The number `array.flags.num`.
+    """
+    return words_of(array)[unsafe_offset=FLAGS_WORD] & 0xFFFFFFFF
 
 
 def dimensions_of(array: PythonObject) -> Pointer[Int, MutAnyOrigin]:

@@ -5,11 +5,12 @@ Computes:   y[i] = sum_j x[i + j - pad_left] * k[tap_index(j)], i in [0, L_out);
 Algorithm:  a tile of 8 SIMD vectors of outputs stays in registers while the taps run by. Taps j and j + PAIR are
             taken together: the vector at x[i + j + PAIR] serves tap j for one output vector and tap j + PAIR for
             an earlier one, so 9 loads feed 16 multiply-adds instead of 16. Where windows reach beyond the ends, the
-            stretch of the extended signal that they need is written out, and the same tile code reads it from there.
+            stretch of the extended signal that they need is written out, zeros where terms are left out, and the same
+            tile code reads it from there.
 Cost:       2*L_out*K flop; reads N and writes L_out elements once; memory-bound below K ~ 16 for float32
             that leaves the cache (10^7 samples: 5.4 ms at K = 4, 6.6 ms at 16, 9.7 ms at 48, 2 cores).
 Layout:     x (rows, N), k (1 or rows, K), y (rows, L_out), contiguous, aligned to their own element only.
-            Work space: with a border 2*K + TILE samples per worker, else none.
+            Work space: 2*K + TILE samples per worker.
 Accuracy:   sums in accumulate.accum_dtype on EVERY path of this file. Every output adds its taps in the order
             of `nth_tap`, whatever tile, edge, thread or SIMD width computes it: results do not depend on them.
 Gate:       none: any N, K, L_out >= 0 and any pad_left; N >= 1 with a border.
@@ -20,10 +21,10 @@ Source:     register blocking as for a matrix product (Goto and van de Geijn, An
             Multiplication, 2008), applied to the Toeplitz matrix of the signal.
 """
 
-from std.math import align_up, ceildiv, iota
+from std.math import align_up, ceildiv, clamp
 from std.memory import unsafe_stack_allocation
 from std.sys.info import simd_width_of, size_of
-from std.sys.intrinsics import masked_load, masked_store
+from std.utils.numerics import isnan
 from max.algorithm import sync_parallelize
 from max.runtime.asyncrt import parallelism_level
 
@@ -131,16 +132,14 @@ def compute_span[
         border: How the signal goes on beyond its ends.
     """
     comptime TILE = TILE_VECTORS * simd_width_of[accum_dtype[dtype]()]()
-    # As many outputs as there are taps share one stretch of the extended signal: it is then of length O(K), and each
-    # of its samples serves O(K) outputs.
-    var stretch = align_up(geometry.taps, TILE)
+    # As many outputs as there are taps share one stretch of a signal that goes on: it is then of length O(K), and each
+    # of its samples serves O(K) outputs. Where nothing lies beyond the ends, a tile meets few of the taps.
+    var stretch = TILE if border.omits() else align_up(geometry.taps, TILE)
     var first = begin
     while first < end:
         var count = min(TILE, end - first)
         if count == TILE and geometry.is_interior(first, TILE):
             compute_interior_tile(y, x, k, geometry, first)
-        elif border.omits():
-            compute_edge_tile(y, x, k, geometry, first, count)
         else:
             count = min(stretch, end - first)
             compute_extended_stretch(y, x, k, geometry, border, first, count)
@@ -240,6 +239,9 @@ def compute_extended_stretch[
 ):
     """Computes neighbouring outputs from a copy of the samples that their windows need, those beyond the ends included.
 
+    Where nothing lies beyond the ends, zeros stand there, and a sum that comes out as NaN is done again without them:
+    an infinite tap must not turn them into NaN. Masks instead of zeros took five times as long.
+
     Parameters:
         dtype: Element type of all three arrays.
 
@@ -248,92 +250,115 @@ def compute_extended_stretch[
         x: Signal.
         k: Taps.
         geometry: Sizes and shifts.
-        border: How the signal goes on beyond its ends; it does.
-        first: First output.
+        border: How the signal goes on beyond its ends.
+        first: First output of the stretch.
         count: Outputs to compute.
     """
-    comptime TILE = TILE_VECTORS * simd_width_of[accum_dtype[dtype]()]()
-    var needed = count + geometry.taps - 1
-    # The last tile is computed in full, from whatever stands behind the samples that are needed.
-    var room = List[Scalar[dtype]](unsafe_uninit_length=align_up(count, TILE) + geometry.taps - 1)
-    var extended = Pointer[Scalar[dtype], MutAnyOrigin](unsafe_from_address=Int(room.unsafe_ptr()))
-    var start = geometry.input_index(first, 0)
-    var before = max(0, min(needed, -start))
-    var inside = max(before, min(needed, geometry.samples - start))
-    for at in range(before):
-        extended[unsafe_offset=at] = border.sample(x, start + at, geometry.samples)
-    for at in range(before, inside):
-        extended[unsafe_offset=at] = x[unsafe_offset=start + at]
-    for at in range(inside, needed):
-        extended[unsafe_offset=at] = border.sample(x, start + at, geometry.samples)
-
-    var shifted = geometry
-    shifted.pad_left = 0
-    for tile in range(0, count - count % TILE, TILE):
-        compute_interior_tile(y.unsafe_offset(first), extended, k, shifted, tile)
-    if count % TILE != 0:
-        var tile = count - count % TILE
-        var outputs = unsafe_stack_allocation[TILE, Scalar[dtype]]()
-        shifted.pad_left = -tile
-        compute_interior_tile(
-            Pointer[Scalar[dtype], MutAnyOrigin](unsafe_from_address=Int(outputs)), extended, k, shifted, 0
-        )
-        for output in range(count % TILE):
-            y[unsafe_offset=first + tile + output] = outputs[unsafe_offset=output]
-    _ = room^
-
-
-@no_inline
-def compute_edge_tile[
-    dtype: DType
-](
-    y: Pointer[Scalar[dtype], MutAnyOrigin],
-    x: Pointer[Scalar[dtype], MutAnyOrigin],
-    k: Pointer[Scalar[dtype], MutAnyOrigin],
-    geometry: Geometry,
-    first: Int,
-    count: Int,
-):
-    """Computes a tile that is cut short or whose windows reach outside x: the same sums, lane by lane in a mask.
-
-    A term outside x is skipped, not multiplied by zero: an infinite tap must not turn it into NaN.
-
-    Parameters:
-        dtype: Element type of all three arrays.
-
-    Args:
-        y: Output.
-        x: Signal.
-        k: Taps.
-        geometry: Sizes and shifts.
-        first: First output of the tile.
-        count: Outputs to compute, at most one tile.
-    """
     comptime ACC = accum_dtype[dtype]()
-    comptime WIDTH = simd_width_of[ACC]()
-    comptime TILE = TILE_VECTORS * WIDTH
-    var lanes = iota[DType.int, WIDTH]()
-    var sums = Array[SIMD[ACC, WIDTH], TILE_VECTORS](fill=0)
+    comptime TILE = TILE_VECTORS * simd_width_of[ACC]()
     # Only taps that meet a sample, in whole blocks, because `nth_tap` permutes within blocks: a signal shorter than
     # the taps then costs N*L_out, not K*L_out.
     comptime BLOCK = 2 * PAIR_BYTES // size_of[ACC]()
-    var begin = max(0, geometry.first_tap(first + count - 1))
-    var end = min(geometry.taps, geometry.end_tap(first))
-    for step in range(begin // BLOCK * BLOCK, min(geometry.taps, ceildiv(end, BLOCK) * BLOCK)):
-        var j = nth_tap[dtype](step, geometry.taps)
-        var start = geometry.input_index(first, j)
-        var tap = SIMD[ACC, WIDTH](k[unsafe_offset=geometry.tap_index(j)].cast[ACC]())
-        if start >= 0 and start + TILE <= geometry.samples:
-            comptime for vector in range(TILE_VECTORS):
-                var samples = x.unsafe_load[width=WIDTH](start + vector * WIDTH).cast[ACC]()
-                sums[vector] = multiply_add(samples, tap, sums[vector])
-        else:
-            comptime for vector in range(TILE_VECTORS):
-                var offset = start + vector * WIDTH
-                var inside = lanes.ge(-offset) & lanes.lt(geometry.samples - offset)
-                var samples = masked_load[WIDTH](x.unsafe_offset(offset), inside, SIMD[dtype, WIDTH](0))
-                sums[vector] = inside.select(multiply_add(samples.cast[ACC](), tap, sums[vector]), sums[vector])
+    var begin, end = 0, geometry.taps
+    if border.omits():
+        begin = clamp(geometry.first_tap(first + count - 1), 0, end) // BLOCK * BLOCK
+        end = clamp(align_up(geometry.end_tap(first), BLOCK), begin, end)
+    var window = geometry
+    window.taps = end - begin
+    window.pad_left = 0
+    var taps = k.unsafe_offset(geometry.taps - end if geometry.flip else begin)
 
+    var needed = count + max(0, window.taps - 1)
+    # The last tile is computed in full, from whatever stands behind the samples that are needed.
+    var room_needed = align_up(count, TILE) + window.taps
+    comptime SMALL = 4 * TILE
+    var small = unsafe_stack_allocation[SMALL, Scalar[dtype]]()
+    var large = List[Scalar[dtype]](unsafe_uninit_length=0 if room_needed <= SMALL else room_needed)
+    var address = Int(small) if room_needed <= SMALL else Int(large.unsafe_ptr())
+    var extended = Pointer[Scalar[dtype], MutAnyOrigin](unsafe_from_address=address)
+    var start = geometry.input_index(first, begin)
+    var before = clamp(-start, 0, needed)
+    var inside = clamp(geometry.samples - start, before, needed)
+    if border.omits():
+        for at in range(before):
+            extended[unsafe_offset=at] = 0
+        for at in range(inside, needed):
+            extended[unsafe_offset=at] = 0
+    else:
+        for at in range(before):
+            extended[unsafe_offset=at] = border.sample(x, start + at, geometry.samples)
+        for at in range(inside, needed):
+            extended[unsafe_offset=at] = border.sample(x, start + at, geometry.samples)
+    for at in range(before, inside):
+        extended[unsafe_offset=at] = x[unsafe_offset=start + at]
+
+    var has_nan = False
+    for tile in range(0, count - count % TILE, TILE):
+        compute_interior_tile(y.unsafe_offset(first), extended, taps, window, tile)
+        has_nan |= holds_nan(y.unsafe_offset(first + tile))
+    if count % TILE != 0:
+        var tile = count - count % TILE
+        var room = unsafe_stack_allocation[TILE, Scalar[dtype]]()
+        var outputs = Pointer[Scalar[dtype], MutAnyOrigin](unsafe_from_address=Int(room))
+        window.pad_left = -tile
+        compute_interior_tile(outputs, extended, taps, window, 0)
+        has_nan |= holds_nan(outputs)
+        for output in range(count % TILE):
+            y[unsafe_offset=first + tile + output] = outputs[unsafe_offset=output]
+    _ = large^
+    if has_nan and border.omits():
+        for i in range(first, first + count):
+            if isnan(y[unsafe_offset=i]):
+                y[unsafe_offset=i] = sum_terms(x, k, geometry, i)
+
+
+@always_inline
+def holds_nan[dtype: DType](tile: Pointer[Scalar[dtype], MutAnyOrigin]) -> Bool:
+    """Tells whether one of the outputs of a full tile is NaN.
+
+    Parameters:
+        dtype: Element type of the outputs.
+
+    Args:
+        tile: The first output.
+
+    Returns:
+        False for integers.
+    """
+    comptime if not dtype.is_floating_point():
+        return False
+    comptime WIDTH = simd_width_of[accum_dtype[dtype]()]()
+    var found = SIMD[DType.bool, WIDTH](fill=False)
     comptime for vector in range(TILE_VECTORS):
-        var wanted = lanes.lt(count - vector * WIDTH)
-        masked_store[WIDTH](sums[vector].cast[dtype](), y.unsafe_offset(first + vector * WIDTH), wanted)
+        found |= isnan(tile.unsafe_load[width=WIDTH](vector * WIDTH))
+    return found.reduce_or()
+
+
+def sum_terms[
+    dtype: DType
+](
+    x: Pointer[Scalar[dtype], MutAnyOrigin], k: Pointer[Scalar[dtype], MutAnyOrigin], geometry: Geometry, i: Int
+) -> Scalar[dtype]:
+    """Does one sum over the terms that exist, in the order of `nth_tap`.
+
+    Parameters:
+        dtype: Element type of both arrays.
+
+    Args:
+        x: Signal.
+        k: Taps.
+        geometry: Sizes and shifts.
+        i: Which output.
+
+    Returns:
+        The sum.
+    """
+    comptime ACC = accum_dtype[dtype]()
+    var sum = Scalar[ACC](0)
+    for step in range(geometry.taps):
+        var j = nth_tap[dtype](step, geometry.taps)
+        var at = geometry.input_index(i, j)
+        if 0 <= at and at < geometry.samples:
+            var tap = k[unsafe_offset=geometry.tap_index(j)].cast[ACC]()
+            sum = multiply_add(x[unsafe_offset=at].cast[ACC](), tap, sum)
+    return sum.cast[dtype]()
