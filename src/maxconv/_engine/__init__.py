@@ -132,7 +132,7 @@ def run_fft(function: str, problem: Problem, x: Any, k: Any, nfft: int, device: 
     if device == "cpu":
         y = np.empty((problem.rows, problem.outputs) if problem.batch else problem.outputs, x.dtype)
         native.overlap_save_on_cpu(problem, y, compact(x), compact(k), nfft)
-        return y.reshape(problem.shape)
+        return y.reshape(problem.shape) if problem.batch else y
     if not is_native(device):
         message = f'{function}: method="fft" is served by CPUs and NVIDIA GPUs, but {device} is neither'
         raise DeviceError(message)

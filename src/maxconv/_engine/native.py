@@ -25,7 +25,7 @@ import numpy as np
 
 from .. import _ops_path
 from .._errors import CompileError
-from .._problem import BORDERS, KERNEL_DTYPES
+from .._problem import BORDERS, KERNEL_DTYPES, kernel_dtype
 from . import cache as disk
 from . import toolchain
 
@@ -98,9 +98,10 @@ def overlap_save_on_cpu(problem: Problem, y: np.ndarray, x: np.ndarray, k: np.nd
     if not _cpu_functions:
         _cpu_functions.update(_find_cpu_functions())
     prepare = _plan if k.nbytes <= _LARGEST_KEPT_FILTER else _plan.__wrapped__
-    plan = prepare(k.tobytes(), k.shape, k.dtype.name, problem.flip, nfft)
+    dtype = kernel_dtype(x.dtype)
+    plan = prepare(k.tobytes(), k.shape, dtype, problem.flip, nfft)
     sizes = problem.taps, problem.tap_rows, problem.pad_left, nfft, *_border(problem)
-    _cpu_functions[f"overlap_save_{x.dtype.name}"](y, x, plan, sizes, max_workers())
+    _cpu_functions[f"overlap_save_{dtype}"](y, x, plan, sizes, max_workers())
 
 
 @lru_cache(maxsize=16)
