@@ -98,3 +98,23 @@ def test_a_default_device_other_than_the_cpu_is_respected(monkeypatch, rng):
     monkeypatch.setattr(maxconv._engine.devices, "_default", "auto")
     assert _short.convolve(x, k, "full", "auto", None, True) is None
     assert _short.convolve(x, k, "full", "auto", "cpu", True) is not None
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("function", ["convolve", "correlate"])
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int32", "uint8"])
+def test_arrays_on_a_gpu_have_the_bits_of_the_usual_way(monkeypatch, rng, function, dtype):
+    """Resident vectors, either operand the longer, in every mode; what is not served there is left alone."""
+    from max.driver import Accelerator, Buffer
+
+    device = Accelerator()
+    for n, m in ((1, 1), (1024, 16), (16, 1024), (5000, 300)):
+        x, k = (Buffer.from_numpy(arrays.random_array(rng, length, np.dtype(dtype))).to(device) for length in (n, m))
+        for mode in ("full", "same", "valid"):
+            actual = _short.convolve(x, k, mode, "direct", None, function == "convolve")
+            expected = usual(monkeypatch, function, x, k, mode, "direct")
+            np.testing.assert_array_equal(expected.to_numpy(), actual.to_numpy())
+    assert _short.convolve(x, k.to_numpy(), "full", "auto", None, True) is None
+    assert _short.convolve(x, k, "full", "fft", None, True) is None
+    assert _short.convolve(x, k, "half", "auto", None, True) is None
+    assert _short.convolve(x[::2], k, "full", "auto", None, True) is None

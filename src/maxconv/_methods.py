@@ -105,7 +105,12 @@ def is_summed(problem: Problem, dtype: np.dtype, method: str, device: str) -> bo
         return method not in {"fft", CHOSEN_FFT}
     if device == "cpu":
         return _plan.choose(problem, max(4, dtype.itemsize)).method == "direct"
-    return _plan.choose_on_gpu(problem, dtype.itemsize).method == "direct"
+    return is_summed_there(problem, dtype.name)
+
+
+def is_summed_there(problem: Problem, name: str) -> bool:
+    """Tell whether "auto" sums elements of a type directly on an NVIDIA GPU."""
+    return name not in _FLOAT_BYTES or _plan.choose_on_gpu(problem, _FLOAT_BYTES[name]).method == "direct"
 
 
 def cheapest(problem: Problem, dtype: np.dtype, method: str) -> str:

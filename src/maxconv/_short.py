@@ -1,19 +1,20 @@
-"""The shortest way of vectors on the CPU: one call of a kernel, whose choice is remembered.
+"""The shortest way of vectors, on the CPU or resident on a GPU: one call of a kernel, whose choice is remembered.
 
 It serves what most small calls are, two contiguous arrays of rank 1 and of one type, and leaves everything else,
-refusals included, to the usual way, whose Python takes 4 to 6 us: more than the sums of 1000 x 16. The bits are the
-same.
+refusals included, to the usual way, whose Python takes 4 to 6 us, 20 on a GPU: more than the sums of 1000 x 16. The
+bits are the same.
 """
 
 from __future__ import annotations
 
+import sys
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from . import _methods, _plan, _problem
-from ._engine import devices, native
+from ._engine import devices, is_native, native
 
 _SERVED = {"auto", "direct"}
 _TRANSFORMED = 4
@@ -34,7 +35,9 @@ def convolve(
     _empty: Any = np.empty,
 ) -> np.ndarray | None:
     """Convolve or correlate two vectors if this way serves them; None if it does not. Written for few bytecodes."""
-    if type(in1) is not _array or type(in2) is not _array or in1.ndim != 1 or in2.ndim != 1 or method not in _SERVED:
+    if type(in1) is not _array:
+        return _convolve_there(in1, in2, mode, method, flip) if device is None else None
+    if type(in2) is not _array or in1.ndim != 1 or in2.ndim != 1 or method not in _SERVED:
         return None
     dtype = in1.dtype
     kernel = _kernels.get(dtype) or _find_kernel(dtype)
@@ -56,6 +59,46 @@ def convolve(
             return _methods.fft_mended("convolve", problem, in1, in2, nfft) if dtype.itemsize >= _TRANSFORMED else None
     y: np.ndarray = _empty(outputs, dtype)
     return y if kernel(y, in1, in2, pad_left, flip, native.max_workers()) else None
+
+
+def _convolve_there(in1: Any, in2: Any, mode: str, method: str, flip: bool) -> Any:
+    """Do so with Buffers of MAX on an NVIDIA GPU, by sums."""
+    driver = sys.modules.get("max.driver")  # where it was never loaded nothing is its array
+    if driver is None or type(in1) is not driver.Buffer or type(in2) is not driver.Buffer:
+        return None
+    place, dtype = in1.device, in1.dtype
+    alike = in1.rank == in2.rank == 1 and dtype == in2.dtype and place == in2.device
+    if not alike or place.is_host or not (in1.is_contiguous and in2.is_contiguous) or mode not in _problem.MODES:
+        return None
+    called = _choice_there(dtype, in1.num_elements, in2.num_elements, mode, method, flip, place.id)
+    if called is None:
+        return None
+    kernel, sizes, is_swapped = called
+    try:
+        y = driver.Buffer(dtype, sizes[2:3], device=place)
+    except ValueError:  # no memory, which the usual way says in better words
+        return None
+    x, k = (in2, in1) if is_swapped else (in1, in2)
+    context = devices.handle(f"gpu:{place.id}")._device_context_ptr()  # noqa: SLF001  # as in _engine
+    kernel(context, (y._data_ptr(), x._data_ptr(), k._data_ptr()), sizes)  # noqa: SLF001
+    return y
+
+
+@lru_cache(maxsize=1024)
+def _choice_there(
+    dtype: Any, samples: int, taps: int, mode: str, method: str, flip: bool, index: int
+) -> tuple[Any, tuple[Any, ...], bool] | None:
+    """Return kernel, sizes and whether the operands change places; None for what the usual way does."""
+    device = f"gpu:{index}"
+    if not (samples and taps) or method not in _SERVED or dtype.name not in _problem.KERNEL_DTYPES:
+        return None
+    problem = _problem.part_of_full(samples, taps, mode, flip)
+    is_swapped = flip and taps > samples
+    if is_swapped:
+        problem = _problem.swapped(problem)
+    if not is_native(device) or (method == "auto" and not _methods.is_summed_there(problem, dtype.name)):
+        return None
+    return *native.prepared_on_gpu(problem, _problem.kernel_dtype(dtype)), is_swapped
 
 
 @lru_cache(maxsize=1024)

@@ -30,6 +30,7 @@ from . import cache as disk
 from . import toolchain
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
     from types import ModuleType
 
@@ -159,9 +160,16 @@ def max_workers() -> int:
 
 def run_on_gpu(problem: Problem, dtype: str, context: int, y: int, x: int, k: int) -> None:
     """Enqueue the computation of `y`; arrays are device addresses, `context` is the device's context pointer."""
-    kernel = getattr(_extension("gpu"), f"direct_{dtype}")
+    kernel, sizes = prepared_on_gpu(problem, dtype)
+    kernel(context, (y, x, k), sizes)
+
+
+@lru_cache(maxsize=1024)
+def prepared_on_gpu(problem: Problem, dtype: str) -> tuple[Callable[..., None], tuple[float, ...]]:
+    """Return what computes a problem from (context, addresses of (y, x, k), sizes), and the sizes."""
     sizes = problem.samples, problem.taps, problem.outputs, problem.pad_left, int(problem.flip)
-    kernel(context, (y, x, k), (*sizes, problem.rows, problem.tap_rows, *_border(problem)))
+    whole = (*sizes, problem.rows, problem.tap_rows, *_border(problem))
+    return getattr(_extension("gpu"), f"direct_{dtype}"), whole
 
 
 def copy_columns_on_gpu(itemsize: int, context: int, addresses: tuple[int, int], sizes: tuple[int, ...]) -> None:
