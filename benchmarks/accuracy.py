@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ml_dtypes  # noqa: F401  # teaches NumPy the name bfloat16
 import numpy as np
 import scipy.fft
 import scipy.signal
+from timing import is_served
 
 import maxconv
-from maxconv._errors import ArgumentError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs/accuracy.md"
@@ -150,15 +147,6 @@ def bench(device: str) -> list[dict[str, Any]]:
     if is_served(lambda: maxconv.convolve(draw("float32", 100), draw("float32", 50), method="fft", device=device)):
         rows += [measure_fft(dtype, n, m, device) for dtype, n, m in by_fft]
     return rows
-
-
-def is_served(call: Callable[[], Any]) -> bool:
-    """Tell whether a method is offered on the device."""
-    try:
-        call()
-    except ArgumentError:
-        return False
-    return True
 
 
 def tables() -> str:

@@ -10,12 +10,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from timing import paired_ratio, row, sample_calls, summarize
+from timing import is_served, paired_ratio, row, sample_calls, summarize
 
 import maxconv
 from maxconv import _plan
 from maxconv._engine import native
-from maxconv._errors import ArgumentError
 from maxconv._problem import part_of_full
 
 if TYPE_CHECKING:
@@ -56,15 +55,6 @@ def bench_lengths(dtype: str, n: int, m: int, device: str) -> dict[str, Any]:
     ratio = max(paired_ratio(samples["auto"], samples[method]) for method in calls if method != "auto")
     entry = row(f"{dtype} N={n} K={m}", {method: summarize(samples[method]) for method in calls}, "auto")
     return {**entry, "ratio": ratio, "modelled_seconds": seconds}
-
-
-def is_served(call: Callable[[], Any]) -> bool:
-    """Tell whether a method is offered on the device."""
-    try:
-        call()
-    except ArgumentError:
-        return False
-    return True
 
 
 def caller(x: np.ndarray, k: np.ndarray, device: str) -> Callable[[str], Callable[[], Any]]:

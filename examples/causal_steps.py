@@ -6,7 +6,7 @@ Run it with `uv run python examples/causal_steps.py [channels] [tokens]`.
 from __future__ import annotations
 
 import sys
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -15,55 +15,34 @@ import maxconv
 TAPS = 4
 
 
-class Block(NamedTuple):
-    """Weights in the layout of Mamba's `in_proj`, `conv1d` and `out_proj`."""
-
-    in_proj: np.ndarray  # (2C, C)
-    weight: np.ndarray  # (C, K)
-    bias: np.ndarray  # (C)
-    out_proj: np.ndarray  # (C, C)
-
-    def enter(self, tokens: np.ndarray) -> Any:
-        """Project tokens (N, C, L) to what is convolved and to the gate."""
-        return np.split(np.einsum("oc,ncl->nol", self.in_proj, tokens), 2, axis=1)
-
-    def leave(self, y: Any, gate: np.ndarray) -> Any:
-        """Gate and project back."""
-        return np.einsum("oc,ncl->nol", self.out_proj, y * gate / (1 + np.exp(-gate)))
-
-    def prefill(self, tokens: np.ndarray) -> tuple[Any, Any]:
-        """Take a prompt at once; return its outputs and the state for what follows."""
-        x, gate = self.enter(tokens)
-        y, state = maxconv.causal_conv1d(x, self.weight, self.bias, activation="silu", return_final_state=True)
-        return self.leave(y, gate), state
-
-    def step(self, token: np.ndarray, state: Any) -> tuple[Any, Any]:
-        """Take the next token (N, C, 1)."""
-        x, gate = self.enter(token)
-        y, state = maxconv.causal_conv1d_update(x, state, self.weight, self.bias, activation="silu")
-        return self.leave(y, gate), state
+def draw_weights(rng: np.random.Generator, channels: int) -> list[np.ndarray]:
+    """Draw Mamba's `in_proj`, the weights and biases of its `conv1d`, and `out_proj`, which keep the scale of input."""
+    shapes = (2 * channels, channels), (channels, TAPS), (channels,), (channels, channels)
+    return [np.asarray(rng.standard_normal(shape) / np.sqrt(shape[-1]), np.float32) for shape in shapes]
 
 
-def random_block(rng: np.random.Generator, channels: int) -> Block:
-    """Draw weights that keep the scale of their input."""
-
-    def draw(*shape: int) -> np.ndarray:
-        return np.asarray(rng.standard_normal(shape) / np.sqrt(shape[-1]), np.float32)
-
-    return Block(draw(2 * channels, channels), draw(channels, TAPS), draw(channels), draw(channels, channels))
+def run(tokens: np.ndarray, weights: list[np.ndarray], state: Any = None) -> tuple[Any, Any]:
+    """Take tokens (N, C, L) through the block; return its outputs, and the state for what follows."""
+    in_proj, weight, bias, out_proj = weights
+    x, gate = np.split(np.einsum("oc,ncl->nol", in_proj, tokens), 2, axis=1)
+    if state is None:  # a prompt
+        y, state = maxconv.causal_conv1d(x, weight, bias, activation="silu", return_final_state=True)
+    else:
+        y, state = maxconv.causal_conv1d_update(x, state, weight, bias, activation="silu")
+    return np.einsum("oc,ncl->nol", out_proj, y * gate / (1 + np.exp(-gate))), state
 
 
 def main(channels: int = 256, tokens: int = 64) -> int:
     """Compare; the exit status says whether the steps are the full pass."""
     rng = np.random.default_rng()
-    block = random_block(rng, channels)
+    weights = draw_weights(rng, channels)
     sequence = rng.standard_normal((2, channels, tokens)).astype(np.float32)
-    full, _ = block.prefill(sequence)
+    full, _ = run(sequence, weights)
     prompt = tokens // 2
-    outputs, state = block.prefill(sequence[..., :prompt])
+    outputs, state = run(sequence[..., :prompt], weights)
     pieces = [outputs]
     for i in range(prompt, tokens):
-        output, state = block.step(sequence[..., i : i + 1], state)
+        output, state = run(sequence[..., i : i + 1], weights, state)
         pieces.append(output)
     error = float(np.abs(np.concatenate(pieces, axis=-1) - full).max())
     print(f"{prompt} tokens at once, {tokens - prompt} one by one: largest difference from the full pass {error:.1e}")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import mmap
 import multiprocessing
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import arrays
@@ -110,6 +112,24 @@ def test_a_damaged_entry_is_rebuilt(fresh_cache):
         assert len(builds) == count
     assert cache.entries() == [path]
     assert fresh_cache in path.parents
+
+
+def test_what_nobody_has_used_for_a_month_goes_when_its_successor_is_built(fresh_cache):
+    """An older version of the same thing is deleted unless it was read lately; who has mapped it does not notice."""
+    day, name = 24 * 3600, "native-cpu-x86-64-v3-linux-x86_64-mojo{}-{:012x}.so"
+    ages = {name.format("1.0", 1): 31, name.format("1.2.0", 2): 31, name.format("1.2.0", 3): 29}
+    ages |= {"native-cpu_layers-x86-64-v3-linux-x86_64-mojo1.2.0-000000000001.so": 400, "thing.so": 400}
+    paths = {cache.entry(other, write_payload, ""): age for other, age in ages.items()}
+    gone = fresh_cache / name.format("1.0", 1)
+    with gone.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+        for path, age in paths.items():
+            os.utime(path, (time.time() - age * day, time.time() - 500 * day))
+        new = cache.entry(name.format("1.2.0", 4), write_payload, "")
+        assert bytes(mapped) == b"payload" * 1000
+    kept = {other for other, age in ages.items() if age != 31} | {new.name}
+    files = {path.name for path in fresh_cache.iterdir() if not path.name.endswith(".lock")}
+    assert files == kept | {f"{other}.sha256" for other in kept}
+    assert not gone.with_name(f"{gone.name}.lock").exists()
 
 
 @pytest.mark.usefixtures("fresh_cache")

@@ -13,6 +13,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 #: Example -> the test that runs it.
 SCRIPTS = {
     "causal_steps.py": "test_graph_layers.py",
+    "hubert.py": "test_graph_layers.py, by hubert_features.py",
     "hubert_features.py": "test_graph_layers.py",
     "p15.py": "test_project.py",
     "tutorial/conv1d.py": "test_docs.py, by docs/tutorial/4-calling.md",

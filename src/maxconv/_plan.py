@@ -122,10 +122,14 @@ def _is_near(problem: Problem, itemsize: int) -> bool:
     return problem.rows * problem.outputs * itemsize < _NEAR_BYTES
 
 
+def cores() -> int:
+    """Count the cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _shared(nanoseconds: float, wanted: int) -> float:
     """Model some work on as many threads as it wants and the machine has."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers = min(wanted, cores)
+    workers = min(wanted, cores())
     if workers < 2:  # noqa: PLR2004  # no thread is started
         return nanoseconds
     threads = costs("cpu")["threads"]

@@ -7,13 +7,10 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ._engine import cache, models, native
 from ._errors import ArgumentError, CompileError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 CPU = "cpu"
 _FAMILY = re.compile(r"sm_(\d+)a?|gfx\w+")
@@ -73,15 +70,9 @@ def build(kind: str, target: str) -> dict[str, Any]:
         "target": target,
         "file": path.name,
         "bytes": path.stat().st_size,
-        "built": path not in before,
+        "built": path.parent == cache.cache_folder() and path not in before,
         "seconds": round(time.perf_counter() - start, 2),
     }
-
-
-def build_all(targets: list[str], *, with_models: bool) -> Iterator[dict[str, Any]]:
-    """Build everything in turn."""
-    for kind, target in steps(targets, with_models=with_models):
-        yield build(kind, target)
 
 
 def _build_models(target: str) -> Path:

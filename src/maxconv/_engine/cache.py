@@ -4,17 +4,20 @@ An entry is a file and, beside it, `<file>.sha256` with the digest of its conten
 name and renamed, the digest last. A reader takes no lock: an entry whose content does not match its digest, however
 that came about, does not exist. Builders of one entry queue on a lock file, and look again once they hold it.
 
-Names carry everything an entry depends on (`native.py`, `models.py`), so nothing here ever expires.
+Names carry everything an entry depends on (`native.py`, `models.py`), so an entry is never out of date. What replaces
+it has another name; who builds that deletes what nobody has used for a month.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import sys
 import tempfile
-from contextlib import contextmanager
+import time
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +28,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 ENVIRONMENT_VARIABLE = "MAXCONV_CACHE_DIR"
+
+_VERSION = re.compile(r"-(?:max|mojo)[^-]+-[0-9a-f]{12}\.(?:so|mef)$")
+"""End of an entry's name: before it stands what the entry is and where it runs, here of what it was made."""
+
+_KEPT_SECONDS = 30 * 24 * 3600
+"""How long an entry that nobody reads may stay beside its successor; the system notes reads to the day."""
 
 
 def cache_folder() -> Path:
@@ -65,6 +74,7 @@ def entry(name: str, build: Callable[[Path], None], note: str) -> Path:
     try:
         if not _is_whole(path):
             _build(path, build, note)
+            _prune(path)
     finally:
         lock.release()
     return path
@@ -105,6 +115,22 @@ def _build(path: Path, build: Callable[[Path], None], note: str) -> None:
                 shutil.rmtree(path)
             content.replace(path)
             digest.replace(_digest_path(path))
+
+
+def _prune(path: Path) -> None:
+    """Delete entries that differ from a new one in their version alone and were last read long ago.
+
+    A process that has one loaded keeps it: its memory stays mapped. Another that wants one later builds it again.
+    """
+    kind = _VERSION.sub("", path.name)
+    for other in path.parent.iterdir():
+        if kind == path.name or other == path or _VERSION.sub("", other.name) != kind:
+            continue
+        with suppress(OSError):  # somebody else deleted it, or may alone
+            status = other.stat()
+            if time.time() - max(status.st_atime, status.st_mtime) > _KEPT_SECONDS:
+                for leftover in (_digest_path(other), other, other.with_name(other.name + ".lock")):
+                    leftover.unlink(missing_ok=True)
 
 
 def _is_whole(path: Path) -> bool:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from importlib.metadata import version
 from pathlib import Path
 
+from .. import _ops_path
+from .._plan import cores
 from . import cache, devices, native, toolchain
 
 
@@ -22,13 +23,13 @@ def report() -> dict[str, object]:
         "maxconv": version("maxconv"),
         "python": platform.python_version(),
         **toolchain.versions(),
-        "cpu": {"name": _cpu_name(), "level": toolchain.cpu_level(), "cores": _cores()},
+        "cpu": {"name": _cpu_name(), "level": toolchain.cpu_level(), "cores": cores()},
         "accelerators": accelerators,
         "cache": {
             "folder": str(cache.cache_folder()),
             "entries": [path.name for path in kept],
             "bytes": sum(path.stat().st_size for path in kept),
-            "native cpu kernels built": cache.find(native.entry_name("cpu")) is not None,
+            "native cpu kernels": _origin(cache.find(native.entry_name("cpu"))),
         },
         "runs on": {
             "host arrays": default,
@@ -38,8 +39,11 @@ def report() -> dict[str, object]:
     }
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _origin(entry: Path | None) -> str:
+    """Say where the file of an extension comes from."""
+    if entry is None:
+        return "built at the first call"
+    return "brought along by the package" if entry.parent == _ops_path.prebuilt_path() else "built"
 
 
 def _cpu_name() -> str:

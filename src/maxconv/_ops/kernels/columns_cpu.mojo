@@ -30,7 +30,7 @@ from max.runtime.asyncrt import parallelism_level
 
 from ..shared.accumulate import accum_dtype, multiply_add
 from ..shared.border import Border
-from ..shared.fft_lanes import Elements
+from ..shared.fft_plan import Elements
 from ..shared.geometry import Geometry
 from .direct_cpu import MULTIPLY_ADDS_PER_WORKER, PAIR_BYTES, nth_tap
 from ..shared.fft_block import untracked

@@ -23,7 +23,7 @@ Accuracy:   |error| <= 10*eps*log2(nfft)*||x||*||k|| (tests/mojo/test_overlap_sa
             NaN or infinity in x spreads over all outputs of every block that holds it (not further); in k, over all.
             Sums of a block's samples times taps must not overflow, even where those of the outputs would not.
 Gate:       float types; nfft a power of two >= K and >= `shortest_block`; N >= 1 with a border.
-Tuning:     SAMPLES_PER_WORKER, SHARED_BLOCK below; PASS_LEVELS, RESIDENT_BYTES in shared/fft_lanes.mojo.
+Tuning:     SAMPLES_PER_WORKER, SHARED_BLOCK below; PASS_LEVELS, RESIDENT_BYTES in shared/fft_plan.mojo.
 Tried:      faster than `direct_cpu` from K = 48 (float32) and K = 40 (float64) on, with nfft = 1024 and 512.
             Not built: one block per lane, which has W times the working set (2 MB for nfft = 16384 and float32) and
             transposes as often as the tiles do.
@@ -38,15 +38,8 @@ from max.runtime.asyncrt import parallelism_level
 from ..shared.accumulate import accum_dtype
 from ..shared.border import OMIT, Border
 from ..shared.fft_block import ALIGNMENT, Site, align, load_block, store_block, transform_of, untracked
-from ..shared.fft_lanes import (
-    Elements,
-    PASS_LEVELS,
-    Transform,
-    prepare_twiddles,
-    split_lines,
-    visit_node,
-    visit_resident,
-)
+from ..shared.fft_lanes import split_lines, visit_node, visit_resident
+from ..shared.fft_plan import Elements, PASS_LEVELS, Transform, prepare_twiddles
 from ..shared.geometry import Geometry
 
 comptime SAMPLES_PER_WORKER = 1 << 17

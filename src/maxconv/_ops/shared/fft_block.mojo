@@ -8,7 +8,7 @@ Cost:       2 passes over the block, in the cache; each does `levels` stages of 
 Layout:     plan: twiddle factors, then the spectrum of the taps, from the first cache line of its buffer on.
 Accuracy:   as overlap_save_cpu.mojo says.
 Gate:       nfft a power of two of at least `shortest_block`.
-Tuning:     PASS_LEVELS in fft_lanes.mojo.
+Tuning:     PASS_LEVELS in fft_plan.mojo.
 Source:     right-angle convolution: Crandall and Fagin, Discrete weighted transforms and large-integer arithmetic,
             Math. Comp. 62 (1994).
 """
@@ -19,7 +19,8 @@ from std.sys.intrinsics import masked_load, masked_store
 
 from .accumulate import accum_dtype
 from .border import Border
-from .fft_lanes import Elements, PASS_LEVELS, Transform, join, plan_elements, split
+from .fft_lanes import join, split
+from .fft_plan import Elements, PASS_LEVELS, Transform, plan_elements
 from .geometry import Geometry
 
 comptime ALIGNMENT = 64
