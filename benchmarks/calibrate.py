@@ -106,7 +106,7 @@ def overlap_save_kernel(dtype: str, outputs: int, nfft: int, workers: int) -> tu
     y = np.empty(outputs, dtype)
     functions = native._cpu_functions
     plan = np.empty(functions[f"plan_length_{dtype}"](nfft), dtype)
-    prepare = partial(functions[f"prepare_{dtype}"], plan, k, 1, nfft)
+    prepare = partial(functions[f"prepare_{dtype}"], plan, k, 1, nfft, 1)
     return prepare, partial(functions[f"overlap_save_{dtype}"], y, x, plan, (FEW_TAPS, 1, 0, nfft, 0, 0.0), workers)
 
 
@@ -132,7 +132,7 @@ def fft_costs(dtype: str, door: float) -> dict[str, Any]:
     few = many[:FEW_TAPS].copy()
     plan = np.empty(native._cpu_functions[f"plan_length_{dtype}"](1 << 14), dtype)
     transform = native._cpu_functions[f"prepare_{dtype}"]
-    many_ns, few_ns = least_ns(*(partial(transform, plan, k, 1, 1 << 14) for k in (many, few)))
+    many_ns, few_ns = least_ns(*(partial(transform, plan, k, 1, 1 << 14, 1) for k in (many, few)))
 
     x, k = vectors(dtype, 400, FEW_TAPS)
     problem = part_of_full(len(x), len(k), "valid", flip=True)

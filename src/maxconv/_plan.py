@@ -114,7 +114,8 @@ def _fft_ns(problem: Problem, itemsize: int, nfft: int) -> float:
         workers = min(workers, blocks)
     work = blocks * nfft * cost["sample" if _is_near(problem, itemsize) else "far_sample"][log2 - 9]
     prepare = problem.tap_rows * (nfft * cost["prepare"][log2 - 9] + problem.taps * cost["prepare_tap"])
-    return float(cost["call"] + prepare + _shared(work, workers))
+    prepared = _shared(prepare, problem.tap_rows * nfft // SAMPLES_PER_WORKER)
+    return float(cost["call"] + prepared + _shared(work, workers))
 
 
 def _is_near(problem: Problem, itemsize: int) -> bool:

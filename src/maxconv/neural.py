@@ -393,7 +393,8 @@ def _by_fft(problem: _layer.LayerProblem, x: Any, w: Any, bias: Any, place: str)
     rows = Problem(problem.length, problem.taps, problem.outputs, problem.pad_left, flip=False)
     rows = rows._replace(batch=(channels,), tap_rows=channels)
     if place == "cpu":
-        return _by_fft_here(rows, x.reshape(problem.input_shape), w.reshape(channels, problem.taps), bias)
+        rows = rows._replace(batch=(problem.batch * channels,))
+        return _by_fft_here(problem, rows, x, w.reshape(channels, problem.taps), bias)
     itemsize = x.dtype.itemsize if isinstance(x, np.ndarray) else x.dtype.size_in_bytes
     if bias is not None and itemsize == 2:  # noqa: PLR2004  # half precision, which would be rounded twice
         return None
@@ -403,18 +404,19 @@ def _by_fft(problem: _layer.LayerProblem, x: Any, w: Any, bias: Any, place: str)
     return layers.by_fft(problem, rows, _reshaped(x, problem.input_shape), w, bias, choice.nfft, place)
 
 
-def _by_fft_here(rows: Problem, x: np.ndarray, w: np.ndarray, bias: np.ndarray | None) -> np.ndarray | None:
-    """Do so on the CPU, signal by signal."""
+def _by_fft_here(
+    problem: _layer.LayerProblem, rows: Problem, x: np.ndarray, w: np.ndarray, bias: np.ndarray | None
+) -> np.ndarray | None:
+    """Do so on the CPU."""
     wide = np.dtype(np.float64 if x.dtype.itemsize == 8 else np.float32)  # noqa: PLR2004  # bytes of float64
     choice = _plan.choose(rows, wide.itemsize)
     if choice.method != "fft":
         return None
-    taps = w.astype(wide, copy=False)
-    y = np.empty((len(x), *rows.shape), wide)
-    for signal, outputs in zip(x.astype(wide, copy=False), y, strict=True):
-        outputs[:] = run_fft("conv1d", rows, signal, taps, choice.nfft)
-    if not np.isfinite(y.sum()):
+    signals, taps = x.astype(wide, copy=False), w.astype(wide, copy=False)
+    sums = run_fft("conv1d", rows, signals.reshape(rows.rows, problem.length), taps, choice.nfft)
+    if not np.isfinite(sums.sum()):
         return None  # an FFT spreads NaN and Inf over its blocks, sums do not
+    y: np.ndarray = sums.reshape(problem.output_shape)
     if bias is not None:
         y += bias[:, np.newaxis]
     return y.astype(x.dtype, copy=False)

@@ -98,9 +98,11 @@ def overlap_save_on_cpu(problem: Problem, y: np.ndarray, x: np.ndarray, k: np.nd
     """Fill `y` by overlap-save with blocks of `nfft`; all three are contiguous and float32, or all float64."""
     if not _cpu_functions:
         _cpu_functions.update(_find_cpu_functions())
-    prepare = _plan if k.nbytes <= _LARGEST_KEPT_FILTER else _plan.__wrapped__
     dtype = kernel_dtype(x.dtype)
-    plan = prepare(k.tobytes(), k.shape, dtype, problem.flip, nfft)
+    if k.nbytes <= _LARGEST_KEPT_FILTER:
+        plan = _plan(k.tobytes(), k.shape, dtype, problem.flip, nfft)
+    else:
+        plan = _prepared(k, problem.flip, nfft)
     sizes = problem.taps, problem.tap_rows, problem.pad_left, nfft, *_border(problem)
     _cpu_functions[f"overlap_save_{dtype}"](y, x, plan, sizes, max_workers())
 
@@ -108,10 +110,14 @@ def overlap_save_on_cpu(problem: Problem, y: np.ndarray, x: np.ndarray, k: np.nd
 @lru_cache(maxsize=16)
 def _plan(content: bytes, shape: tuple[int, ...], dtype: str, flip: bool, nfft: int) -> np.ndarray:
     """Return twiddles and spectra of taps, kept for filters that come again."""
-    k = np.frombuffer(content, dtype).reshape(shape)
-    rows = shape[0] if len(shape) > 1 else 1
+    return _prepared(np.frombuffer(content, dtype).reshape(shape), flip, nfft)
+
+
+def _prepared(k: np.ndarray, flip: bool, nfft: int) -> np.ndarray:
+    """Return twiddles and spectra of taps (K) or (tap_rows, K)."""
+    dtype, rows = kernel_dtype(k.dtype), k.shape[0] if k.ndim > 1 else 1
     plan = np.empty(rows * _cpu_functions[f"plan_length_{dtype}"](nfft), dtype)
-    _cpu_functions[f"prepare_{dtype}"](plan, k, int(flip), nfft)
+    _cpu_functions[f"prepare_{dtype}"](plan, k, int(flip), nfft, max_workers())
     return plan
 
 

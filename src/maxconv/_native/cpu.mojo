@@ -11,7 +11,7 @@ from std.python.bindings import PythonModuleBuilder
 
 from _ops.kernels.columns_cpu import columns_cpu
 from _ops.kernels.direct_cpu import direct_cpu
-from _ops.kernels.overlap_save_cpu import overlap_save_cpu, prepare_plan
+from _ops.kernels.overlap_save_cpu import overlap_save_cpu, prepare_plans
 from _ops.kernels.polyphase_cpu import polyphase_cpu
 from _ops.shared.accumulate import accum_dtype
 from _ops.shared.extension import Extension
@@ -291,7 +291,9 @@ def plan_length_of[dtype: DType](nfft: PythonObject) raises -> PythonObject:
 
 def prepare_into[
     dtype: DType
-](plan: PythonObject, k: PythonObject, flip: PythonObject, nfft: PythonObject) raises -> PythonObject:
+](
+    plan: PythonObject, k: PythonObject, flip: PythonObject, nfft: PythonObject, max_workers: PythonObject
+) raises -> PythonObject:
     """Fills a plan with the twiddles of a block length and the spectra of the taps.
 
     Parameters:
@@ -302,12 +304,13 @@ def prepare_into[
         k: Taps, a contiguous NumPy array (K) or (tap_rows, K).
         flip: 1 for convolution, 0 for correlation.
         nfft: Block length.
+        max_workers: Upper bound of threads; 0 for one per core.
 
     Returns:
         None.
 
     Raises:
-        If one of the last two arguments is not an integer.
+        If one of the last three arguments is not an integer.
     """
     var block = Int(py=nfft)
     var is_flipped = Int(py=flip) != 0
@@ -315,15 +318,9 @@ def prepare_into[
     var rows = rows_of(k)
     var plans = data_of[accum_dtype[dtype]()](plan)
     var filters = data_of[dtype](k)
+    var workers = Int(py=max_workers)
     with GILReleased(Python()):
-        for row in range(rows):
-            prepare_plan[dtype](
-                plans.unsafe_offset(row * plan_length[dtype](block)),
-                filters.unsafe_offset(row * taps),
-                taps,
-                is_flipped,
-                block,
-            )
+        prepare_plans[dtype](plans, filters, rows, taps, is_flipped, block, workers)
     return PythonObject(None)
 
 

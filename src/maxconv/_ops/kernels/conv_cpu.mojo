@@ -25,32 +25,15 @@ Source:     register blocking as for a matrix product (Goto and van de Geijn, An
 
 from std.math import ceildiv
 from std.sys.info import simd_width_of, size_of
-from std.sys.intrinsics import PrefetchOptions, prefetch
 from std.utils.numerics import isnan
 from max.algorithm import sync_parallelize
 from max.runtime.asyncrt import parallelism_level
 
 from ..shared.accumulate import accum_dtype, multiply_add
-from ..shared.epilogue import Epilogue, activate
+from ..shared.epilogue import NONE, Epilogue, activate
 from ..shared.layer_geometry import LayerGeometry
 from ..shared.shares import Shares
-
-comptime BLOCK_ROWS = 6
-"""Result channels taken together: with 4 vectors each 24 sums, 4 samples and a weight fill 29 of AVX-512's 32
-registers; with 2 vectors 15 of AVX2's 16."""
-
-comptime BLOCK_VECTORS = 4 if simd_width_of[DType.float32]() >= 16 else 2
-"""Vectors of each channel taken together."""
-
-comptime TILE_BYTES = 192 << 10
-"""Packed source of a tile: leaves most of a 512 KB L2 cache to the weights."""
-
-comptime LINE_BYTES = 64
-"""A line of the caches."""
-
-comptime PREFETCHED_RUNS = 8
-"""How many runs ahead the weights that are copied are fetched: each run lies in a page of its own (512 -> 256 channels,
-K = 16, 100 samples: 6 ms instead of 7)."""
+from .conv_tile_cpu import BLOCK_ROWS, BLOCK_VECTORS, LINE_BYTES, Walk, at_line, copy_weights, pack_tile
 
 comptime SHARES_PER_WORKER = 8
 """Pieces of work per thread at least, if there are so many: threads then end together."""
@@ -86,140 +69,25 @@ def conv_cpu[
     var workers = geometry.multiply_adds() // MULTIPLY_ADDS_PER_WORKER
     if workers > 1 and max_workers != 1:
         workers = min(workers, parallelism_level(None) if max_workers == 0 else max_workers)
-    var walk = Walk[dtype, transposed](geometry)
+    if max_workers == 1 or workers < 1:
+        workers = 1
+    var pieces = SHARES_PER_WORKER * workers if workers > 1 else 1
+    var walk = Walk[dtype, transposed](geometry, ceildiv(pieces, max(1, geometry.batch * geometry.groups)))
     var tiles = geometry.batch * geometry.groups * walk.tiles
     if tiles == 0:
         return
-    # Few tiles are cut by result channels, too; each thread packs the source of a tile once.
-    var parts = 1
-    if workers > 1 and max_workers != 1:
-        parts = min(ceildiv(walk.result_channels, BLOCK_ROWS), ceildiv(SHARES_PER_WORKER * workers, tiles))
-    var shares = Shares(tiles * parts)
+    # The last tiles are cut by result channels, too: threads end together, and pack few tiles twice.
+    var whole = max(0, tiles // workers - 1) * workers if workers > 1 else tiles
+    var parts = min(ceildiv(walk.result_channels, BLOCK_ROWS), ceildiv(pieces, max(1, tiles - whole)))
+    var shares = Shares(whole + (tiles - whole) * parts)
 
     def compute_shares(worker: Int) {imm}:
-        compute_tiles(result, source, w, epilogue, walk, shares, parts)
+        compute_tiles(result, source, w, epilogue, walk, shares, whole, parts)
 
-    if workers <= 1 or max_workers == 1:
+    if workers == 1:
         compute_shares(0)
     else:
         sync_parallelize(compute_shares, workers)
-
-
-struct Walk[dtype: DType, transposed: Bool](Movable):
-    """How source, taps and result of a sum lie to one another.
-
-    Result m of phase q, element m * result_step + q of a channel, meets with each tap of the phase one element of the
-    packed source: the tap's offset + m. Element e of plane p of a packed channel is the source's element
-    first(m of the tile) + p + e * source_step.
-
-    Parameters:
-        dtype: Element type of the arrays.
-        transposed: As for `conv_cpu`.
-    """
-
-    var geometry: LayerGeometry
-    """Sizes and shifts."""
-    var source_channels: Int
-    """Of a group."""
-    var result_channels: Int
-    """Of a group."""
-    var source_length: Int
-    """Elements of a source channel."""
-    var result_length: Int
-    """Elements of a result channel."""
-    var source_step: Int
-    """From an element of a plane to the next in the source."""
-    var result_step: Int
-    """How many phases the result has."""
-    var planes: Int
-    """Phases of the source that any tap meets."""
-    var plane: Int
-    """Length of a plane, whole lines."""
-    var reach: Int
-    """How many elements of a plane its results need beyond one each."""
-    var lowest: Int
-    """The source element at the beginning of plane 0 of the first tile."""
-    var tile: Int
-    """Results of a phase per tile, whole register blocks."""
-    var tiles: Int
-    """Tiles per signal and group."""
-    var taps: List[Int]
-    """The taps, phase by phase, in ascending order within each."""
-    var offsets: List[Int]
-    """Where in a packed channel each of these taps meets result 0 of the tile."""
-    var begins: List[Int]
-    """Where the taps of each phase begin, and where the last one's end."""
-
-    def __init__(out self, geometry: LayerGeometry):
-        """Lays out the taps.
-
-        Args:
-            geometry: Sizes and shifts.
-        """
-        comptime ACC = accum_dtype[Self.dtype]()
-        comptime BLOCK = BLOCK_VECTORS * simd_width_of[ACC]()
-        comptime LINE = LINE_BYTES // size_of[ACC]()
-        self.geometry = geometry
-        comptime if Self.transposed:
-            self.source_channels = geometry.group_out()
-            self.result_channels = geometry.group_in()
-            self.source_length = geometry.outputs
-            self.result_length = geometry.length
-            self.source_step = 1
-            self.result_step = geometry.stride
-            self.planes = 1
-            self.lowest = (geometry.pad_left - geometry.halo()) // geometry.stride  # rounds down
-            self.reach = (geometry.pad_left + geometry.stride - 1) // geometry.stride - self.lowest
-        else:
-            self.source_channels = geometry.group_in()
-            self.result_channels = geometry.group_out()
-            self.source_length = geometry.length
-            self.result_length = geometry.outputs
-            self.source_step = geometry.stride
-            self.result_step = 1
-            self.planes = min(geometry.stride, geometry.halo() + 1)
-            self.lowest = -geometry.pad_left
-            self.reach = geometry.halo() // geometry.stride
-        var results = ceildiv(self.result_length, self.result_step)
-        var room = TILE_BYTES // (size_of[ACC]() * self.source_channels * self.planes) - self.reach
-        var blocks = ceildiv(results, BLOCK)
-        var fewest = ceildiv(blocks, max(1, room // BLOCK))
-        self.tile = ceildiv(blocks, max(1, fewest)) * BLOCK  # tiles of about the same length
-        self.tiles = ceildiv(results, max(1, self.tile))
-        self.plane = ceildiv(self.tile + self.reach, LINE) * LINE
-        self.taps = List[Int](capacity=geometry.taps)
-        self.offsets = List[Int](capacity=geometry.taps)
-        self.begins = List[Int](capacity=self.result_step + 1)
-        self.begins.append(0)
-        for phase in range(self.result_step):
-            for j in range(geometry.taps):
-                comptime if Self.transposed:
-                    var shift = phase + geometry.pad_left - j * geometry.dilation
-                    if shift % geometry.stride != 0:
-                        continue
-                    self.offsets.append(shift // geometry.stride - self.lowest)
-                else:
-                    var shift = j * geometry.dilation
-                    self.offsets.append(shift % geometry.stride * self.plane + shift // geometry.stride)
-                self.taps.append(j)
-            self.begins.append(len(self.taps))
-
-    @always_inline
-    def weight(self, result_channel: Int, source_channel: Int, j: Int, group: Int) -> Int:
-        """Finds an element of w.
-
-        Args:
-            result_channel: Within its group.
-            source_channel: Within its group.
-            j: Tap.
-            group: Which group.
-
-        Returns:
-            Index into w.
-        """
-        comptime if Self.transposed:
-            return self.geometry.weight_offset(group * self.source_channels + source_channel, result_channel, j)
-        return self.geometry.weight_offset(group * self.result_channels + result_channel, source_channel, j)
 
 
 def compute_tiles[
@@ -231,6 +99,7 @@ def compute_tiles[
     epilogue: Epilogue,
     walk: Walk[dtype, transposed],
     shares: Shares,
+    whole: Int,
     parts: Int,
 ):
     """Computes blocks of result channels in tiles on the calling thread until there are none left.
@@ -245,8 +114,9 @@ def compute_tiles[
         w: All weights.
         epilogue: Bias and activation.
         walk: How they lie to one another.
-        shares: The parts of all tiles, counted over signals, groups, tiles and parts.
-        parts: Into how many parts the result channels of a tile are cut.
+        shares: The tiles, counted over signals, groups and tiles; behind the first `whole` ones the parts of each.
+        whole: How many tiles are not cut.
+        parts: Into how many parts the result channels of the others are cut.
     """
     comptime ACC = accum_dtype[dtype]()
     comptime BLOCK = BLOCK_VECTORS * simd_width_of[ACC]()
@@ -257,9 +127,13 @@ def compute_tiles[
     var source_scratch = List[Scalar[ACC]](length=walk.source_channels * walk.planes * walk.plane + LINE, fill=0)
     var weight_scratch = List[Scalar[ACC]](length=BLOCK_ROWS * terms + LINE if IS_COPIED else LINE, fill=0)
     var sum_scratch = List[Scalar[ACC]](length=walk.result_step * BLOCK_ROWS * BLOCK + LINE, fill=0)
+    var bias_scratch = List[Scalar[ACC]](length=BLOCK_ROWS + LINE, fill=0)
     var packed = at_line(source_scratch)
     var weights = at_line(weight_scratch)
     var sums = at_line(sum_scratch)
+    var biases = at_line(bias_scratch)
+    # Sums that are results are stored as such from the registers.
+    var is_final = dtype == ACC and walk.result_step == 1 and epilogue.activation == NONE
     var blocks = ceildiv(walk.result_channels, BLOCK_ROWS)
     var present = (0, 0)
     var packed_index = -1
@@ -267,8 +141,13 @@ def compute_tiles[
         var share = shares.take()
         if not share:
             break
-        var index = share.value() // parts
-        var part = share.value() % parts
+        var index = share.value()
+        var part = 0
+        var of = 1
+        if index >= whole:
+            part = (index - whole) % parts
+            of = parts
+            index = whole + (index - whole) // parts
         var row = index // walk.tiles  # signal and group
         var group = row % walk.geometry.groups
         var first = index % walk.tiles * walk.tile
@@ -277,7 +156,7 @@ def compute_tiles[
         if index != packed_index:
             present = pack_tile(packed, channels, walk, first)
             packed_index = index
-        for block in range(part * blocks // parts, (part + 1) * blocks // parts):
+        for block in range(part * blocks // of, (part + 1) * blocks // of):
             var channel = block * BLOCK_ROWS
             var rows = min(BLOCK_ROWS, walk.result_channels - channel)
             var these = weights
@@ -285,12 +164,20 @@ def compute_tiles[
                 copy_weights(weights, w, walk, group, channel, rows)
             else:
                 these = type_of(these)(unsafe_from_address=Int(w.unsafe_offset(walk.weight(channel, 0, 0, group))))
+            for row in range(rows):
+                biases[unsafe_offset=row] = epilogue.offset[ACC](group * walk.result_channels + channel + row)
             var count = min(walk.tile, ceildiv(walk.result_length, walk.result_step) - first)
             for at in range(0, count, BLOCK):
                 for phase in range(walk.result_step):
                     var block_sums = sums.unsafe_offset(phase * BLOCK_ROWS * BLOCK)
+                    var sum_stride = BLOCK
+                    if is_final and count - at >= BLOCK:
+                        var there = outputs.unsafe_offset(channel * walk.result_length + first + at)
+                        block_sums = type_of(sums)(unsafe_from_address=Int(there))
+                        sum_stride = walk.result_length
                     sum_block[ACC](
                         block_sums,
+                        biases,
                         packed.unsafe_offset(at),
                         these,
                         walk.offsets.unsafe_ptr().unsafe_offset(walk.begins[phase]),
@@ -300,148 +187,27 @@ def compute_tiles[
                         walk.planes * walk.plane,
                         walk.geometry.taps * (BLOCK_ROWS if transposed else 1),
                         walk.geometry.taps * (1 if transposed else walk.source_channels),
+                        sum_stride,
                         rows,
                         count - at,
                     )
                     if at < present[0] or at + BLOCK + walk.reach > present[1]:
-                        mend_sums(block_sums, channels, w, walk, group, channel, rows, phase, first + at)
-                store_sums(outputs, sums, epilogue, walk, group, channel, rows, first + at)
+                        mend_sums(
+                            block_sums, biases, channels, w, walk, group, channel, rows, phase, first + at, sum_stride
+                        )
+                if not is_final or count - at < BLOCK:
+                    store_sums(outputs, sums, epilogue.activation, walk, channel, rows, first + at)
     _ = source_scratch^
     _ = weight_scratch^
     _ = sum_scratch^
-
-
-@always_inline
-def at_line[dtype: DType](scratch: List[Scalar[dtype]]) -> Pointer[Scalar[dtype], MutUntrackedOrigin]:
-    """Finds the first element of some scratch at the beginning of a line: no vector of it then lies in two.
-
-    Parameters:
-        dtype: Element type.
-
-    Args:
-        scratch: A line longer than needed; must outlive the pointer.
-
-    Returns:
-        The element's address.
-    """
-    var line = ceildiv(Int(scratch.unsafe_ptr()), LINE_BYTES) * LINE_BYTES
-    return Pointer[Scalar[dtype], MutUntrackedOrigin](unsafe_from_address=line)
-
-
-def pack_tile[
-    dtype: DType, transposed: Bool
-](
-    packed: Pointer[mut=True, Scalar[accum_dtype[dtype]()], _],
-    channels: Pointer[Scalar[dtype], MutAnyOrigin],
-    walk: Walk[dtype, transposed],
-    first: Int,
-) -> Tuple[Int, Int]:
-    """Lays out the source of a tile.
-
-    Parameters:
-        dtype: Element type of the source.
-        transposed: As for `conv_cpu`.
-
-    Args:
-        packed: Receives (source channels, planes, plane); zeros where there is no source.
-        channels: Source of the group.
-        walk: How the source is read.
-        first: First result of the tile within its phase.
-
-    Returns:
-        Where in every plane the source begins and ends; zeros stand before and behind.
-    """
-    comptime ACC = accum_dtype[dtype]()
-    comptime WIDTH = simd_width_of[ACC]()
-    var step = walk.source_step
-    var latest_begin = 0
-    var earliest_end = walk.plane
-    for plane in range(walk.planes):
-        var start = walk.lowest + first * step + plane
-        var begin = min(walk.plane, ceildiv(max(0, -start), step))
-        var end = max(begin, min(walk.plane, ceildiv(walk.source_length - start, step)))
-        latest_begin = max(latest_begin, begin)
-        earliest_end = min(earliest_end, end)
-        for channel in range(walk.source_channels):
-            var there = packed.unsafe_offset((channel * walk.planes + plane) * walk.plane)
-            var here = channels.unsafe_offset(channel * walk.source_length + start)
-            for e in range(begin):
-                there[unsafe_offset=e] = 0
-            var e = begin
-            if step == 1:
-                while e + WIDTH <= end:
-                    there.unsafe_store(e, here.unsafe_load[width=WIDTH](e).cast[ACC]())
-                    e += WIDTH
-            elif step == 2:
-                while e + WIDTH < end:  # of the last pair there may be one element only
-                    var pairs = here.unsafe_load[width=2 * WIDTH](2 * e).deinterleave()
-                    there.unsafe_store(e, pairs[0].cast[ACC]())
-                    e += WIDTH
-            while e < end:
-                there[unsafe_offset=e] = here[unsafe_offset=e * step].cast[ACC]()
-                e += 1
-            for e in range(end, walk.plane):
-                there[unsafe_offset=e] = 0
-    return latest_begin, earliest_end
-
-
-def copy_weights[
-    dtype: DType, transposed: Bool
-](
-    weights: Pointer[mut=True, Scalar[accum_dtype[dtype]()], _],
-    w: Pointer[Scalar[dtype], MutAnyOrigin],
-    walk: Walk[dtype, transposed],
-    group: Int,
-    channel: Int,
-    rows: Int,
-):
-    """Copies the weights of a block to where they lie together and in the type of the sums.
-
-    A transposed sum's weights lie far apart, a run for each source channel; runs at a distance of some power of two
-    would drive one another out of the caches while all phases read them.
-
-    Parameters:
-        dtype: Element type of the weights.
-        transposed: As for `conv_cpu`.
-
-    Args:
-        weights: Receives (rows, source channels, K), transposed (source channels, BLOCK_ROWS, K).
-        w: All weights.
-        walk: How the weights are read.
-        group: Which group.
-        channel: First result channel of the block, within its group.
-        rows: Result channels of the block.
-    """
-    comptime ACC = accum_dtype[dtype]()
-    comptime WIDTH = simd_width_of[ACC]()
-    var runs = walk.source_channels if transposed else rows
-    var length = walk.geometry.taps * (rows if transposed else walk.source_channels)
-    var distance = walk.geometry.taps * (BLOCK_ROWS if transposed else walk.source_channels)
-    for run in range(runs):
-        var here: Pointer[Scalar[dtype], MutAnyOrigin]
-        comptime if transposed:
-            here = w.unsafe_offset(walk.weight(channel, run, 0, group))
-        else:
-            here = w.unsafe_offset(walk.weight(channel + run, 0, 0, group))
-        var there = weights.unsafe_offset(run * distance)
-        comptime if transposed:
-            if run + PREFETCHED_RUNS < runs:
-                var ahead = w.unsafe_offset(walk.weight(channel, run + PREFETCHED_RUNS, 0, group))
-                for line in range(0, length, LINE_BYTES // size_of[dtype]()):
-                    prefetch[PrefetchOptions().for_read().high_locality().to_data_cache()](ahead.unsafe_offset(line))
-        var at = 0
-        while at + WIDTH <= length:
-            there.unsafe_store(at, here.unsafe_load[width=WIDTH](at).cast[ACC]())
-            at += WIDTH
-        while at < length:
-            there[unsafe_offset=at] = here[unsafe_offset=at].cast[ACC]()
-            at += 1
+    _ = bias_scratch^
 
 
 def sum_block[
     acc: DType
 ](
     sums: Pointer[mut=True, Scalar[acc], _],
+    biases: Pointer[mut=False, Scalar[acc], _],
     packed: Pointer[mut=False, Scalar[acc], _],
     weights: Pointer[mut=False, Scalar[acc], _],
     offsets: Pointer[mut=False, Int, _],
@@ -451,6 +217,7 @@ def sum_block[
     channel_stride: Int,
     weight_stride: Int,
     row_stride: Int,
+    sum_stride: Int,
     rows: Int,
     count: Int,
 ):
@@ -460,7 +227,8 @@ def sum_block[
         acc: Accumulation type.
 
     Args:
-        sums: Receives (rows, BLOCK_VECTORS vectors); vectors behind `count` are left as they were.
+        sums: Receives up to BLOCK_VECTORS vectors of each row; those behind `count` are left as they were.
+        biases: What each row adds at last.
         packed: Packed source from the block's first result on.
         weights: Weights of the block.
         offsets: Where in a packed channel each tap begins.
@@ -470,6 +238,7 @@ def sum_block[
         channel_stride: From a packed channel to the next.
         weight_stride: From the weights of a channel to those of the next.
         row_stride: From the weights of a row to those of the next.
+        sum_stride: From the sums of a row to those of the next.
         rows: Result channels, at most BLOCK_ROWS.
         count: Results wanted of each, at least 1.
     """
@@ -480,6 +249,7 @@ def sum_block[
                 if min(BLOCK_VECTORS, ceildiv(count, WIDTH)) == vectors:
                     sum_registers[wanted, vectors](
                         sums,
+                        biases,
                         packed,
                         weights,
                         offsets,
@@ -489,6 +259,7 @@ def sum_block[
                         channel_stride,
                         weight_stride,
                         row_stride,
+                        sum_stride,
                     )
 
 
@@ -497,6 +268,7 @@ def sum_registers[
     acc: DType, //, rows: Int, vectors: Int
 ](
     sums: Pointer[mut=True, Scalar[acc], _],
+    biases: Pointer[mut=False, Scalar[acc], _],
     packed: Pointer[mut=False, Scalar[acc], _],
     weights: Pointer[mut=False, Scalar[acc], _],
     offsets: Pointer[mut=False, Int, _],
@@ -506,6 +278,7 @@ def sum_registers[
     channel_stride: Int,
     weight_stride: Int,
     row_stride: Int,
+    sum_stride: Int,
 ):
     """Runs all channels and taps past one block of sums in registers.
 
@@ -515,7 +288,8 @@ def sum_registers[
         vectors: Vectors of each.
 
     Args:
-        sums: Receives (rows, BLOCK_VECTORS vectors).
+        sums: Receives the vectors of each row.
+        biases: What each row adds at last.
         packed: Packed source from the block's first result on.
         weights: Weights of the block.
         offsets: Where in a packed channel each tap begins.
@@ -525,6 +299,7 @@ def sum_registers[
         channel_stride: From a packed channel to the next.
         weight_stride: From the weights of a channel to those of the next.
         row_stride: From the weights of a row to those of the next.
+        sum_stride: From the sums of a row to those of the next.
     """
     comptime WIDTH = simd_width_of[acc]()
     var block = Array[SIMD[acc, WIDTH], rows * vectors](fill=0)
@@ -543,8 +318,9 @@ def sum_registers[
                     comptime at = row * vectors + vector
                     block[at] = multiply_add(column[vector], weight, block[at])
     comptime for row in range(rows):
+        var bias = SIMD[acc, WIDTH](biases[unsafe_offset=row])
         comptime for vector in range(vectors):
-            sums.unsafe_store((row * BLOCK_VECTORS + vector) * WIDTH, block[row * vectors + vector])
+            sums.unsafe_store(row * sum_stride + vector * WIDTH, block[row * vectors + vector] + bias)
 
 
 @no_inline
@@ -552,6 +328,7 @@ def mend_sums[
     dtype: DType, transposed: Bool
 ](
     sums: Pointer[mut=True, Scalar[accum_dtype[dtype]()], _],
+    biases: Pointer[mut=False, Scalar[accum_dtype[dtype]()], _],
     channels: Pointer[Scalar[dtype], MutAnyOrigin],
     w: Pointer[Scalar[dtype], MutAnyOrigin],
     walk: Walk[dtype, transposed],
@@ -560,6 +337,7 @@ def mend_sums[
     rows: Int,
     phase: Int,
     first: Int,
+    sum_stride: Int,
 ):
     """Does the sums of a block that are NaN again, term by term: an infinite weight may have met a zero of no source.
 
@@ -569,6 +347,7 @@ def mend_sums[
 
     Args:
         sums: The block's sums.
+        biases: What each row adds at last.
         channels: Source of the group.
         w: All weights.
         walk: How they lie to one another.
@@ -577,19 +356,21 @@ def mend_sums[
         rows: Result channels of the block.
         phase: Which phase of the results.
         first: First result of the block within its phase.
+        sum_stride: From the sums of a row to those of the next.
     """
     comptime ACC = accum_dtype[dtype]()
     comptime WIDTH = simd_width_of[ACC]()
     comptime BLOCK = BLOCK_VECTORS * WIDTH
     var is_spoilt = False
-    for at in range(0, rows * BLOCK, WIDTH):
-        is_spoilt = is_spoilt or isnan(sums.unsafe_load[width=WIDTH](at)).reduce_or()
+    for row in range(rows):
+        for at in range(0, BLOCK, WIDTH):
+            is_spoilt = is_spoilt or isnan(sums.unsafe_load[width=WIDTH](row * sum_stride + at)).reduce_or()
     if not is_spoilt:
         return
     var count = min(BLOCK, ceildiv(walk.result_length - phase, walk.result_step) - first)
     for row in range(rows):
         for at in range(count):
-            var sum = sums[unsafe_offset=row * BLOCK + at]
+            var sum = sums[unsafe_offset=row * sum_stride + at]
             if not isnan(sum):
                 continue
             sum = 0
@@ -603,7 +384,7 @@ def mend_sums[
                         var sample = channels[unsafe_offset=source_channel * walk.source_length + place].cast[ACC]()
                         var weight = w[unsafe_offset=walk.weight(channel + row, source_channel, walk.taps[tap], group)]
                         sum = multiply_add(sample, weight.cast[ACC](), sum)
-            sums[unsafe_offset=row * BLOCK + at] = sum
+            sums[unsafe_offset=row * sum_stride + at] = sum + biases[unsafe_offset=row]
 
 
 def store_sums[
@@ -611,9 +392,8 @@ def store_sums[
 ](
     outputs: Pointer[Scalar[dtype], MutAnyOrigin],
     sums: Pointer[mut=False, Scalar[accum_dtype[dtype]()], _],
-    epilogue: Epilogue,
+    activation: Int,
     walk: Walk[dtype, transposed],
-    group: Int,
     channel: Int,
     rows: Int,
     first: Int,
@@ -627,9 +407,8 @@ def store_sums[
     Args:
         outputs: Results of the group.
         sums: The block's sums, (phases, BLOCK_ROWS, BLOCK_VECTORS vectors).
-        epilogue: Bias and activation.
+        activation: One of the constants of epilogue.mojo.
         walk: How the results lie.
-        group: Which group.
         channel: First result channel of the block, within its group.
         rows: Result channels of the block.
         first: First result of the block within each phase.
@@ -641,12 +420,11 @@ def store_sums[
     var count = min(BLOCK * step, walk.result_length - first * step)  # of a channel, all phases
     for row in range(rows):
         var there = outputs.unsafe_offset((channel + row) * walk.result_length + first * step)
-        var offset = SIMD[ACC, WIDTH](epilogue.offset[ACC](group * walk.result_channels + channel + row))
 
         @always_inline
         def finished(phase: Int, at: Int) {imm} -> SIMD[dtype, WIDTH]:
             var values = sums.unsafe_load[width=WIDTH]((phase * BLOCK_ROWS + row) * BLOCK + at)
-            return activate(values + offset, epilogue.activation).cast[dtype]()
+            return activate(values, activation).cast[dtype]()
 
         var at = 0
         if step == 1:

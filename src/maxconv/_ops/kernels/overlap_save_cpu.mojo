@@ -37,7 +37,7 @@ from max.runtime.asyncrt import parallelism_level
 
 from ..shared.accumulate import accum_dtype
 from ..shared.border import OMIT, Border
-from ..shared.fft_block import ALIGNMENT, Site, align, load_block, store_block, transform_of, untracked
+from ..shared.fft_block import ALIGNMENT, Site, align, load_block, plan_length, store_block, transform_of, untracked
 from ..shared.fft_lanes import split_lines, visit_node, visit_resident
 from ..shared.fft_plan import Elements, PASS_LEVELS, Transform, prepare_twiddles
 from ..shared.geometry import Geometry
@@ -48,6 +48,47 @@ parallel region costs 20 to 40 us, but was seen to cost 270: 10^5 samples took 9
 
 comptime SHARED_BLOCK = 1 << 16
 """Block length from which several workers may share one block, at the price of three parallel regions."""
+
+
+def prepare_plans[
+    dtype: DType
+](
+    plans: Pointer[Scalar[accum_dtype[dtype]()], MutAnyOrigin],
+    k: Pointer[Scalar[dtype], MutAnyOrigin],
+    tap_rows: Int,
+    taps: Int,
+    flip: Bool,
+    nfft: Int,
+    max_workers: Int,
+):
+    """Computes the plans of several filters, on as many threads as the work is worth.
+
+    Parameters:
+        dtype: Element type of the taps.
+
+    Args:
+        plans: Room for `tap_rows` times `plan_length` elements.
+        k: Taps, shape (tap_rows, K).
+        tap_rows: How many filters.
+        taps: K, 1 <= K <= nfft.
+        flip: True: convolution. False: correlation.
+        nfft: Block length, a power of two of at least `shortest_block`.
+        max_workers: Upper bound of threads; 0 for one per core, 1 to stay on the calling thread.
+    """
+    var workers = 1
+    if max_workers != 1 and tap_rows * nfft >= 2 * SAMPLES_PER_WORKER:
+        var most = parallelism_level(None) if max_workers == 0 else max_workers
+        workers = min(most, tap_rows, tap_rows * nfft // SAMPLES_PER_WORKER)
+
+    def prepare_share(worker: Int) {imm}:
+        for row in range(worker * tap_rows // workers, (worker + 1) * tap_rows // workers):
+            var plan = plans.unsafe_offset(row * plan_length[dtype](nfft))
+            prepare_plan[dtype](plan, k.unsafe_offset(row * taps), taps, flip, nfft)
+
+    if workers == 1:
+        prepare_share(0)
+    else:
+        sync_parallelize(prepare_share, workers)
 
 
 def prepare_plan[
@@ -141,7 +182,7 @@ def overlap_save_cpu[
         y: Outputs, shape (rows, L_out); every one is written.
         x: Signals, shape (rows, N).
         plan: What `prepare_plan` made for the same nfft, taps and `flip`; with `tap_rows` filters as many plans, each
-            `plan_length` elements behind the one before.
+            `plan_length` elements behind the one before, for as many rows and again for the rows behind them.
         geometry: Sizes and shifts.
         nfft: Block length, at least K.
         max_workers: Upper bound of threads; 0 for one per core, 1 to stay on the calling thread.

@@ -16,6 +16,7 @@ Tuning:     the constants below. Short layers (fewer than 200 outputs) are bound
 Source:     Goto and van de Geijn, Anatomy of High-Performance Matrix Multiplication, 2008.
 """
 
+from std.bit import log2_floor
 from std.math import ceildiv
 from std.sys.info import simd_width_of, size_of
 from std.utils.numerics import isnan
@@ -37,8 +38,8 @@ comptime COLUMNS = 6
 comptime VECTORS = 4 if simd_width_of[DType.float32]() >= 16 else 2
 """Vectors of channels of y taken together: with 6 weights each 24 sums fit into AVX-512's 32 registers, 12 into 16."""
 
-comptime TILE = 96
-"""Outputs taken together: a panel of them, 24 KB, and the runs of a block stay in the L1 cache."""
+comptime TILE = 112
+"""Outputs taken together at most: a panel of them, 28 KB, stays in the L1 cache."""
 
 comptime TILE_BYTES = 192 << 10
 """Copied x of a tile, in the L2 cache beside the panels."""
@@ -141,7 +142,7 @@ def compute_weights[
     comptime LINE = LINE_BYTES // size_of[ACC]()
     var panels = ceildiv(end_row - begin_row, PANEL)
     var columns = (end_channel - begin_channel) * geometry.taps
-    var tile = max(1, min(TILE, geometry.outputs))
+    var tile = max(1, ceildiv(geometry.outputs, max(1, ceildiv(geometry.outputs, TILE))))  # all about as long
     # Runs an odd number of lines apart do not drive one another out of the L1 cache.
     var span = (ceildiv((tile - 1) * geometry.stride + geometry.halo() + 1, LINE) | 1) * LINE
     var chunk = min(end_channel - begin_channel, max(1, TILE_BYTES // (size_of[ACC]() * span)))
@@ -345,7 +346,7 @@ def store_weights[
     begin_channel: Int,
     columns: Int,
 ):
-    """Rounds finished sums and stores them where they belong, LINE by LINE: either side is read or written in lines.
+    """Rounds finished sums and stores them where they belong, in squares of a vector's width that are transposed.
 
     Parameters:
         dtype: Element type of all three arrays.
@@ -363,21 +364,73 @@ def store_weights[
         columns: Weights of a channel of y.
     """
     comptime ACC = accum_dtype[dtype]()
-    comptime PANEL = VECTORS * simd_width_of[ACC]()
-    comptime LINE = LINE_BYTES // size_of[ACC]()
-    for first_row in range(begin_row, end_row, LINE):
-        for first_column in range(0, columns, LINE):
-            for row in range(first_row, min(end_row, first_row + LINE)):
-                var panel = (row - begin_row) // PANEL
-                var here = panel * columns * PANEL + (row - begin_row) % PANEL
-                var o = group * geometry.group_out() + row
-                var there = w.unsafe_offset(geometry.weight_offset(o, begin_channel, 0))
-                for column in range(first_column, min(columns, first_column + LINE)):
-                    var sum = sums[here + column * PANEL]
+    comptime WIDTH = simd_width_of[ACC]()
+    comptime PANEL = VECTORS * WIDTH
+    var row_stride = geometry.weight_offset(1, 0, 0)
+    for first_row in range(begin_row, end_row, WIDTH):
+        var panel = (first_row - begin_row) // PANEL
+        var square_sums = sums.unsafe_ptr().unsafe_offset(panel * columns * PANEL + (first_row - begin_row) % PANEL)
+        var first_o = group * geometry.group_out() + first_row
+        var square_weights = w.unsafe_offset(geometry.weight_offset(first_o, begin_channel, 0))
+        for first_column in range(0, columns, WIDTH):
+            if first_row + WIDTH <= end_row and first_column + WIDTH <= columns:
+                var here = square_sums.unsafe_offset(first_column * PANEL)
+                if store_square(square_weights.unsafe_offset(first_column), here, row_stride, PANEL):
+                    continue
+            for row in range(min(WIDTH, end_row - first_row)):
+                var o = first_o + row
+                var there = square_weights.unsafe_offset(row * row_stride)
+                for column in range(first_column, min(columns, first_column + WIDTH)):
+                    var sum = square_sums[unsafe_offset=column * PANEL + row]
                     if isnan(sum):
                         var c = begin_channel + column // geometry.taps
                         sum = sum_plainly(x, y, geometry, o, c, column % geometry.taps)
                     there[unsafe_offset=column] = sum.cast[dtype]()
+
+
+@always_inline
+def store_square[
+    dtype: DType
+](
+    weights: Pointer[Scalar[dtype], MutAnyOrigin],
+    sums: Pointer[mut=False, Scalar[accum_dtype[dtype]()], _],
+    row_stride: Int,
+    column_stride: Int,
+) -> Bool:
+    """Rounds, transposes and stores a square of sums, unless there may be a NaN among them.
+
+    Parameters:
+        dtype: Element type of the weights.
+
+    Args:
+        weights: Receives a row of the square per channel of y.
+        sums: The first sum; the channels of y are neighbours.
+        row_stride: From a channel of y to the next among the weights.
+        column_stride: From a weight to the next among the sums.
+
+    Returns:
+        True if the square was stored.
+    """
+    comptime ACC = accum_dtype[dtype]()
+    comptime WIDTH = simd_width_of[ACC]()
+    var square = Array[SIMD[ACC, WIDTH], WIDTH](fill=0)
+    var total = SIMD[ACC, WIDTH](0)
+    comptime for column in range(WIDTH):
+        square[column] = sums.unsafe_load[width=WIDTH](column * column_stride)
+        total += square[column]
+    if isnan(total).reduce_or():
+        return False
+    # As often as the width has bits: the first half interleaved with the second.
+    comptime for _ in range(log2_floor(WIDTH)):
+        var shuffled = Array[SIMD[ACC, WIDTH], WIDTH](fill=0)
+        comptime for at in range(WIDTH // 2):
+            var pair = square[at].interleave(square[at + WIDTH // 2])
+            shuffled[2 * at] = rebind[SIMD[ACC, WIDTH]](pair.slice[WIDTH]())
+            shuffled[2 * at + 1] = rebind[SIMD[ACC, WIDTH]](pair.slice[WIDTH, offset=WIDTH]())
+        square = shuffled^
+    comptime for row in range(WIDTH):
+        weights.unsafe_store(row * row_stride, square[row].cast[dtype]())
+    return True
 
 
 @no_inline

@@ -154,7 +154,7 @@ struct Site[dtype: DType, is_complex: Bool](TrivialRegisterPassable):
         Args:
             y: Output.
             x: Signal.
-            plan: One plan, or one for each row.
+            plan: The plans of `tap_rows` filters, which rows take in turn.
             geometry: Sizes and shifts.
             border: How the signals go on beyond their ends.
             nfft: Block length.
@@ -164,7 +164,7 @@ struct Site[dtype: DType, is_complex: Bool](TrivialRegisterPassable):
         var hop = nfft - geometry.taps + 1
         var row_blocks = ceildiv(geometry.outputs, hop)
         var row = block // row_blocks
-        var plan_offset = row * plan_length[Self.dtype, Self.is_complex](nfft) if geometry.tap_rows > 1 else 0
+        var plan_offset = row % geometry.tap_rows * plan_length[Self.dtype, Self.is_complex](nfft)
         self.y = y.unsafe_offset(row * geometry.outputs * PARTS)
         self.x = x.unsafe_offset(row * geometry.samples * PARTS)
         self.transform = transform_of[Self.ACC, Self.is_complex](plan.unsafe_offset(plan_offset), nfft)

@@ -26,7 +26,8 @@ struct Geometry(TrivialRegisterPassable):
     var rows: Int
     """How many signals there are, one behind the other: x (rows, N), y (rows, L_out)."""
     var tap_rows: Int
-    """How many filters: 1 for one that serves every row, or `rows` for one each: k (tap_rows, K)."""
+    """How many filters: 1 for one that serves every row, or `rows` for one each: k (tap_rows, K). An FFT on the CPU
+    takes any number, which rows then take in turn."""
 
     @always_inline
     def input_index(self, i: Int, j: Int) -> Int:
