@@ -58,6 +58,7 @@ _loading = threading.Lock()
 _extensions: dict[str, ModuleType] = {}
 _cpu_functions: dict[str, Any] = {}
 _layer_functions: dict[str, Any] = {}
+_gpu_layer_functions: dict[str, Any] = {}
 
 _forked_after_load = False
 """True in a process forked from one that had loaded a CPU extension: the threads of its pool are not here."""
@@ -146,10 +147,15 @@ def run_layer_on_cpu(function: str, arrays: tuple[Any, ...], problem: LayerProbl
 
 
 def run_layer_on_gpu(
-    function: str, context: int, addresses: tuple[int, ...], problem: LayerProblem, *options: int
+    function: str, queue: tuple[int, int], addresses: tuple[int, ...], problem: LayerProblem, *options: int
 ) -> None:
-    """Enqueue a function of gpu_layers.mojo, which fills the first array; what each expects stands there."""
-    getattr(_extension("gpu_layers"), function)(context, addresses, problem, *options)
+    """Enqueue a function of gpu_layers.mojo, which fills the first array; what each expects stands there.
+
+    A queue is a device's context pointer and the handle of a stream, 0 for MAX's own.
+    """
+    if not _gpu_layer_functions:
+        _gpu_layer_functions.update(_functions(_extension("gpu_layers")))
+    _gpu_layer_functions[function](*queue, addresses, problem, *options)
 
 
 @lru_cache(maxsize=1024)
@@ -327,6 +333,11 @@ def _find_cpu_functions(kind: str = "cpu") -> dict[str, Any]:
     if located != (probe.ctypes.data, 2, 3, probe.flags.num):
         message = f"NumPy {np.__version__} lays out its arrays in a way that the native extension does not know"
         raise CompileError(message)
+    return _functions(extension)
+
+
+def _functions(extension: ModuleType) -> dict[str, Any]:
+    """List the functions of an extension by name."""
     return {name: getattr(extension, name) for name in dir(extension) if not name.startswith("_")}
 
 

@@ -18,6 +18,7 @@ from _ops.shared.accumulate import accum_dtype
 from _ops.shared.epilogue import Epilogue
 from _ops.shared.history import History
 from _ops.shared.layer_geometry import LayerGeometry
+from _ops.shared.queue import Queue
 from device import device_context, device_pointer
 
 
@@ -66,6 +67,23 @@ def PyInit_gpu_layers() abi("C") -> PythonObject:
         return module.finalize()
     except e:
         abort(String("maxconv: the native GPU extension for layers could not be initialised: ", e))
+
+
+def queue_of(context: PythonObject, stream: PythonObject) raises -> Queue:
+    """Makes a queue of addresses.
+
+    Args:
+        context: Address of a device's context.
+        stream: Handle of a stream of the device; 0 for MAX's own.
+
+    Returns:
+        The queue.
+
+    Raises:
+        If an argument is not an integer.
+    """
+    var handle = Int(py=stream)
+    return Queue(device_context(context), handle) if handle != 0 else Queue(device_context(context))
 
 
 def read_geometry(sizes: PythonObject) raises -> LayerGeometry:
@@ -133,7 +151,13 @@ def untracked[dtype: DType](address: PythonObject) raises -> Pointer[Scalar[dtyp
 
 def convolve_into[
     dtype: DType, transposed: Bool
-](context: PythonObject, arrays: PythonObject, sizes: PythonObject, activation: PythonObject) raises -> PythonObject:
+](
+    context: PythonObject,
+    stream: PythonObject,
+    arrays: PythonObject,
+    sizes: PythonObject,
+    activation: PythonObject,
+) raises -> PythonObject:
     """Enqueues a convolution or transposed convolution; returns before it is computed.
 
     Parameters:
@@ -142,6 +166,7 @@ def convolve_into[
 
     Args:
         context: Address of the device's context, `max.driver.Device._device_context_ptr()`.
+        stream: Handle of the stream to launch on; 0 for MAX's own.
         arrays: Device addresses (result, source, w, bias), 0 for no bias.
         sizes: A `LayerProblem`.
         activation: One of the constants of epilogue.mojo.
@@ -161,18 +186,24 @@ def convolve_into[
         if is_mirrored_depthwise(geometry):
             var nothing = History[dtype](untracked[dtype](arrays[1]), False, untracked[DType.int32](arrays[1]), False)
             var layer = mirrored(geometry)
-            depthwise_gpu(result, source, weights, epilogue, layer, nothing, device_context(context), True)
+            depthwise_gpu(result, source, weights, epilogue, layer, nothing, queue_of(context, stream), True)
             return PythonObject(None)
     comptime if dtype.is_half_float():
-        conv_mma_gpu[transposed](result, source, weights, epilogue, geometry, device_context(context))
+        conv_mma_gpu[transposed](result, source, weights, epilogue, geometry, queue_of(context, stream))
     else:
-        conv_gpu[transposed](result, source, weights, epilogue, geometry, device_context(context))
+        conv_gpu[transposed](result, source, weights, epilogue, geometry, queue_of(context, stream))
     return PythonObject(None)
 
 
 def depthwise_into[
     dtype: DType, weight_dtype: DType
-](context: PythonObject, arrays: PythonObject, sizes: PythonObject, activation: PythonObject) raises -> PythonObject:
+](
+    context: PythonObject,
+    stream: PythonObject,
+    arrays: PythonObject,
+    sizes: PythonObject,
+    activation: PythonObject,
+) raises -> PythonObject:
     """Enqueues a depthwise convolution; returns before it is computed.
 
     Parameters:
@@ -181,6 +212,7 @@ def depthwise_into[
 
     Args:
         context: As for `convolve_into`.
+        stream: As for `convolve_into`.
         arrays: Device addresses (y, x, w, bias, state, numbers), numbers of int32; 0 for what there is not.
         sizes: A `LayerProblem`.
         activation: One of the constants of epilogue.mojo.
@@ -204,14 +236,20 @@ def depthwise_into[
         read_epilogue[weight_dtype](arrays[3], activation),
         read_geometry(sizes),
         history,
-        device_context(context),
+        queue_of(context, stream),
     )
     return PythonObject(None)
 
 
 def depthwise_last_into[
     dtype: DType, weight_dtype: DType
-](context: PythonObject, arrays: PythonObject, sizes: PythonObject, activation: PythonObject) raises -> PythonObject:
+](
+    context: PythonObject,
+    stream: PythonObject,
+    arrays: PythonObject,
+    sizes: PythonObject,
+    activation: PythonObject,
+) raises -> PythonObject:
     """Enqueues a depthwise convolution of channels-last signals; returns before it is computed.
 
     Parameters:
@@ -220,6 +258,7 @@ def depthwise_last_into[
 
     Args:
         context: As for `convolve_into`.
+        stream: As for `convolve_into`.
         arrays: Device addresses (y, x, w, bias), 0 for no bias.
         sizes: A `LayerProblem`.
         activation: One of the constants of epilogue.mojo.
@@ -236,14 +275,14 @@ def depthwise_last_into[
         device_pointer[weight_dtype](arrays[2]),
         read_epilogue[weight_dtype](arrays[3], activation),
         read_geometry(sizes),
-        device_context(context),
+        queue_of(context, stream),
     )
     return PythonObject(None)
 
 
 def weight_gradient_into[
     dtype: DType, channels_last: Bool
-](context: PythonObject, arrays: PythonObject, sizes: PythonObject) raises -> PythonObject:
+](context: PythonObject, stream: PythonObject, arrays: PythonObject, sizes: PythonObject) raises -> PythonObject:
     """Enqueues the weight gradient of a layer; returns before it is computed.
 
     Parameters:
@@ -252,6 +291,7 @@ def weight_gradient_into[
 
     Args:
         context: As for `convolve_into`.
+        stream: As for `convolve_into`.
         arrays: Device addresses (w, x, y, workspace), the last of a buffer of `gradient_workspace_of` bytes.
         sizes: A `LayerProblem`.
 
@@ -267,7 +307,7 @@ def weight_gradient_into[
         device_pointer[dtype](arrays[1]),
         device_pointer[dtype](arrays[2]),
         read_geometry(sizes),
-        device_context(context),
+        queue_of(context, stream),
     )
     return PythonObject(None)
 

@@ -28,13 +28,13 @@ from std.memory import unsafe_stack_allocation
 from std.sys.info import size_of
 from std.utils.numerics import isnan
 from max.gpu import block_idx, thread_idx
-from max.gpu.host import DeviceContext
 from max.gpu.sync import barrier
 
 from ..shared.accumulate import accum_dtype, multiply_add
 from ..shared.epilogue import Epilogue
 from ..shared.layer_geometry import LayerGeometry
 from ..shared.layer_walk import LayerWalk, PhaseTaps, sum_existing
+from ..shared.queue import Queue
 
 comptime DEPTH = 16
 """Terms of a chunk: two chunks of the largest tile stay below 48 KB."""
@@ -103,7 +103,7 @@ def conv_gpu[
     w: Pointer[Scalar[dtype], MutAnyOrigin],
     epilogue: Epilogue[dtype],
     geometry: LayerGeometry,
-    ctx: DeviceContext,
+    queue: Queue,
 ) raises:
     """Enqueues the computation of y from x, or of x from y; returns before it is there.
 
@@ -117,7 +117,7 @@ def conv_gpu[
         w: Weights on the device, shape (O, C/G, K).
         epilogue: Bias and activation of the result.
         geometry: Sizes and shifts.
-        ctx: The device and its queue.
+        queue: Where to enqueue it.
 
     Raises:
         If the launch is refused.
@@ -130,15 +130,15 @@ def conv_gpu[
     comptime SMALL = Tile(16, 32, 4, 2) if IS_WIDE else Tile(32, 32, 4, 4)
     var walk = LayerWalk[transposed](geometry)
     if walk.rows() <= VERY_FEW_ROWS.rows:
-        launch[VERY_FEW_ROWS, 1](result, source, w, epilogue, walk, ctx)
+        launch[VERY_FEW_ROWS, 1](result, source, w, epilogue, walk, queue)
     elif MEDIUM.blocks(walk) < FEW_BLOCKS:
-        launch[SMALL, SPLITS // 2 if IS_WIDE else SPLITS](result, source, w, epilogue, walk, ctx)
+        launch[SMALL, SPLITS // 2 if IS_WIDE else SPLITS](result, source, w, epilogue, walk, queue)
     elif walk.rows() <= FEW_ROWS.rows:
-        launch[FEW_ROWS, 1](result, source, w, epilogue, walk, ctx)
+        launch[FEW_ROWS, 1](result, source, w, epilogue, walk, queue)
     elif walk.rows() > MEDIUM.rows and LARGE.blocks(walk) >= ENOUGH_BLOCKS:
-        launch[LARGE, 1](result, source, w, epilogue, walk, ctx)
+        launch[LARGE, 1](result, source, w, epilogue, walk, queue)
     else:
-        launch[MEDIUM, 1](result, source, w, epilogue, walk, ctx)
+        launch[MEDIUM, 1](result, source, w, epilogue, walk, queue)
 
 
 def launch[
@@ -149,7 +149,7 @@ def launch[
     w: Pointer[Scalar[dtype], MutAnyOrigin],
     epilogue: Epilogue[dtype],
     walk: LayerWalk[transposed],
-    ctx: DeviceContext,
+    queue: Queue,
 ) raises:
     """Enqueues the kernel for one tile.
 
@@ -165,7 +165,7 @@ def launch[
         w: As for `conv_gpu`.
         epilogue: As for `conv_gpu`.
         walk: The sum.
-        ctx: As for `conv_gpu`.
+        queue: As for `conv_gpu`.
 
     Raises:
         If the launch is refused.
@@ -174,7 +174,7 @@ def launch[
     if blocks == 0:
         return  # a grid of no blocks is an error
     comptime kernel = compute_tile[dtype, transposed, tile, splits]
-    ctx.enqueue_function[kernel](
+    queue.enqueue[kernel](
         result, source, w, epilogue, walk.geometry, grid_dim=blocks, block_dim=comptime (tile.threads() * splits)
     )
 

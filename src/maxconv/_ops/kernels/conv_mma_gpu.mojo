@@ -22,13 +22,13 @@ from std.memory import unsafe_stack_allocation
 from std.utils.static_tuple import StaticTuple
 from max.gpu import MAX_THREADS_PER_BLOCK_METADATA, block_idx, thread_idx
 from max.gpu.compute.mma import ld_matrix, mma
-from max.gpu.host import DeviceContext
 from max.gpu.sync import barrier
 
 from ..shared.accumulate import accum_dtype
 from ..shared.epilogue import Epilogue
 from ..shared.layer_geometry import LayerGeometry
 from ..shared.layer_walk import LayerWalk
+from ..shared.queue import Queue
 from .conv_gpu import ENOUGH_BLOCKS, FEW_BLOCKS, SPLITS, VECTOR_BYTES, WARP, Cursor, Place, Tile, finish_rows
 
 comptime DEPTH = 32
@@ -52,7 +52,7 @@ def conv_mma_gpu[
     w: Pointer[Scalar[dtype], MutAnyOrigin],
     epilogue: Epilogue[dtype],
     geometry: LayerGeometry,
-    ctx: DeviceContext,
+    queue: Queue,
 ) raises:
     """Enqueues the computation of y from x, or of x from y; returns before it is there.
 
@@ -66,7 +66,7 @@ def conv_mma_gpu[
         w: Weights on the device, shape (O, C/G, K).
         epilogue: Bias and activation of the result.
         geometry: Sizes and shifts.
-        ctx: The device and its queue.
+        queue: Where to enqueue it.
 
     Raises:
         If the launch is refused.
@@ -78,13 +78,13 @@ def conv_mma_gpu[
     comptime FEW_ROWS = Tile(16, 128, 16, 32)
     var walk = LayerWalk[transposed](geometry)
     if walk.rows() <= FEW_ROWS.rows:
-        launch[FEW_ROWS, 1](result, source, w, epilogue, walk, ctx)
+        launch[FEW_ROWS, 1](result, source, w, epilogue, walk, queue)
     elif walk.rows() > MEDIUM.rows and LARGE.blocks(walk) >= ENOUGH_BLOCKS:
-        launch[LARGE, 1](result, source, w, epilogue, walk, ctx)
+        launch[LARGE, 1](result, source, w, epilogue, walk, queue)
     elif MEDIUM.blocks(walk) < FEW_BLOCKS:
-        launch[SMALL, SPLITS](result, source, w, epilogue, walk, ctx)
+        launch[SMALL, SPLITS](result, source, w, epilogue, walk, queue)
     else:
-        launch[MEDIUM, SPLITS // 2](result, source, w, epilogue, walk, ctx)
+        launch[MEDIUM, SPLITS // 2](result, source, w, epilogue, walk, queue)
 
 
 def launch[
@@ -95,7 +95,7 @@ def launch[
     w: Pointer[Scalar[dtype], MutAnyOrigin],
     epilogue: Epilogue[dtype],
     walk: LayerWalk[transposed],
-    ctx: DeviceContext,
+    queue: Queue,
 ) raises:
     """Enqueues the kernel for one tile.
 
@@ -111,7 +111,7 @@ def launch[
         w: As for `conv_mma_gpu`.
         epilogue: As for `conv_mma_gpu`.
         walk: The sum.
-        ctx: As for `conv_mma_gpu`.
+        queue: As for `conv_mma_gpu`.
 
     Raises:
         If the launch is refused.
@@ -120,7 +120,7 @@ def launch[
     if blocks == 0:
         return  # a grid of no blocks is an error
     comptime kernel = compute_tile[dtype, transposed, tile, splits]
-    ctx.enqueue_function[kernel](
+    queue.enqueue[kernel](
         result, source, w, epilogue, walk.geometry, grid_dim=blocks, block_dim=comptime (tile.threads() * WARP * splits)
     )
 

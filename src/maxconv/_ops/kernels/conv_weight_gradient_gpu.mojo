@@ -24,11 +24,11 @@ from std.memory import unsafe_stack_allocation
 from std.utils.static_tuple import StaticTuple
 from max.gpu import MAX_THREADS_PER_BLOCK_METADATA, block_idx, thread_idx
 from max.gpu.compute.mma import ld_matrix, mma
-from max.gpu.host import DeviceContext
 from max.gpu.sync import barrier
 
 from ..shared.accumulate import accum_dtype, multiply_add
 from ..shared.layer_geometry import LayerGeometry
+from ..shared.queue import Queue
 
 comptime DEPTH = 32
 """Outputs staged at a time: a warp reads neighbours."""
@@ -142,7 +142,7 @@ def conv_weight_gradient_gpu[
     x: Pointer[Scalar[dtype], MutAnyOrigin],
     y: Pointer[Scalar[dtype], MutAnyOrigin],
     geometry: LayerGeometry,
-    ctx: DeviceContext,
+    queue: Queue,
 ) raises -> Int:
     """Enqueues the computation of partial sums of all weights; returns before they are there.
 
@@ -154,7 +154,7 @@ def conv_weight_gradient_gpu[
         x: Signals on the device, shape (N, C, L).
         y: Outputs on the device, shape (N, O, L_out).
         geometry: Sizes and shifts.
-        ctx: The device and its queue.
+        queue: Where to enqueue it.
 
     Returns:
         How many parts there are; every element of them is written.
@@ -164,12 +164,12 @@ def conv_weight_gradient_gpu[
     """
     var tile = tile_of[dtype](geometry)
     if tile.rows == FEW_ROWS.rows:
-        launch[FEW_ROWS](partial, x, y, geometry, ctx)
+        launch[FEW_ROWS](partial, x, y, geometry, queue)
     elif tile.rows == MEDIUM.rows:
-        launch[MEDIUM](partial, x, y, geometry, ctx)
+        launch[MEDIUM](partial, x, y, geometry, queue)
     else:
         comptime if dtype != DType.float64:  # its sums would not fit into the registers
-            launch[LARGE](partial, x, y, geometry, ctx)
+            launch[LARGE](partial, x, y, geometry, queue)
     return tile.parts(geometry)
 
 
@@ -180,7 +180,7 @@ def launch[
     x: Pointer[Scalar[dtype], MutAnyOrigin],
     y: Pointer[Scalar[dtype], MutAnyOrigin],
     geometry: LayerGeometry,
-    ctx: DeviceContext,
+    queue: Queue,
 ) raises:
     """Enqueues the kernel for one tile.
 
@@ -193,14 +193,14 @@ def launch[
         x: As for `conv_weight_gradient_gpu`.
         y: As for `conv_weight_gradient_gpu`.
         geometry: Sizes and shifts.
-        ctx: As for `conv_weight_gradient_gpu`.
+        queue: As for `conv_weight_gradient_gpu`.
 
     Raises:
         If the launch is refused.
     """
     comptime kernel = compute_weights[dtype, tile]
     var blocks = tile.blocks(geometry) * tile.parts(geometry)
-    ctx.enqueue_function[kernel](partial, x, y, geometry, grid_dim=blocks, block_dim=THREADS)
+    queue.enqueue[kernel](partial, x, y, geometry, grid_dim=blocks, block_dim=THREADS)
 
 
 @__llvm_metadata(

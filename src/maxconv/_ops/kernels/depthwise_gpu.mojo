@@ -21,13 +21,13 @@ from std.math import ceildiv
 from std.memory import unsafe_stack_allocation
 from std.utils.numerics import isnan
 from max.gpu import block_idx, thread_idx
-from max.gpu.host import DeviceContext
 from max.gpu.sync import barrier
 
 from ..shared.accumulate import accum_dtype, multiply_add
 from ..shared.epilogue import Epilogue
 from ..shared.history import History
 from ..shared.layer_geometry import LayerGeometry
+from ..shared.queue import Queue
 from .direct_gpu import CHUNK, THREADS, VECTOR_BYTES, add_taps, first_of_run, group_count, run_length
 
 comptime SHORT_ROW = 96
@@ -43,7 +43,7 @@ def depthwise_gpu[
     epilogue: Epilogue[weight_dtype],
     geometry: LayerGeometry,
     history: History[dtype],
-    ctx: DeviceContext,
+    queue: Queue,
     is_mirrored: Bool = False,
 ) raises:
     """Enqueues the computation of all outputs; returns before they are there.
@@ -59,7 +59,7 @@ def depthwise_gpu[
         epilogue: Bias and activation.
         geometry: Sizes and shifts.
         history: State and sequence numbers.
-        ctx: The device and its queue.
+        queue: Where to enqueue it.
         is_mirrored: Whether tap j of a filter is its element K - 1 - j.
 
     Raises:
@@ -73,7 +73,7 @@ def depthwise_gpu[
     var is_dense = geometry.stride == 1 and geometry.dilation == 1 and not history.has_numbers
     if not is_dense or geometry.outputs < SHORT_ROW:
         comptime kernel = compute_outputs[dtype, weight_dtype]
-        ctx.enqueue_function[kernel](
+        queue.enqueue[kernel](
             y,
             x,
             w,
@@ -85,9 +85,9 @@ def depthwise_gpu[
             block_dim=THREADS,
         )
     elif geometry.outputs <= THREADS * run_length[ACC]() * GROUPS // 2:
-        launch_tiles[GROUPS // 4](y, x, w, epilogue, geometry, history, ctx, is_mirrored)
+        launch_tiles[GROUPS // 4](y, x, w, epilogue, geometry, history, queue, is_mirrored)
     else:
-        launch_tiles[GROUPS](y, x, w, epilogue, geometry, history, ctx, is_mirrored)
+        launch_tiles[GROUPS](y, x, w, epilogue, geometry, history, queue, is_mirrored)
 
 
 def is_mirrored_depthwise(geometry: LayerGeometry) -> Bool:
@@ -128,7 +128,7 @@ def launch_tiles[
     epilogue: Epilogue[weight_dtype],
     geometry: LayerGeometry,
     history: History[dtype],
-    ctx: DeviceContext,
+    queue: Queue,
     is_mirrored: Bool,
 ) raises:
     """Enqueues the kernel for one length of tiles.
@@ -145,7 +145,7 @@ def launch_tiles[
         epilogue: As for `depthwise_gpu`.
         geometry: Sizes and shifts; stride and dilation are 1.
         history: As for `depthwise_gpu`, without numbers.
-        ctx: As for `depthwise_gpu`.
+        queue: As for `depthwise_gpu`.
         is_mirrored: As for `depthwise_gpu`.
 
     Raises:
@@ -153,7 +153,7 @@ def launch_tiles[
     """
     comptime TILE = THREADS * groups * run_length[accum_dtype[dtype]()]()
     comptime kernel = compute_tile[dtype, weight_dtype, groups]
-    ctx.enqueue_function[kernel](
+    queue.enqueue[kernel](
         y,
         x,
         w,
@@ -359,7 +359,7 @@ def roll_state_gpu[
     x: Pointer[Scalar[dtype], MutAnyOrigin],
     history: History[dtype],
     geometry: LayerGeometry,
-    ctx: DeviceContext,
+    queue: Queue,
 ) raises:
     """Enqueues the copy of the last samples of a state and the signals behind it; returns before it is done.
 
@@ -371,7 +371,7 @@ def roll_state_gpu[
         x: Signals on the device, shape (N, C, L).
         history: The state; zeros if there is none.
         geometry: Sizes of the layer that the state belongs to.
-        ctx: The device and its queue.
+        queue: Where to enqueue it.
 
     Raises:
         If the launch is refused.
@@ -380,7 +380,7 @@ def roll_state_gpu[
     if count == 0:
         return  # a grid of no blocks is an error
     comptime kernel = roll_sample[dtype]
-    ctx.enqueue_function[kernel](last, x, history, geometry, grid_dim=ceildiv(count, THREADS), block_dim=THREADS)
+    queue.enqueue[kernel](last, x, history, geometry, grid_dim=ceildiv(count, THREADS), block_dim=THREADS)
 
 
 def roll_sample[

@@ -23,12 +23,12 @@ from std.sys.info import size_of
 from std.utils.numerics import isnan
 from std.utils.static_tuple import StaticTuple
 from max.gpu import MAX_THREADS_PER_BLOCK_METADATA, block_idx, thread_idx
-from max.gpu.host import DeviceContext
 from max.gpu.sync import barrier
 
 from ..shared.accumulate import accum_dtype, multiply_add
 from ..shared.epilogue import Epilogue, activate
 from ..shared.layer_geometry import LayerGeometry
+from ..shared.queue import Queue
 
 comptime WARP = 32
 """Threads side by side along the channels."""
@@ -82,7 +82,7 @@ def depthwise_last_gpu[
     w: Pointer[Scalar[weight_dtype], MutAnyOrigin],
     epilogue: Epilogue[weight_dtype],
     geometry: LayerGeometry,
-    ctx: DeviceContext,
+    queue: Queue,
 ) raises:
     """Enqueues the computation of all outputs; returns before they are there.
 
@@ -96,7 +96,7 @@ def depthwise_last_gpu[
         w: Weights on the device, shape (C, K).
         epilogue: Bias and activation.
         geometry: Sizes and shifts.
-        ctx: The device and its queue.
+        queue: Where to enqueue it.
 
     Raises:
         If the launch is refused.
@@ -111,9 +111,7 @@ def depthwise_last_gpu[
                 run //= 2
             var blocks = rows * ceildiv(geometry.outputs, run * WARPS)
             if blocks > 0:  # a grid of no blocks is an error
-                ctx.enqueue_function[kernel](
-                    y, x, w, epilogue, geometry, Int32(run), grid_dim=blocks, block_dim=THREADS
-                )
+                queue.enqueue[kernel](y, x, w, epilogue, geometry, Int32(run), grid_dim=blocks, block_dim=THREADS)
 
 
 @__llvm_metadata(
@@ -309,7 +307,7 @@ def depthwise_last_weight_gradient_gpu[
     x: Pointer[Scalar[dtype], MutAnyOrigin],
     y: Pointer[Scalar[dtype], MutAnyOrigin],
     geometry: LayerGeometry,
-    ctx: DeviceContext,
+    queue: Queue,
 ) raises -> Int:
     """Enqueues the computation of partial sums of all weights; returns before they are there.
 
@@ -321,7 +319,7 @@ def depthwise_last_weight_gradient_gpu[
         x: Signals on the device, shape (N, L, C).
         y: Outputs on the device, shape (N, L_out, C).
         geometry: Sizes and shifts.
-        ctx: The device and its queue.
+        queue: Where to enqueue it.
 
     Returns:
         How many parts there are; every element of them is written.
@@ -334,7 +332,7 @@ def depthwise_last_weight_gradient_gpu[
             comptime kernel = sum_runs[dtype, taps]
             var column_blocks = ceildiv(geometry.in_channels, WARP * comptime (vector_width[dtype, taps]()))
             var blocks = column_blocks * parts_of[dtype, taps](geometry)
-            ctx.enqueue_function[kernel](partial, x, y, geometry, grid_dim=blocks, block_dim=THREADS)
+            queue.enqueue[kernel](partial, x, y, geometry, grid_dim=blocks, block_dim=THREADS)
     return depthwise_last_weight_gradient_parts[dtype](geometry)
 
 

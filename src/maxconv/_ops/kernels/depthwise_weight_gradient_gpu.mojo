@@ -22,12 +22,12 @@ from std.memory import unsafe_stack_allocation
 from std.sys.info import size_of
 from std.utils.static_tuple import StaticTuple
 from max.gpu import MAX_THREADS_PER_BLOCK_METADATA, block_idx, thread_idx
-from max.gpu.host import DeviceContext
 from max.gpu.sync import barrier
 import max.gpu.primitives.warp as warps
 
 from ..shared.accumulate import accum_dtype, multiply_add
 from ..shared.layer_geometry import LayerGeometry
+from ..shared.queue import Queue
 
 comptime THREADS = 256
 """Threads of a block."""
@@ -115,7 +115,7 @@ def depthwise_weight_gradient_gpu[
     x: Pointer[Scalar[dtype], MutAnyOrigin],
     y: Pointer[Scalar[dtype], MutAnyOrigin],
     geometry: LayerGeometry,
-    ctx: DeviceContext,
+    queue: Queue,
 ) raises -> Int:
     """Enqueues the computation of partial sums of all weights; returns before they are there.
 
@@ -127,7 +127,7 @@ def depthwise_weight_gradient_gpu[
         x: Signals on the device, shape (N, C, L).
         y: Outputs on the device, shape (N, O, L_out).
         geometry: Sizes and shifts.
-        ctx: The device and its queue.
+        queue: Where to enqueue it.
 
     Returns:
         How many parts there are; every element of them is written.
@@ -141,10 +141,10 @@ def depthwise_weight_gradient_gpu[
     var blocks = geometry.out_channels * division.parts * division.tap_blocks
     if division.is_dense:
         comptime kernel = sum_rows[dtype, True]
-        ctx.enqueue_function[kernel](partial, x, y, geometry, grid_dim=blocks, block_dim=THREADS)
+        queue.enqueue[kernel](partial, x, y, geometry, grid_dim=blocks, block_dim=THREADS)
     else:
         comptime kernel = sum_rows[dtype, False]
-        ctx.enqueue_function[kernel](partial, x, y, geometry, grid_dim=blocks, block_dim=THREADS)
+        queue.enqueue[kernel](partial, x, y, geometry, grid_dim=blocks, block_dim=THREADS)
     return division.parts
 
 

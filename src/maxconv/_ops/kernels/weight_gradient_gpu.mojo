@@ -12,10 +12,10 @@ Gate:       none.
 from std.math import ceildiv
 from std.utils.numerics import isnan
 from max.gpu import block_idx, thread_idx
-from max.gpu.host import DeviceContext
 
 from ..shared.accumulate import accum_dtype, multiply_add
 from ..shared.layer_geometry import LayerGeometry
+from ..shared.queue import Queue
 from .conv_weight_gradient_gpu import conv_weight_gradient_gpu, conv_weight_gradient_parts
 from .depthwise_last_gpu import depthwise_last_weight_gradient_gpu, depthwise_last_weight_gradient_parts
 from .depthwise_weight_gradient_gpu import depthwise_weight_gradient_gpu, depthwise_weight_gradient_parts
@@ -53,7 +53,7 @@ def weight_gradient_gpu[
     x: Pointer[Scalar[dtype], MutAnyOrigin],
     y: Pointer[Scalar[dtype], MutAnyOrigin],
     geometry: LayerGeometry,
-    ctx: DeviceContext,
+    queue: Queue,
 ) raises:
     """Enqueues the computation of all weights; returns before they are there.
 
@@ -67,22 +67,22 @@ def weight_gradient_gpu[
         x: Signals on the device, shape (N, C, L), or (N, L, C).
         y: Outputs on the device, shape (N, O, L_out), or (N, L_out, O).
         geometry: Sizes and shifts.
-        ctx: The device and its queue.
+        queue: Where to enqueue it.
 
     Raises:
         If a launch is refused.
     """
     var parts: Int
     comptime if channels_last:
-        parts = depthwise_last_weight_gradient_gpu[dtype](workspace, x, y, geometry, ctx)
+        parts = depthwise_last_weight_gradient_gpu[dtype](workspace, x, y, geometry, queue)
     else:
         if geometry.groups == geometry.in_channels:
-            parts = depthwise_weight_gradient_gpu[dtype](workspace, x, y, geometry, ctx)
+            parts = depthwise_weight_gradient_gpu[dtype](workspace, x, y, geometry, queue)
         else:
-            parts = conv_weight_gradient_gpu[dtype](workspace, x, y, geometry, ctx)
+            parts = conv_weight_gradient_gpu[dtype](workspace, x, y, geometry, queue)
     comptime kernel = add_parts[dtype, channels_last]
     var weights = geometry.out_channels * geometry.group_in() * geometry.taps
-    ctx.enqueue_function[kernel](
+    queue.enqueue[kernel](
         w, workspace, x, y, geometry, Int64(parts), grid_dim=ceildiv(weights, THREADS), block_dim=THREADS
     )
 
