@@ -59,7 +59,7 @@ class Problem(NamedTuple):
     batch: tuple[int, ...] = ()
     """The shape before the last axis, that of the output; () for vectors."""
     tap_rows: int = 1
-    """1: one filter for all rows of the batch. Else as many as there are rows; `run_fft` on the CPU takes any divisor."""
+    """1: one filter for all rows of the batch; else one each. On the CPU `run_fft` takes any divisor of the rows."""
     border: str = "omit"
     """One of `BORDERS`: what stands beyond the ends of a signal; "omit": nothing, those terms are left out."""
     cval: float = 0
