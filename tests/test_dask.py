@@ -262,7 +262,16 @@ def test_a_block_reads_its_halo_and_no_more(chunks, taps, mode):
     assert len(blocks) == 1 or all(block.outputs >= taps - 1 for block in blocks[:-1])
 
 
-def test_taps_are_in_the_graph_once(rng):
+def test_a_block_waits_for_nothing_but_its_samples(rng):
+    """Beside large chunks the taps are no task: where they lay, Dask would find a second place for every block."""
+    k = rng.standard_normal(1000)
+    y = maxconv.convolve(da.ones(10**7, chunks=10**6), k, "same")
+    needed = {str(key) for key, found in y.dask.get_all_dependencies().items() if key[0] == y.name for key in found}
+    assert needed
+    assert all(key.startswith(("('ones", "('halo")) for key in needed)
+
+
+def test_long_taps_are_in_the_graph_once(rng):
     """A graph of a hundred blocks is hardly larger than its taps: no task holds a copy."""
     k = rng.standard_normal(100_000)
     graph = maxconv.convolve(da.ones(10**7, chunks=10**5), k, method="direct").__dask_graph__()

@@ -4,8 +4,9 @@
     ends        what stands beyond the signal is the engine's business, asked of the first and the last block alone
     short       chunks of fewer than K - 1 samples are joined with their neighbours, or a sample would be read K times
 
-Nothing is padded, nothing scheduled. Only halos travel between workers, and the taps go to each worker once: they are
-one task of the graph. A direct sum has the same bits wherever a signal is cut (CONTRIBUTING, "One order of addition").
+Nothing is padded, nothing scheduled. Only halos and taps travel between workers: long taps are one task of the graph
+and go to each worker once, those that are nothing beside a chunk go with each block's task. A direct sum has the same
+bits wherever a signal is cut (CONTRIBUTING, "One order of addition").
 """
 
 from __future__ import annotations
@@ -32,6 +33,11 @@ if TYPE_CHECKING:
 
     Compute = Callable[..., np.ndarray]
 
+
+_LIGHT = 256
+"""Taps are part of each block's task where a chunk is so many times as large. As a task of their own they lie on one
+worker, which Dask then takes for as good a place for a block as the one that holds its chunk: whole chunks travelled,
+and two workers with an H200 each were half as fast as one (chunks of 256 MB, 16 kB of taps; 2026-11-23)."""
 
 _FEWEST_OWN = 8
 """A block is computed in pieces if the longest has so many times the samples of the others."""
@@ -159,14 +165,17 @@ def map_blocks(
         Arrays that a block reads the same stretches of as of `x`, and of the same shape, or 1 along other axes.
     """
     x = x if isinstance(x, da.Array) else da.from_array(x, chunks=-1)
-    k = k.rechunk(-1) if isinstance(k, da.Array) else da.from_array(k, chunks=-1)
+    whole_chunk = x.dtype.itemsize * math.prod(map(max, x.chunks))
+    is_light = isinstance(k, np.ndarray) and k.nbytes * _LIGHT <= whole_chunk
+    if not is_light:
+        k = k.rechunk(-1) if isinstance(k, da.Array) else da.from_array(k, chunks=-1)
+    taps: Any = k if is_light else (k.name, *(0 for _ in range(k.ndim)))
     read = [x, *(each.rechunk(tuple(map(_like, each.shape, x.shape, x.chunks))) for each in beside)]
     blocks = list(blocks)
-    token = tokenize(function, [each.name for each in read], k.name, axis, blocks, compute, dtype, device)
+    token = tokenize(function, [each.name for each in read], taps, axis, blocks, compute, dtype, device)
     name = f"{function}-{token}"
     begins = [0, *accumulate(x.chunks[axis])]
     pieces = [[piece for span in block.spans for piece in _pieces(begins, *span)] for block in blocks]
-    filter_key = (k.name, *(0 for _ in range(k.ndim)))
     tasks: dict[Any, Any] = {}
 
     def read_pieces(order: int, other: tuple[int, ...], number: int) -> list[Any]:
@@ -188,9 +197,9 @@ def map_blocks(
             keys = [read_pieces(order, place, number) for order, place in enumerate(places)]
             run = partial(_run, compute, block, axis, rows, dtype, device)
             target = (name, *other[:axis], number, *other[axis:])
-            tasks[target] = (run, keys, filter_key)
+            tasks[target] = (run, keys, taps)
     lengths = tuple(block.outputs for block in blocks)
-    graph = HighLevelGraph.from_collections(name, tasks, dependencies=[*read, k])
+    graph = HighLevelGraph.from_collections(name, tasks, dependencies=read if is_light else [*read, k])
     return da.Array(graph, name, chunks=(*x.chunks[:axis], lengths, *x.chunks[axis + 1 :]), dtype=dtype)
 
 
