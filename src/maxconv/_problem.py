@@ -119,6 +119,18 @@ def check_choice(function: str, argument: str, value: object, choices: tuple[str
         raise ArgumentError(message)
 
 
+def integer(function: str, argument: str, value: Any, least: int) -> int:
+    """Return an integer argument as Python's own; refuse smaller ones, and True and False, which count nothing."""
+    try:
+        number = least - 1 if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = least - 1
+    if number < least:
+        message = f"{function}: {argument} must be an integer >= {least}, got {value!r}"
+        raise ArgumentError(message)
+    return number
+
+
 def check_array(function: str, argument: str, array: Any) -> None:
     """Refuse an array (anything with `shape` and `dtype`) that has no elements, or elements no kernel takes."""
     if 0 in array.shape:
