@@ -147,10 +147,10 @@ def check_dtype(function: str, argument: str, dtype: Any) -> None:
         raise DtypeError(message)
 
 
-def batch_shape(function: str, shape1: tuple[int, ...], shape2: tuple[int, ...]) -> tuple[int, ...]:
-    """Broadcast the shapes before the last axis; refuse shapes that do not fit."""
+def check_batch_shapes(function: str, shape1: tuple[int, ...], shape2: tuple[int, ...]) -> None:
+    """Refuse shapes that do not broadcast before the last axis."""
     try:
-        return np.broadcast_shapes(shape1[:-1], shape2[:-1])
+        np.broadcast_shapes(shape1[:-1], shape2[:-1])
     except ValueError:
         message = (
             f"{function}: in1 and in2 have shapes {shape1} and {shape2} with the convolved axis moved to the end; "

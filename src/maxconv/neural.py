@@ -88,14 +88,14 @@ def conv1d(
     >>> maxconv.conv1d(x, [[[1.0, 1.0]]], [0.5], stride=2)
     array([[[3.5, 7.5]]])
     """
-    (x, w, b), place, (restore, *_) = _operands("conv1d", device, input=input, weight=weight, bias=bias)
+    (x, w, b), place, came = _operands("conv1d", device, input=input, weight=weight, bias=bias)
     _layer.check_dtypes("conv1d", {"input": x, "weight": w} | ({} if b is None else {"bias": b}))
     bias_shape = None if b is None else b.shape
     problem = _layer.known_convolution("conv1d", x.shape, w.shape, bias_shape, stride, padding, dilation, groups)
     y = _by_fft(problem, x, w, b, place)
     if y is None:
         y = layers.forward(problem, x, w, b, device=place)
-    return _hand_over(y, x, restore)
+    return _hand_over(y, x, came["input"].restore)
 
 
 def conv_transpose1d(
@@ -158,13 +158,13 @@ def conv_transpose1d(
     >>> maxconv.conv_transpose1d(np.array([[1.0, 2.0, 3.0]]), [[[1.0, 0.5]]], stride=2)
     array([[1. , 0.5, 2. , 1. , 3. , 1.5]])
     """
-    (x, w, b), place, (restore, *_) = _operands("conv_transpose1d", device, input=input, weight=weight, bias=bias)
+    (x, w, b), place, came = _operands("conv_transpose1d", device, input=input, weight=weight, bias=bias)
     _layer.check_dtypes("conv_transpose1d", {"input": x, "weight": w} | ({} if b is None else {"bias": b}))
     bias_shape = None if b is None else b.shape
     problem = _layer.transposed_convolution(
         "conv_transpose1d", x.shape, w.shape, bias_shape, stride, padding, output_padding, groups, dilation
     )
-    return _hand_over(layers.transposed(problem, x, w, b, device=place), x, restore)
+    return _hand_over(layers.transposed(problem, x, w, b, device=place), x, came["input"].restore)
 
 
 def causal_conv1d(
@@ -227,7 +227,8 @@ def causal_conv1d(
     array([[1. , 2.5, 3. ]])
     """
     operands = {"x": x, "weight": weight, "bias": bias, "initial_state": initial_state, "seq_idx": seq_idx}
-    taken, place, (restore, *_) = _operands("causal_conv1d", device, arrays.ingest_lazily, **operands)
+    taken, place, came = _operands("causal_conv1d", device, arrays.ingest_lazily, **operands)
+    restore = came["x"].restore
     signals, w, b, state, numbers = taken
     _check_causal_dtypes("causal_conv1d", signals, w, b)
     problem = _layer.causal_convolution("causal_conv1d", signals.shape, w.shape, None if b is None else b.shape)
@@ -295,7 +296,8 @@ def causal_conv1d_update(
     """
     function = "causal_conv1d_update"
     operands = {"x": x, "state": state, "weight": weight, "bias": bias}
-    (signals, before, w, b), place, (restore, restore_state, *_) = _operands(function, device, **operands)
+    (signals, before, w, b), place, came = _operands(function, device, **operands)
+    restore, restore_state = came["x"].restore, came["state"].restore
     _check_causal_dtypes(function, signals, w, b)
     code = _layer.activation_code(function, activation)
     _check_state(function, "state", before, signals)
@@ -341,18 +343,18 @@ def _causal_block(
 
 def _operands(
     function: str, device: str | None, take: Callable[..., Any] = arrays.ingest, **values: Any
-) -> tuple[list[Any], str, list[Any]]:
-    """Take the arrays of a call; return them, None for None, where they are computed, and what restores each."""
+) -> tuple[list[Any], str, dict[str, Any]]:
+    """Take the arrays of a call; return them, None for None, where they are computed, and the operands by name."""
     taken = {name: None if value is None else take(function, name, value) for name, value in values.items()}
-    places = {name: operand.device for name, operand in taken.items() if operand is not None}
-    _layer.check_one_device(function, places)
+    places = {operand.device for operand in taken.values() if operand is not None}
+    if len(places) > 1:
+        _layer.check_one_device(function, {name: each.device for name, each in taken.items() if each is not None})
     operands = [None if operand is None else operand.data for operand in taken.values()]
-    first, here = next(iter(places.items()))
-    place = devices.place(function, device, here, first, *operands)
+    place = devices.place(function, device, places.pop(), next(iter(taken)), *operands)
     place = "cpu" if place == "auto" else place
     if not arrays.is_lazy(*operands):
         _check_is_native(function, place)
-    return operands, place, [None if operand is None else operand.restore for operand in taken.values()]
+    return operands, place, taken
 
 
 def _check_is_native(function: str, place: str) -> None:

@@ -244,8 +244,10 @@ def _apply_along_axis(
         raise ShapeError(message)
     axis = _problem.normalized_axis(function, axis, x.ndim)
     last_x = np.moveaxis(x, axis, -1)
-    last_k = np.moveaxis(k, axis, -1) if k.ndim == x.ndim else k
-    _problem.batch_shape(function, last_x.shape, last_k.shape)
+    last_k = k
+    if k.ndim == x.ndim:
+        last_k = np.moveaxis(k, axis, -1)
+        _problem.check_batch_shapes(function, last_x.shape, last_k.shape)
     if arrays.is_lazy(x, k):
         from . import _blocks  # loads Dask, as the array's owner did
 
