@@ -166,6 +166,11 @@ def test_the_costs_say_where_they_come_from():
     assert {"accelerators", "date"} <= set(_plan.costs("gpu"))
 
 
+def test_choose_method_takes_numpys_integers():
+    """Lengths may be of any integer type."""
+    assert maxconv.choose_method(np.int64(10**6), np.int8(100)) == maxconv.choose_method(10**6, 100)
+
+
 def test_choose_method_refuses_nonsense():
     """Lengths below one, unknown modes and integer types raise."""
     with pytest.raises(ArgumentError, match="choose_method: n must be an integer >= 1, got 0"):

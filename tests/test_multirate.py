@@ -170,6 +170,7 @@ BAD_CALLS = [
     (lambda: maxconv.upfirdn([1.0], []), ShapeError, "upfirdn: x has shape"),
     (lambda: maxconv.upfirdn([1.0], 3.0), ArgumentError, "axis must be an integer"),
     (lambda: maxconv.upfirdn([1.0], [1.0], 0), ArgumentError, "up must be an integer >= 1, got 0"),
+    (lambda: maxconv.upfirdn([1.0], [1.0], True), ArgumentError, "up must be an integer >= 1, got True"),
     (lambda: maxconv.upfirdn([1.0], [1.0], 1, 1.5), ArgumentError, "down must be an integer >= 1, got 1.5"),
     (lambda: maxconv.upfirdn([1.0], [1.0], axis=1), ArgumentError, "axis must be an integer from -1 to 0"),
     (lambda: maxconv.upfirdn(["a"], [1.0]), DtypeError, "h has elements of type str"),

@@ -342,6 +342,7 @@ REFUSED_BY_BOTH = [
     ("conv1d", (X[..., :0], W), {"groups": 2}, ShapeError, "padded input of 0 samples"),
     ("conv1d", (X, W), {"groups": 0}, ArgumentError, "groups must be an integer >= 1, got 0"),
     ("conv1d", (X, W), {"groups": 2, "stride": 0}, ArgumentError, "stride must be an integer >= 1, got 0"),
+    ("conv1d", (X, W), {"groups": 2, "stride": True}, ArgumentError, "stride must be an integer >= 1, got True"),
     ("conv1d", (X, W), {"groups": 2, "stride": (1, 2)}, ArgumentError, r"stride must be one integer .* got \(1, 2\)"),
     ("conv1d", (X, W), {"groups": 2, "padding": -1}, ArgumentError, "padding must be an integer >= 0, got -1"),
     ("conv1d", (X, W), {"groups": 2, "padding": "full"}, ArgumentError, "padding must be .* got 'full'"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 import threading
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import arrays
 import numpy as np
@@ -134,6 +135,27 @@ def test_reset_begins_a_new_signal(rng):
     first = stream.process(signal)
     stream.reset()
     np.testing.assert_array_equal(first, stream.process(signal))
+
+
+def test_reset_waits_for_a_block_of_another_thread(monkeypatch):
+    """A reset that comes while a block is filtered is not undone by it: the next block begins a new signal."""
+    stream, entered, go = FIRFilter([1.0, 1.0]), threading.Event(), threading.Event()
+    apply = FIRFilter._apply
+
+    def apply_slowly(*arguments):
+        entered.set()
+        assert go.wait(60)
+        return apply(*arguments)
+
+    monkeypatch.setattr(FIRFilter, "_apply", apply_slowly)
+    with ThreadPoolExecutor(2) as pool:
+        block = pool.submit(stream.process, [1.0, 2.0])
+        assert entered.wait(60)
+        reset = pool.submit(stream.reset)
+        assert not wait([reset], 0.1).done
+        go.set()
+        assert block.result().tolist() == [1.0, 3.0]
+    assert stream.process([5.0]).tolist() == [5.0]
 
 
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda stream: pickle.loads(pickle.dumps(stream))])  # noqa: S301

@@ -27,8 +27,8 @@ import maxconv
 
 from ._engine import devices
 from ._errors import ArgumentError
-from ._methods import fft_mended
-from ._plan import choose, is_worth_a_choice, prefers_gpu
+from ._methods import fft_mended, is_summed
+from ._plan import choose, prefers_gpu
 from ._problem import part_of_full
 from ._recording import (
     Layout,
@@ -361,14 +361,11 @@ def fft_length(layout: Layout, taps: npt.NDArray[Any], mode: str, method: str, d
     if method == "fft" and device != "cpu":
         msg = f"--method: fft is served on the cpu, got --device {device}; expected auto or direct"
         raise ArgumentError(msg)
-    if method == "direct" or device != "cpu":
+    if device != "cpu":
         return 0
     problem = part_of_full(layout.samples, len(taps), mode, flip=True)
     problem = problem._replace(batch=() if layout.channels == 1 else (layout.channels,), tap_rows=taps.shape[1])
-    if method == "auto" and not is_worth_a_choice(problem):
-        return 0
-    choice = choose(problem, layout.dtype.itemsize)
-    return choice.nfft if method == "fft" or choice.method == "fft" else 0
+    return 0 if is_summed(problem, layout.dtype, method, device) else choose(problem, layout.dtype.itemsize).nfft
 
 
 def convolve_blocks(

@@ -7,11 +7,11 @@ A transposed convolution is the same problem with its input in the place of y an
 
 from __future__ import annotations
 
-import operator
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from ._errors import ArgumentError, DtypeError, ShapeError
+from ._errors import ArgumentError, DeviceError, DtypeError, ShapeError
+from ._problem import integer
 
 #: Element types that layers are made of.
 DTYPES = ("float16", "bfloat16", "float32", "float64")
@@ -191,10 +191,7 @@ def causal_convolution(
     >>> causal_convolution("causal_conv1d", (2, 8, 100), (8, 4), (8,))[4:]
     (100, 100, 4, 1, 1, 3)
     """
-    if len(input_shape) not in {2, 3}:
-        message = f"{function}: x has shape {tuple(input_shape)}, but (N, C, L) or (C, L) is expected"
-        raise ShapeError(message)
-    batch, channels, length = (1, *input_shape)[-3:]
+    _, channels, _ = _signal_shape(function, input_shape, "x")
     if len(weight_shape) != 2 or weight_shape[0] != channels or weight_shape[1] < 1:  # noqa: PLR2004  # (C, K)
         message = (
             f"{function}: weight has shape {tuple(weight_shape)}, but (C, K) = ({channels}, at least 1) is expected "
@@ -202,8 +199,22 @@ def causal_convolution(
         )
         raise ShapeError(message)
     _check_bias(function, bias_shape, channels)
-    taps = weight_shape[1]
+    return causal_problem(input_shape, weight_shape[1])
+
+
+def causal_problem(input_shape: tuple[int, ...], taps: int) -> LayerProblem:
+    """Describe a causal layer of one filter a channel on signals (N, C, L) or (C, L)."""
+    batch, channels, length = (1, *input_shape)[-3:]
     return LayerProblem(batch, channels, channels, channels, length, length, taps, 1, 1, taps - 1)
+
+
+def check_one_device(function: str, devices: dict[str, Any]) -> None:
+    """Refuse operands, by argument name, that are not all on one device."""
+    (first, device), *others = devices.items()
+    for name, other in others:
+        if other != device:
+            message = f"{function}: {first} is on {device}, but {name} is on {other}; all must be on one device"
+            raise DeviceError(message)
 
 
 def check_shape(function: str, argument: str, shape: tuple[int, ...], expected: tuple[int, ...]) -> None:
@@ -218,7 +229,11 @@ def check_dtypes(function: str, operands: dict[str, Any]) -> None:
     kinds = {array.dtype for array in operands.values()}
     if len(kinds) == 1 and dtype_name(kinds.pop()) in DTYPES:
         return
-    types = {name: dtype_name(array.dtype) for name, array in operands.items()}
+    check_type_names(function, {name: dtype_name(array.dtype) for name, array in operands.items()})
+
+
+def check_type_names(function: str, types: dict[str, str]) -> None:
+    """Refuse operands, by argument name, whose element types have names that do not go together."""
     first = next(iter(types))
     for name, kind in types.items():
         if kind not in DTYPES:
@@ -227,6 +242,23 @@ def check_dtypes(function: str, operands: dict[str, Any]) -> None:
         if kind != types[first]:
             message = f"{function}: {name} is {kind}, but {first} is {types[first]}; both must have one dtype"
             raise DtypeError(message)
+
+
+def check_causal_types(function: str, weight: str, x: str) -> None:
+    """Refuse a causal layer whose filters have neither the type of its signals nor that of their sums."""
+    if weight != x and not (weight == "float32" and x in {"float16", "bfloat16"}):
+        message = (
+            f"{function}: weight is {weight}, but x is {x}; expected the dtype of x, or float32 where x is of half "
+            "precision"
+        )
+        raise DtypeError(message)
+
+
+def check_no_state(function: str, initial_state: Any, return_final_state: bool) -> None:
+    """Refuse a state beside the sequence numbers of the samples."""
+    if initial_state is not None or return_final_state:
+        message = f"{function}: seq_idx says where sequences begin, so it takes no initial_state and gives no final"
+        raise ArgumentError(message)
 
 
 def dtype_name(dtype: Any) -> str:
@@ -244,18 +276,6 @@ def activation_code(function: str, activation: Any) -> int:
         message = f"{function}: activation must be one of {listed}, got {activation!r}"
         raise ArgumentError(message)
     return ACTIVATIONS[activation]
-
-
-def integer(function: str, argument: str, value: Any, least: int) -> int:
-    """Check an integer argument."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = least - 1
-    if number < least:
-        message = f"{function}: {argument} must be an integer >= {least}, got {value!r}"
-        raise ArgumentError(message)
-    return number
 
 
 def single(function: str, argument: str, value: Any, least: int) -> int:
@@ -286,10 +306,10 @@ def paddings(function: str, padding: Any, stride: int, halo: Any) -> tuple[Any, 
     return both, both
 
 
-def _signal_shape(function: str, shape: tuple[int, ...]) -> tuple[int, int, int]:
+def _signal_shape(function: str, shape: tuple[int, ...], argument: str = "input") -> tuple[int, int, int]:
     """Read (N, C, L), or (C, L) as a batch of one."""
     if len(shape) not in {2, 3}:
-        message = f"{function}: input has shape {tuple(shape)}, but (N, C, L) or (C, L) is expected"
+        message = f"{function}: {argument} has shape {tuple(shape)}, but (N, C, L) or (C, L) is expected"
         raise ShapeError(message)
     batch, channels, length = (1, *shape)[-3:]
     return batch, channels, length

@@ -119,6 +119,18 @@ def check_choice(function: str, argument: str, value: object, choices: tuple[str
         raise ArgumentError(message)
 
 
+def integer(function: str, argument: str, value: Any, least: int) -> int:
+    """Return an integer argument as Python's own; refuse smaller ones, and True and False, which count nothing."""
+    try:
+        number = least - 1 if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = least - 1
+    if number < least:
+        message = f"{function}: {argument} must be an integer >= {least}, got {value!r}"
+        raise ArgumentError(message)
+    return number
+
+
 def check_array(function: str, argument: str, array: Any) -> None:
     """Refuse an array (anything with `shape` and `dtype`) that has no elements, or elements no kernel takes."""
     if 0 in array.shape:
@@ -135,10 +147,10 @@ def check_dtype(function: str, argument: str, dtype: Any) -> None:
         raise DtypeError(message)
 
 
-def batch_shape(function: str, shape1: tuple[int, ...], shape2: tuple[int, ...]) -> tuple[int, ...]:
-    """Broadcast the shapes before the last axis; refuse shapes that do not fit."""
+def check_batch_shapes(function: str, shape1: tuple[int, ...], shape2: tuple[int, ...]) -> None:
+    """Refuse shapes that do not broadcast before the last axis."""
     try:
-        return np.broadcast_shapes(shape1[:-1], shape2[:-1])
+        np.broadcast_shapes(shape1[:-1], shape2[:-1])
     except ValueError:
         message = (
             f"{function}: in1 and in2 have shapes {shape1} and {shape2} with the convolved axis moved to the end; "

@@ -12,7 +12,7 @@ import numpy as np
 
 from ._errors import ArgumentError
 from ._filtering import BLOCK, Choice, Summary, convolve_blocks, fft_length, find_taps
-from ._recording import Layout, RecordingError, blame
+from ._recording import Layout, RecordingError, blame, quantize
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -128,10 +128,8 @@ def _encode(block: Block, form: str) -> tuple[bytes, int]:
     """Return a block as bytes, integers rounded and clipped, and how many values were clipped."""
     if form[0] == "f":
         return block.astype(f"<f{FORMATS[form]}", order="C").tobytes(), 0
-    full_scale = 2.0 ** (8 * FORMATS[form] - 1)
-    scaled = np.rint(block.astype(np.float64) * full_scale)
-    clipped = int(np.count_nonzero(~((scaled >= -full_scale) & (scaled < full_scale))))  # the negation counts NaN too
-    fitted = np.clip(np.nan_to_num(scaled, nan=0.0), -full_scale, full_scale - 1).astype("<i4", order="C")
+    steps, clipped = quantize(block, 8 * FORMATS[form])
+    fitted = steps.astype("<i4", copy=False)
     if form == "u8":
         return (fitted + 128).astype(np.uint8).tobytes(), clipped
     if form == "s24":

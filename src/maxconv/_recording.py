@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     Block = npt.NDArray[np.floating[Any]]
 
-_NPY_RANK = 2
+_MAX_RANK = 2
 _MAX_ITEM_BYTES = 8
 MAX_CHANNELS = 1024  # libsndfile's own limit; a longer second axis is nearly always (channels, samples) by mistake
 _WAV_LIMIT_BYTES = 2**32 - 2**16  # a WAV counts its bytes in 32 bits; the margin is for its headers
@@ -250,22 +250,29 @@ class _ArrayReader:
 
 def _read_npy(path: Path, argument: str) -> _ArrayReader:
     values = map_npy(path, argument)
-    columns = values[:, np.newaxis] if values.ndim == 1 else values
-    if columns.ndim != _NPY_RANK or not 1 <= columns.shape[1] <= MAX_CHANNELS:
+    layout = array_layout(values.shape, values.dtype, None, f"{argument}: '{path}'")
+    return _ArrayReader(values.reshape(-1, layout.channels), layout)
+
+
+def array_layout(shape: tuple[int, ...], dtype: np.dtype[Any], rate: float | None, where: str) -> Layout:
+    """Describe an array of samples; `where` begins the `RecordingError` about one that is none."""
+    channels = (*shape, 1)[1] if shape else 0
+    if len(shape) > _MAX_RANK or not 1 <= channels <= MAX_CHANNELS:
         expected = f"(samples,) or (samples, channels) with 1 to {MAX_CHANNELS} channels"
-        msg = f"{argument}: '{path}' has shape {values.shape}; expected {expected}"
+        msg = f"{where} has shape {shape}; expected {expected}"
         raise RecordingError(msg)
+    check_real(dtype, where)
     # float32 holds 8- and 16-bit integers exactly, wider ones it does not; this is also NumPy's rule.
-    dtype = np.result_type(values.dtype, np.float32)
-    layout = Layout(
-        samples=values.shape[0],
-        channels=columns.shape[1],
-        rate=None,
-        dtype=dtype,
-        stored=np.dtype(np.float16) if (values.dtype.kind, values.itemsize) == ("f", 2) else dtype,  # any byte order
-        flat=values.ndim == 1,
-    )
-    return _ArrayReader(columns, layout)
+    wide = np.result_type(dtype, np.float32)
+    stored = np.dtype(np.float16) if (dtype.kind, dtype.itemsize) == ("f", 2) else wide  # any byte order
+    return Layout(shape[0], channels, rate, wide, stored, flat=len(shape) == 1)
+
+
+def check_real(dtype: np.dtype[Any], where: str) -> None:
+    """Refuse elements that are no real numbers of at most 64 bits."""
+    if dtype.kind not in "iuf" or dtype.itemsize > _MAX_ITEM_BYTES:
+        msg = f"{where} has dtype {dtype}; expected integers or floats of at most 64 bits"
+        raise RecordingError(msg)
 
 
 def map_npy(path: Path, argument: str) -> npt.NDArray[Any]:
@@ -285,9 +292,7 @@ def map_npy(path: Path, argument: str) -> npt.NDArray[Any]:
         except (ValueError, EOFError) as error:
             msg = f"{argument}: '{path}' is not a .npy file, or it is damaged ({error})"
             raise RecordingError(msg) from error
-        if dtype.kind not in "iuf" or dtype.itemsize > _MAX_ITEM_BYTES:
-            msg = f"{argument}: '{path}' has dtype {dtype}; expected integers or floats of at most 64 bits"
-            raise RecordingError(msg)
+        check_real(dtype, f"{argument}: '{path}'")
         if 0 in shape:  # nothing to map
             return np.empty(shape, dtype)
         try:
@@ -501,18 +506,26 @@ class _AudioWriter(_FileWriter):
         if self._any_float:
             return block
         if self._bits is None:  # lossy subtypes: their encoders index tables by the sample, so it must be in range
-            low, high = -1.0, 1.0
-            scaled = block.astype(np.float64)
+            fitted, beyond = _clip(block.astype(np.float64), -1.0, 1.0)
         else:
-            full_scale = 2.0 ** (self._bits - 1)
-            low, high = -full_scale, full_scale - 1
-            scaled = np.rint(block.astype(np.float64) * full_scale)
-        self.clipped += int(np.count_nonzero(~((scaled >= low) & (scaled <= high))))  # the negation counts NaN too
-        fitted = np.clip(np.nan_to_num(scaled, nan=0.0), low, high)
-        if self._bits is None:
-            return np.asarray(fitted)
-        # libsndfile takes integers of all subtypes from the high bits of an int32.
-        return np.left_shift(fitted.astype(np.int32), 32 - self._bits, dtype=np.int32)
+            steps, beyond = quantize(block, self._bits)
+            # libsndfile takes integers of all subtypes from the high bits of an int32.
+            fitted = np.left_shift(steps, 32 - self._bits, dtype=np.int32)
+        self.clipped += beyond
+        return fitted
+
+
+def quantize(block: Block, bits: int) -> tuple[npt.NDArray[np.int32], int]:
+    """Round fractions of full scale to signed integers; return them, and how many did not fit and were clipped."""
+    full_scale = 2.0 ** (bits - 1)
+    fitted, beyond = _clip(np.rint(block.astype(np.float64) * full_scale), -full_scale, full_scale - 1)
+    return fitted.astype(np.int32, order="C"), beyond
+
+
+def _clip(values: npt.NDArray[Any], low: float, high: float) -> tuple[npt.NDArray[Any], int]:
+    """Return values within bounds, 0 for NaN, and how many were not."""
+    beyond = int(np.count_nonzero(~((values >= low) & (values <= high))))  # the negation counts NaN too
+    return np.clip(np.nan_to_num(values, nan=0.0), low, high), beyond
 
 
 class _NpyWriter(_FileWriter):

@@ -25,7 +25,7 @@ import numpy as np
 from . import _filtering, signal
 from ._errors import ArgumentError
 from ._filtering import Choice, Summary
-from ._recording import MAX_CHANNELS, Layout, RecordingError, blame
+from ._recording import Layout, RecordingError, array_layout, blame
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 SUFFIX = ".zarr"
 _BLOCK_VALUES = 1 << 22  # 16 MB of float32: a few of them a thread, and 4097 taps cost 0.1 % of halo
-_MAX_RANK, _MAX_ITEM_BYTES = 2, 8
 _RECORD, _COMPLETE = ".maxconv-done", "maxconv_complete"
 _METADATA = ("zarr.json", ".zarray")  # of format 3 and of format 2
 
@@ -127,19 +126,13 @@ def _open(path: Path) -> Any:
 
 
 def _layout(path: Path, stored: Any) -> Layout:
-    if stored.dtype.kind not in "iuf" or stored.dtype.itemsize > _MAX_ITEM_BYTES:
-        msg = f"IN: '{path}' has dtype {stored.dtype}; expected integers or floats of at most 64 bits"
-        raise RecordingError(msg)
-    shape = tuple(stored.shape)
-    if not 1 <= len(shape) <= _MAX_RANK or 0 in shape or (*shape, 1)[1] > MAX_CHANNELS:
-        expected = f"(samples,) or (samples, channels) with 1 to {MAX_CHANNELS} channels"
-        msg = f"IN: '{path}' has shape {shape}; expected {expected}"
-        raise RecordingError(msg)
     rate = stored.attrs.get("rate")
-    dtype = np.result_type(stored.dtype, np.float32)  # as of .npy files
-    kept = np.dtype(np.float16) if stored.dtype == np.float16 else dtype
     known = float(rate) if isinstance(rate, (int, float)) else None
-    return Layout(shape[0], (*shape, 1)[1], known, dtype, kept, flat=len(shape) == 1)
+    layout = array_layout(tuple(stored.shape), stored.dtype, known, f"IN: '{path}'")
+    if not layout.samples:
+        msg = f"IN: '{path}' has no samples; expected at least one"
+        raise RecordingError(msg)
+    return layout
 
 
 def _filter(stored: Any, layout: Layout, work: Work, device: str | None, block: int) -> Any:

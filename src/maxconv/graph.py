@@ -6,16 +6,14 @@ Build the graph with ``custom_extensions=[maxconv.kernels_path()]``. This is the
 from __future__ import annotations
 
 import itertools
-import operator
 from typing import Any
 
-import numpy as np
 from max.dtype import DType
 from max.graph import DeviceRef, Dim, StaticDim, TensorType, TensorValue, ops
 
 from . import _layer
-from ._errors import ArgumentError, DeviceError, DtypeError, ShapeError
-from ._problem import BORDERS, KERNEL_DTYPES
+from ._errors import ArgumentError, DtypeError, ShapeError
+from ._problem import BORDERS, KERNEL_DTYPES, integer
 
 __all__ = ["causal_conv1d", "conv1d", "conv_transpose1d"]
 
@@ -105,7 +103,7 @@ def conv1d(
     _layer.check_dtypes("conv1d", operands)
     _check_devices("conv1d", operands)
     code = _layer.activation_code("conv1d", activation)
-    groups = _layer.integer("conv1d", "groups", groups, 1)
+    groups = integer("conv1d", "groups", groups, 1)
     channels = _size([(x, -2)], groups * _size([(weight, 1)], 1))
     filters = _size([(weight, 0), (bias, 0)], groups)
     problem = _layer.convolution(
@@ -185,7 +183,7 @@ def conv_transpose1d(
     _layer.check_dtypes(function, operands)
     _check_devices(function, operands)
     code = _layer.activation_code(function, activation)
-    groups = _layer.integer(function, "groups", groups, 1)
+    groups = integer(function, "groups", groups, 1)
     channels = _size([(x, -2), (weight, 0)], groups)
     group_out = _size([(weight, 1)], _size([(bias, 0)], groups) // groups)
     problem = _layer.transposed_convolution(
@@ -265,13 +263,7 @@ def causal_conv1d(
     _layer.check_dtypes(function, signals)
     _layer.check_dtypes(function, parameters)
     _check_devices(function, signals | parameters | _present(seq_idx=seq_idx))
-    wide = DType.float64 if x.dtype == DType.float64 else DType.float32
-    if weight.dtype not in {x.dtype, wide}:
-        message = (
-            f"{function}: weight is {weight.dtype.name}, but x is {x.dtype.name}; expected the dtype of x, or float32 "
-            "where x is of half precision"
-        )
-        raise DtypeError(message)
+    _layer.check_causal_types(function, weight.dtype.name, x.dtype.name)
     code = _layer.activation_code(function, activation)
     channels = _size([(x, -2), (weight, 0), (bias, 0)], 1)
     bias_shape = None if bias is None else _stand_ins(bias, channels)
@@ -279,9 +271,7 @@ def causal_conv1d(
     before = weight.shape[1] - 1
     state, numbers = _nothing(_RANK, x.dtype, x.device), _nothing(2, DType.int32, x.device)
     if seq_idx is not None:
-        if initial_state is not None or return_final_state:
-            message = f"{function}: seq_idx says where sequences begin, so it takes no initial_state and gives no final"
-            raise ArgumentError(message)
+        _layer.check_no_state(function, initial_state, return_final_state)
         if not seq_idx.dtype.is_integral():
             message = f"{function}: seq_idx has elements of type {seq_idx.dtype.name}; expected integers"
             raise DtypeError(message)
@@ -346,18 +336,13 @@ def _correlate_vector(x: TensorValue, weight: TensorValue, padding: Any) -> Tens
         raise DtypeError(message)
     _check_devices("conv1d", {"x": x, "weight": weight})
     samples, taps = x.shape[0], weight.shape[0]
-    if padding == "same":
-        total = taps - 1
-        left = total // 2
-        ends = ops.stack([ops.shape_to_tensor([left]), ops.shape_to_tensor([total - left])])
-        return _direct_vector(x, weight, ops.reshape(ends, (2,)), samples)
-    left, right = _ends(padding)
-    if _known(samples) and _known(taps) and int(samples) + left + right < int(taps):
+    left, right = (Dim(end) for end in _layer.paddings("conv1d", padding, 1, taps - 1))
+    outputs = samples + left + right - (taps - 1)
+    if _known(outputs) and int(outputs) < 1:
         message = f"conv1d: weight has {taps} taps, but x has {samples} samples and padding adds {left} and {right}"
         raise ShapeError(message)
-    ends = ops.constant(np.array([left, right], dtype=np.int64), DType.int64, DeviceRef.CPU())
-    outputs = samples + (left + right + 1) - taps
-    if _known(samples) and _known(taps):
+    ends = ops.shape_to_tensor([left, right])
+    if _known(outputs):
         return _direct_vector(x, weight, ends, outputs)
     return _direct_vector(x, weight, ends, _new_length()).rebind([outputs])
 
@@ -448,14 +433,7 @@ def _present(**operands: TensorValue | None) -> dict[str, TensorValue]:
 
 def _check_devices(function: str, operands: dict[str, TensorValue]) -> None:
     """Refuse operands, by argument name, that are not all on one device."""
-    x, *others = operands
-    for name in others:
-        if operands[name].device != operands[x].device:
-            message = (
-                f"{function}: {x} is on {operands[x].device}, but {name} is on {operands[name].device}; "
-                "both must be on one device"
-            )
-            raise DeviceError(message)
+    _layer.check_one_device(function, {name: operand.device for name, operand in operands.items()})
 
 
 def _check_shape(function: str, argument: str, tensor: TensorValue, expected: list[Dim]) -> None:
@@ -466,21 +444,6 @@ def _check_shape(function: str, argument: str, tensor: TensorValue, expected: li
             f"{function}: {argument} has shape {_shape(tensor)}, but ({', '.join(map(str, expected))}) is expected"
         )
         raise ShapeError(message)
-
-
-def _ends(padding: object) -> tuple[int, int]:
-    """Translate `padding` to (left, right)."""
-    if padding == "valid":
-        return 0, 0
-    ends = padding if isinstance(padding, tuple) else (padding, padding)
-    try:
-        left, right = (operator.index(end) for end in ends if not isinstance(end, bool))
-    except (TypeError, ValueError):
-        left, right = -1, -1
-    if left >= 0 and right >= 0:
-        return left, right
-    message = f'conv1d: padding must be an int >= 0, a pair of them, "same" or "valid", got {padding!r}'
-    raise ArgumentError(message)
 
 
 def _known(dimension: object) -> bool:

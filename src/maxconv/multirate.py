@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import operator
 from functools import partial
 from typing import Any
 
@@ -11,7 +10,7 @@ import numpy as np
 
 from . import _plan, _polyphase, _problem
 from ._engine import arrays, devices, download, resample, upload
-from ._errors import ArgumentError, DeviceError, DtypeError, ShapeError
+from ._errors import ArgumentError, DtypeError, ShapeError
 
 #: How a signal may go on beyond its ends -> the number by which `_ops/shared/extension.mojo` knows it.
 EXTENSIONS = {
@@ -103,12 +102,12 @@ def upfirdn(
     taps = _taps("upfirdn", "h", h)
     operand = arrays.ingest_lazily("upfirdn", "x", x)
     _problem.check_array("upfirdn", "x", operand.data)
-    up, down = _rate("upfirdn", "up", up), _rate("upfirdn", "down", down)
+    up, down = _problem.integer("upfirdn", "up", up, 1), _problem.integer("upfirdn", "down", down, 1)
     mode = mode.lower() if isinstance(mode, str) else mode  # as SciPy does
     _problem.check_choice("upfirdn", "mode", mode, tuple(EXTENSIONS))
     shape = operand.data.shape
     axis = _problem.normalized_axis("upfirdn", axis, len(shape))
-    place = _place("upfirdn", operand, device)
+    place = devices.place("upfirdn", device, operand.device, "x", operand.data)
     part = 0, _polyphase.output_length(shape[axis], len(taps), up, down)
     run = _resample_blocks if arrays.is_lazy(operand.data) else _resample_axis
     y = run("upfirdn", operand.data, taps, (up, down), part, axis, (mode, cval), place)
@@ -173,14 +172,14 @@ def resample_poly(
     array([1. , 1.5, 2. , 2.5, 3. , 3.5, 4. , 4.5])
     """
     operand = _operand("resample_poly", "x", x)
-    up, down = _rate("resample_poly", "up", up), _rate("resample_poly", "down", down)
+    up, down = _problem.integer("resample_poly", "up", up, 1), _problem.integer("resample_poly", "down", down, 1)
     _problem.check_choice("resample_poly", "padtype", padtype, (*EXTENSIONS, *STATISTICS))
     if cval is not None and padtype != "constant":
         message = f'resample_poly: cval has no meaning with padtype={padtype!r}, only with "constant"'
         raise ArgumentError(message)
     signal = operand.data
     axis = _problem.normalized_axis("resample_poly", axis, len(signal.shape))
-    place = _place("resample_poly", operand, device)
+    place = devices.place("resample_poly", device, operand.device, "x", operand.data)
     divisor = math.gcd(up, down)
     up, down = up // divisor, down // divisor
     if up == down == 1:
@@ -345,30 +344,7 @@ def _operand(function: str, argument: str, value: Any) -> arrays.Operand:
     return operand
 
 
-def _place(function: str, operand: arrays.Operand, device: str | None) -> str:
-    """Decide where a signal is computed: where it lies, or if that is host memory as the call asks; or "auto"."""
-    wanted = devices.requested(function, device, operand.data)
-    if operand.device == "cpu":
-        return wanted
-    if device is not None and wanted not in {operand.device, "auto"}:
-        message = f"{function}: device={device!r} was asked for, but x is on {operand.device}"
-        raise DeviceError(message)
-    return operand.device
-
-
 def _numpy_dtype(data: Any) -> np.dtype:
     """Return the type of an array's elements; an accelerator's bfloat16, foreign to NumPy, counts as float32."""
     name = data.dtype.name
     return np.dtype("float32" if name == "bfloat16" else name)
-
-
-def _rate(function: str, argument: str, value: object) -> int:
-    """Check an up- or downsampling rate."""
-    try:
-        rate = operator.index(value)  # type: ignore[arg-type]  # this is the check
-    except TypeError:
-        rate = 0
-    if rate < 1:
-        message = f"{function}: {argument} must be an integer >= 1, got {value!r}"
-        raise ArgumentError(message)
-    return rate

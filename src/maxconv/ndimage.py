@@ -184,14 +184,11 @@ def _apply(
     pad_left = (taps - 1) // 2 - origin if flip else taps // 2 + origin
     problem = _problem.Problem(samples, taps, samples, pad_left, flip, border=MODES[mode])
     number = cval if type(cval) is float else _checked_cval(function, cval, x.dtype)
-    wanted = devices.requested(function, device, x, k)
+    wanted = devices.place(function, device, place, "input", x, k)
     is_weak = not hasattr(weights, "dtype")
     if place == "cpu":
         y = _apply_here(function, problem, x, k, axis, number, output, wanted, is_weak)
         return y if restore is None or y is output else restore(y)
-    if device is not None and wanted not in {place, "auto"}:
-        message = f"{function}: device={device!r} was asked for, but input is on {place}"
-        raise DeviceError(message)
     if output is not None:
         message = f"{function}: output is for inputs in host memory, but input is on {place}; expected None"
         raise ArgumentError(message)

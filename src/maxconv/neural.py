@@ -9,7 +9,7 @@ import numpy as np
 
 from . import _layer, _plan
 from ._engine import arrays, devices, is_native, joined, layers, run_fft, tail, upload
-from ._errors import ArgumentError, DeviceError, DtypeError, ShapeError
+from ._errors import DeviceError, DtypeError, ShapeError
 from ._problem import Problem
 
 if TYPE_CHECKING:
@@ -88,14 +88,14 @@ def conv1d(
     >>> maxconv.conv1d(x, [[[1.0, 1.0]]], [0.5], stride=2)
     array([[[3.5, 7.5]]])
     """
-    (x, w, b), place, restore = _operands("conv1d", device, input=input, weight=weight, bias=bias)
+    (x, w, b), place, came = _operands("conv1d", device, input=input, weight=weight, bias=bias)
     _layer.check_dtypes("conv1d", {"input": x, "weight": w} | ({} if b is None else {"bias": b}))
     bias_shape = None if b is None else b.shape
     problem = _layer.known_convolution("conv1d", x.shape, w.shape, bias_shape, stride, padding, dilation, groups)
     y = _by_fft(problem, x, w, b, place)
     if y is None:
         y = layers.forward(problem, x, w, b, device=place)
-    return _hand_over(y, x, restore)
+    return _hand_over(y, x, came["input"].restore)
 
 
 def conv_transpose1d(
@@ -158,13 +158,13 @@ def conv_transpose1d(
     >>> maxconv.conv_transpose1d(np.array([[1.0, 2.0, 3.0]]), [[[1.0, 0.5]]], stride=2)
     array([[1. , 0.5, 2. , 1. , 3. , 1.5]])
     """
-    (x, w, b), place, restore = _operands("conv_transpose1d", device, input=input, weight=weight, bias=bias)
+    (x, w, b), place, came = _operands("conv_transpose1d", device, input=input, weight=weight, bias=bias)
     _layer.check_dtypes("conv_transpose1d", {"input": x, "weight": w} | ({} if b is None else {"bias": b}))
     bias_shape = None if b is None else b.shape
     problem = _layer.transposed_convolution(
         "conv_transpose1d", x.shape, w.shape, bias_shape, stride, padding, output_padding, groups, dilation
     )
-    return _hand_over(layers.transposed(problem, x, w, b, device=place), x, restore)
+    return _hand_over(layers.transposed(problem, x, w, b, device=place), x, came["input"].restore)
 
 
 def causal_conv1d(
@@ -227,17 +227,14 @@ def causal_conv1d(
     array([[1. , 2.5, 3. ]])
     """
     operands = {"x": x, "weight": weight, "bias": bias, "initial_state": initial_state, "seq_idx": seq_idx}
-    taken, place, restore = _operands("causal_conv1d", device, arrays.ingest_lazily, **operands)
+    taken, place, came = _operands("causal_conv1d", device, arrays.ingest_lazily, **operands)
+    restore = came["x"].restore
     signals, w, b, state, numbers = taken
     _check_causal_dtypes("causal_conv1d", signals, w, b)
     problem = _layer.causal_convolution("causal_conv1d", signals.shape, w.shape, None if b is None else b.shape)
     code = _layer.activation_code("causal_conv1d", activation)
     if numbers is not None:
-        if initial_state is not None or return_final_state:
-            message = (
-                "causal_conv1d: seq_idx says where sequences begin, so it takes no initial_state and gives no final"
-            )
-            raise ArgumentError(message)
+        _layer.check_no_state("causal_conv1d", initial_state, return_final_state)
         numbers = _sequence_numbers(signals.shape, numbers, place)
     if state is not None:
         _check_state("causal_conv1d", "initial_state", state, signals)
@@ -299,7 +296,8 @@ def causal_conv1d_update(
     """
     function = "causal_conv1d_update"
     operands = {"x": x, "state": state, "weight": weight, "bias": bias}
-    (signals, before, w, b), place, restore = _operands(function, device, **operands)
+    (signals, before, w, b), place, came = _operands(function, device, **operands)
+    restore, restore_state = came["x"].restore, came["state"].restore
     _check_causal_dtypes(function, signals, w, b)
     code = _layer.activation_code(function, activation)
     _check_state(function, "state", before, signals)
@@ -322,7 +320,6 @@ def causal_conv1d_update(
     last = _last(before, problem.taps - 1, place)
     y = _reshaped(layers.causal(problem, samples, w, b, code, last, device=place), signals.shape)
     new_state = _rolled(before, samples, place)
-    restore_state = arrays.ingest(function, "state", state).restore
     return (
         y if restore is None else restore(y),
         new_state if restore_state is None else restore_state(new_state),
@@ -338,7 +335,7 @@ def _causal_block(
     w, b = np.split(parameters.reshape(channels, -1), [taps], axis=1)
     # Sequence numbers belong to samples, so the outputs of all samples are computed beside them, also of the halo.
     outputs, pad_left = (length, taps - 1) if numbers else (block.outputs, block.pad_left)
-    layer = _layer.LayerProblem(batch, channels, channels, channels, length, outputs, taps, 1, 1, pad_left)
+    layer = _layer.causal_problem(x.shape, taps)._replace(outputs=outputs, pad_left=pad_left)
     of_samples = numbers[0].reshape(batch, length) if numbers else None
     y: np.ndarray = layers.causal(layer, x, w, b.ravel() if b.size else None, activation, None, of_samples, device)
     return y[..., outputs - block.outputs :].reshape(*x.shape[:-1], block.outputs)
@@ -346,26 +343,18 @@ def _causal_block(
 
 def _operands(
     function: str, device: str | None, take: Callable[..., Any] = arrays.ingest, **values: Any
-) -> tuple[list[Any], str, Any]:
-    """Take the arrays of a call; return them, None for None, where they are computed, and what restores the first."""
+) -> tuple[list[Any], str, dict[str, Any]]:
+    """Take the arrays of a call; return them, None for None, where they are computed, and the operands by name."""
     taken = {name: None if value is None else take(function, name, value) for name, value in values.items()}
-    (first, signals), *others = taken.items()
-    assert signals is not None  # noqa: S101  # only optional arguments are None, and the first is not
-    place = signals.device
-    for name, operand in others:
-        if operand is not None and operand.device != place:
-            message = f"{function}: {first} is on {place}, but {name} is on {operand.device}; all must be on one device"
-            raise DeviceError(message)
+    places = {operand.device for operand in taken.values() if operand is not None}
+    if len(places) > 1:
+        _layer.check_one_device(function, {name: each.device for name, each in taken.items() if each is not None})
     operands = [None if operand is None else operand.data for operand in taken.values()]
-    wanted = devices.requested(function, device, *operands)
-    if place == "cpu":
-        place = "cpu" if wanted == "auto" else wanted
-    elif device is not None and wanted not in {place, "auto"}:
-        message = f"{function}: device={device!r} was asked for, but {first} is on {place}"
-        raise DeviceError(message)
+    place = devices.place(function, device, places.pop(), next(iter(taken)), *operands)
+    place = "cpu" if place == "auto" else place
     if not arrays.is_lazy(*operands):
         _check_is_native(function, place)
-    return operands, place, signals.restore
+    return operands, place, taken
 
 
 def _check_is_native(function: str, place: str) -> None:
@@ -426,13 +415,7 @@ def _check_causal_dtypes(function: str, x: Any, w: Any, b: Any) -> None:
     """Check the parameters of a causal layer, whose dtype may be that of the sums."""
     _layer.check_dtypes(function, {"x": x})
     _layer.check_dtypes(function, {"weight": w} | ({} if b is None else {"bias": b}))
-    name, given = x.dtype.name, w.dtype.name
-    if given != name and not (given == "float32" and name in {"float16", "bfloat16"}):
-        message = (
-            f"{function}: weight is {w.dtype.name}, but x is {x.dtype.name}; expected the dtype of x, or float32 "
-            "where x is of half precision"
-        )
-        raise DtypeError(message)
+    _layer.check_causal_types(function, _layer.dtype_name(w.dtype), _layer.dtype_name(x.dtype))
 
 
 def _check_state(function: str, argument: str, state: Any, x: Any) -> None:

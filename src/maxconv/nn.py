@@ -13,6 +13,7 @@ from max.nn import Module
 
 from . import _layer, graph
 from ._errors import ArgumentError
+from ._problem import integer
 
 __all__ = ["CausalConv1d", "Conv1d", "ConvTranspose1d"]
 
@@ -219,9 +220,9 @@ def _check_sizes(
     layer: str, in_channels: Any, out_channels: Any, kernel_size: Any, groups: Any, padding_mode: str
 ) -> tuple[int, int]:
     """Check the arguments that the shapes of weights follow from; return taps and groups."""
-    groups = _layer.integer(layer, "groups", groups, 1)
+    groups = integer(layer, "groups", groups, 1)
     for argument, value in (("in_channels", in_channels), ("out_channels", out_channels)):
-        if _layer.integer(layer, argument, value, 1) % groups:
+        if integer(layer, argument, value, 1) % groups:
             message = f"{layer}: {argument}={value} is not divisible by groups={groups}"
             raise ArgumentError(message)
     if padding_mode != "zeros":

@@ -63,13 +63,8 @@ def response(taps: Any, fs: float = 1.0) -> Figure:
     >>> [axes.get_xlabel() for axes in figure.axes]
     ['frequency (Hz)', 'tap']
     """
-    k = np.asarray(taps, dtype=np.float64)
-    if k.ndim != 1 or not k.size:
-        message = f"plot.response: taps has shape {k.shape}, but rank 1 and at least one tap are expected"
-        raise ShapeError(message)
-    if not fs > 0:
-        message = f"plot.response: fs must be positive, got {fs!r}"
-        raise ArgumentError(message)
+    k = _vector("plot.response", "taps", taps).astype(np.float64)
+    _check_rate("plot.response", fs)
     figure = _figure(height=5.0)
     above, below = figure.subplots(2, 1)
     _draw_gain(above, k, fs)
@@ -114,20 +109,30 @@ def spectrograms(before: Any, after: Any, fs: float = 1.0) -> Figure:
     -----
     Hann windows of 1024 samples, at most 1000 of them, spread evenly over a long signal.
     """
-    if not fs > 0:
-        message = f"plot.spectrograms: fs must be positive, got {fs!r}"
-        raise ArgumentError(message)
+    _check_rate("plot.spectrograms", fs)
     pictures = []
     for name, signal in (("before", before), ("after", after)):
-        x = np.asarray(signal)
-        if x.ndim != 1 or not x.size:
-            message = f"plot.spectrograms: {name} has shape {x.shape}, but rank 1 and at least one sample are expected"
-            raise ShapeError(message)
+        x = _vector("plot.spectrograms", name, signal)
         starts = window_starts(len(x))
         pictures.append((name, len(x), power([x[start : start + WINDOW] for start in starts])))
     figure = _figure(height=5.0)
     _draw_spectrograms(figure, pictures, fs)
     return figure
+
+
+def _vector(function: str, argument: str, value: Any) -> np.ndarray:
+    """Take an array of rank 1 that is not empty."""
+    array = np.asarray(value)
+    if array.ndim != 1 or not array.size:
+        message = f"{function}: {argument} has shape {array.shape}, but rank 1 and at least one element are expected"
+        raise ShapeError(message)
+    return array
+
+
+def _check_rate(function: str, fs: float) -> None:
+    if not fs > 0:
+        message = f"{function}: fs must be positive, got {fs!r}"
+        raise ArgumentError(message)
 
 
 def window_starts(samples: int) -> np.ndarray:

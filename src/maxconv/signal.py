@@ -125,11 +125,8 @@ def _apply(function: str, in1: Any, in2: Any, mode: str, method: str, axis: int,
         raise DeviceError(message)
     _problem.check_array(function, "in1", x)
     _problem.check_array(function, "in2", k)
-    wanted = devices.requested(function, device, x, k)
+    wanted = devices.place(function, device, place, "in1", x, k)
     if place != "cpu":
-        if device is not None and wanted not in {place, "auto"}:
-            message = f"{function}: device={device!r} was asked for, but in1 and in2 are on {place}"
-            raise DeviceError(message)
         y = _apply_there(function, x, k, mode, method, axis, place, flip)
     elif len(x.shape) == len(k.shape) == 1 and isinstance(x, np.ndarray) and isinstance(k, np.ndarray):
         _problem.normalized_axis(function, axis, 1)
@@ -200,10 +197,7 @@ def choose_method(n: int, k: int, mode: str = "full", dtype: Any = np.float32, *
     """
     _problem.check_choice("choose_method", "mode", mode, _problem.MODES)
     _problem.check_choice("choose_method", "device", device, ("cpu", "gpu"))
-    for name, length in (("n", n), ("k", k)):
-        if not isinstance(length, int) or length < 1:
-            message = f"choose_method: {name} must be an integer >= 1, got {length!r}"
-            raise ArgumentError(message)
+    n, k = _problem.integer("choose_method", "n", n, 1), _problem.integer("choose_method", "k", k, 1)
     kind = np.dtype(dtype)
     if kind.kind != "f":
         message = f"choose_method: dtype must be a floating-point type, got {kind.name}"
@@ -250,8 +244,10 @@ def _apply_along_axis(
         raise ShapeError(message)
     axis = _problem.normalized_axis(function, axis, x.ndim)
     last_x = np.moveaxis(x, axis, -1)
-    last_k = np.moveaxis(k, axis, -1) if k.ndim == x.ndim else k
-    _problem.batch_shape(function, last_x.shape, last_k.shape)
+    last_k = k
+    if k.ndim == x.ndim:
+        last_k = np.moveaxis(k, axis, -1)
+        _problem.check_batch_shapes(function, last_x.shape, last_k.shape)
     if arrays.is_lazy(x, k):
         from . import _blocks  # loads Dask, as the array's owner did
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from . import _composed, _methods, _problem
 from ._engine import arrays, devices, download, joined, tail, upload
-from ._errors import ArgumentError, DeviceError, DtypeError, ShapeError
+from ._errors import DeviceError, DtypeError, ShapeError
 
 
 class FIRFilter:
@@ -76,9 +76,8 @@ class FIRFilter:
             message = f"FIRFilter: taps has shape {self._taps.shape}, but rank 1 is expected"
             raise ShapeError(message)
         _problem.check_array("FIRFilter", "taps", self._taps)
-        if channels is not None and (isinstance(channels, bool) or not isinstance(channels, int) or channels < 1):
-            message = f"FIRFilter: channels must be an integer >= 1, got {channels!r}"
-            raise ArgumentError(message)
+        if channels is not None:
+            channels = _problem.integer("FIRFilter", "channels", channels, 1)
         _problem.check_choice("FIRFilter", "method", method, _methods.METHODS)
         self._channels = channels
         self._method = method
@@ -101,7 +100,8 @@ class FIRFilter:
     def reset(self) -> None:
         """Forget all samples: the next block begins a new signal."""
         shape = (0,) if self._channels is None else (self._channels, 0)
-        self._history: Any = np.empty(shape, self._taps.dtype)
+        with self._lock:
+            self._history: Any = np.empty(shape, self._taps.dtype)
 
     def process(self, block: Any) -> Any:
         """Filter the next samples of the signal.
@@ -208,8 +208,8 @@ class FIRFilter:
     def __getstate__(self) -> dict[str, Any]:
         with self._lock:
             state = {name: value for name, value in self.__dict__.items() if name != "_lock"}
-        if not isinstance(self._history, np.ndarray):
-            state["_history"] = download(self._history)
+        if not isinstance(state["_history"], np.ndarray):
+            state["_history"] = download(state["_history"])
         return {**state, "_taps_there": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

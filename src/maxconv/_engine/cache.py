@@ -124,7 +124,7 @@ def _prune(path: Path) -> None:
     """
     kind = _VERSION.sub("", path.name)
     for other in path.parent.iterdir():
-        if kind == path.name or other == path or _VERSION.sub("", other.name) != kind:
+        if other == path or _VERSION.sub("", other.name) != kind:
             continue
         with suppress(OSError):  # somebody else deleted it, or may alone
             status = other.stat()

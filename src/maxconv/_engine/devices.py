@@ -73,6 +73,32 @@ def requested(function: str, device: str | None, *operands: object) -> str:
     return _checked(f"{function}: device", device, is_here=not is_lazy(*operands))
 
 
+def place(function: str, device: str | None, here: str, argument: str, *operands: object) -> str:
+    """Decide where a call is computed: where its operands are; of host memory where the call asks, or "auto".
+
+    Parameters
+    ----------
+    function, device, operands
+        As for `requested`.
+    here
+        The device of the operands.
+    argument
+        The first of them, for messages.
+
+    Raises
+    ------
+    DeviceError
+        If another device was asked for than an accelerator that they are on.
+    """
+    wanted = requested(function, device, *operands)
+    if here == "cpu":
+        return wanted
+    if device is not None and wanted not in {here, "auto"}:
+        message = f"{function}: device={device!r} was asked for, but {argument} is on {here}"
+        raise DeviceError(message)
+    return here
+
+
 def _checked(argument: str, device: object, *, is_here: bool = True) -> str:
     if device in ("cpu", "auto"):
         return str(device)

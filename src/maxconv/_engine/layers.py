@@ -33,24 +33,26 @@ def forward(problem: LayerProblem, x: Any, w: Any, bias: Any = None, activation:
     """Compute y (N, O, L_out) from x (N, C, L) and w (O, C/G, K)."""
     if is_depthwise(problem):
         return causal(problem, x, w, bias, activation, device=device)
-    if device != "cpu":
-        return _run_on_gpu("conv", problem, device, problem.output_shape, (x, w, bias), activation)
-    y = np.empty(problem.output_shape, x.dtype)
-    arrays = y, compact(x), compact(w), _in_accumulator(bias, x.dtype)
-    native.run_layer_on_cpu(f"conv_{dtype_name(x.dtype)}", arrays, problem, activation)
-    return y
+    return _run_product("conv", problem, problem.output_shape, x, w, bias, activation, device)
 
 
 def transposed(
     problem: LayerProblem, y: Any, w: Any, bias: Any = None, activation: int = 0, device: str = "cpu"
 ) -> Any:
     """Compute x (N, C, L) from y (N, O, L_out) and w (O, C/G, K): the input gradient of `forward`, too."""
+    return _run_product("conv_transpose", problem, problem.input_shape, y, w, bias, activation, device)
+
+
+def _run_product(
+    kernel: str, problem: LayerProblem, shape: tuple[int, ...], x: Any, w: Any, bias: Any, activation: int, device: str
+) -> Any:
+    """Compute a result of signals, filters and bias."""
     if device != "cpu":
-        return _run_on_gpu("conv_transpose", problem, device, problem.input_shape, (y, w, bias), activation)
-    x = np.empty(problem.input_shape, y.dtype)
-    arrays = x, compact(y), compact(w), _in_accumulator(bias, y.dtype)
-    native.run_layer_on_cpu(f"conv_transpose_{dtype_name(y.dtype)}", arrays, problem, activation)
-    return x
+        return _run_on_gpu(kernel, problem, device, shape, (x, w, bias), activation)
+    y = np.empty(shape, x.dtype)
+    arrays = y, compact(x), compact(w), _in_accumulator(bias, x.dtype)
+    native.run_layer_on_cpu(f"{kernel}_{dtype_name(x.dtype)}", arrays, problem, activation)
+    return y
 
 
 def weight_gradient(problem: LayerProblem, x: Any, y: Any, device: str = "cpu") -> Any:

@@ -4,8 +4,8 @@ One extension per kind of device: `cpu`, built for this machine's CPU level, and
 NVIDIA GPU from `GPU_BASELINE` up compiles for itself on loading. The kernels of neural layers are in two more,
 `cpu_layers` and `gpu_layers`. Each is built on first use and cached.
 
-Measured (2026-11-22): a build 9 s for `cpu`, 13 s for `gpu` on 2 cores; loading from the cache 0.15 s; a call of
-1000 x 16 float32 1.0 us on an AMD EPYC with AVX-512, against 24 us for `numpy.convolve`.
+Measured (2026-11-22, AMD EPYC with AVX-512): loading from the cache 0.15 s; a call of 1000 x 16 float32 1.0 us, against
+24 us for `numpy.convolve`.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from .._layer import LayerProblem
     from .._problem import Problem
 
-#: The extensions, and the seconds that two cores take to build them.
-KINDS = {"cpu": 15, "cpu_layers": 20, "gpu": 20, "gpu_fft": 60, "gpu_layers": 40}
+#: The extensions, and the seconds that two cores of an AMD EPYC take to build them (`maxconv compile`, 2026-11-23).
+KINDS = {"cpu": 25, "cpu_layers": 17, "gpu": 35, "gpu_fft": 35, "gpu_layers": 28}
 
 #: The oldest NVIDIA family served. Builds for sm_75, sm_80 and sm_90a of today's kernels differ in nothing but name.
 GPU_BASELINE = "sm_75"
@@ -54,11 +54,25 @@ _RUNTIME_LIBRARIES = ("libKGENCompilerRTShared", "libAsyncRTMojoBindings")
 _LARGEST_KEPT_FILTER = 1 << 20
 """Bytes of taps up to which their spectrum is kept: 16 of them then hold 100 MB at most."""
 
+
+class _Functions(dict[str, Any]):
+    """The functions of an extension by name; the first one that is asked for loads it."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self._kind = kind
+
+    def __missing__(self, name: str) -> Any:
+        found = _find_functions(self._kind)
+        self.update(found)
+        return found[name]
+
+
 _loading = threading.Lock()
 _extensions: dict[str, ModuleType] = {}
-_cpu_functions: dict[str, Any] = {}
-_layer_functions: dict[str, Any] = {}
-_gpu_layer_functions: dict[str, Any] = {}
+_cpu_functions = _Functions("cpu")
+_layer_functions = _Functions("cpu_layers")
+_gpu_layer_functions = _Functions("gpu_layers")
 
 _forked_after_load = False
 """True in a process forked from one that had loaded a CPU extension: the threads of its pool are not here."""
@@ -72,8 +86,6 @@ def loaded_vector_kernels() -> dict[np.dtype, Any]:
 
 def run_on_cpu(problem: Problem, dtype: str, y: np.ndarray, x: np.ndarray, k: np.ndarray) -> None:
     """Fill `y`. All three are contiguous, aligned, of rank 1 or (rows, length), of types the `dtype` kernels take."""
-    if not _cpu_functions:
-        _cpu_functions.update(_find_cpu_functions())
     if problem.border == "omit":
         kernel = _cpu_functions[_DIRECT[dtype]]
         kernel(y, x, k, problem.pad_left, problem.flip, max_workers())
@@ -84,8 +96,6 @@ def run_on_cpu(problem: Problem, dtype: str, y: np.ndarray, x: np.ndarray, k: np
 
 def columns_on_cpu(problem: Problem, dtype: str, y: np.ndarray, x: np.ndarray, k: np.ndarray, inner: int) -> None:
     """Fill `y` (outer, L_out, inner) by sums down columns. All three are contiguous, aligned, of any rank."""
-    if not _cpu_functions:
-        _cpu_functions.update(_find_cpu_functions())
     _cpu_functions[f"columns_{dtype}"](y, x, k, _column_sizes(problem, inner, k), _border(problem), max_workers())
 
 
@@ -97,8 +107,6 @@ def _column_sizes(problem: Problem, inner: int, k: Any) -> tuple[int, ...]:
 
 def overlap_save_on_cpu(problem: Problem, y: np.ndarray, x: np.ndarray, k: np.ndarray, nfft: int) -> None:
     """Fill `y` by overlap-save with blocks of `nfft`; all three are contiguous and float32, or all float64."""
-    if not _cpu_functions:
-        _cpu_functions.update(_find_cpu_functions())
     dtype = kernel_dtype(x.dtype)
     if k.nbytes <= _LARGEST_KEPT_FILTER:
         plan = _plan(k.tobytes(), k.shape, dtype, problem.flip, nfft)
@@ -129,8 +137,6 @@ def resample_on_cpu(
 
     `rates` are (up, down), `beyond` is (mode, value) of `_ops/shared/extension.mojo`.
     """
-    if not _cpu_functions:
-        _cpu_functions.update(_find_cpu_functions())
     _cpu_functions[f"polyphase_{x.dtype.name}"](y, x, h, rates, start, beyond, max_workers())
 
 
@@ -141,8 +147,6 @@ def _border(problem: Problem) -> tuple[int, float]:
 
 def run_layer_on_cpu(function: str, arrays: tuple[Any, ...], problem: LayerProblem, *options: int) -> None:
     """Fill the first of the arrays, or addresses, by a function of cpu_layers.mojo; what each expects stands there."""
-    if not _layer_functions:
-        _layer_functions.update(_find_cpu_functions("cpu_layers"))
     _layer_functions[function](arrays, problem, *options, max_workers())
 
 
@@ -153,8 +157,6 @@ def run_layer_on_gpu(
 
     A queue is a device's context pointer and the handle of a stream, 0 for MAX's own.
     """
-    if not _gpu_layer_functions:
-        _gpu_layer_functions.update(_functions(_extension("gpu_layers")))
     _gpu_layer_functions[function](*queue, addresses, problem, *options)
 
 
@@ -324,20 +326,16 @@ def _restore_environment() -> None:
             os.putenv(name, value)
 
 
-def _find_cpu_functions(kind: str = "cpu") -> dict[str, Any]:
-    """Load a CPU extension, check that it reads arrays right, and list its functions."""
+def _find_functions(kind: str) -> dict[str, Any]:
+    """Load an extension, check that one for the CPU reads arrays right, and list its functions."""
     extension = _extension(kind)
-    probe = np.zeros((2, 3), dtype=np.uint8)
-    located = extension.locate(probe)
-    _restore_environment()  # the first call sets it, too
-    if located != (probe.ctypes.data, 2, 3, probe.flags.num):
-        message = f"NumPy {np.__version__} lays out its arrays in a way that the native extension does not know"
-        raise CompileError(message)
-    return _functions(extension)
-
-
-def _functions(extension: ModuleType) -> dict[str, Any]:
-    """List the functions of an extension by name."""
+    if kind.startswith("cpu"):
+        probe = np.zeros((2, 3), dtype=np.uint8)
+        located = extension.locate(probe)
+        _restore_environment()  # the first call sets it, too
+        if located != (probe.ctypes.data, 2, 3, probe.flags.num):
+            message = f"NumPy {np.__version__} lays out its arrays in a way that the native extension does not know"
+            raise CompileError(message)
     return {name: getattr(extension, name) for name in dir(extension) if not name.startswith("_")}
 
 

@@ -9,7 +9,7 @@ import torch
 
 from .. import _layer
 from .._engine.tensors import NAMES
-from .._errors import ArgumentError, DeviceError, DtypeError
+from .._errors import DeviceError, DtypeError
 from . import _operators
 
 if TYPE_CHECKING:
@@ -189,20 +189,13 @@ def causal_conv1d(
         x, initial_state = _cast(x, kind), _cast(initial_state, kind)
     _check_dtypes(function, {"x": x.dtype} | ({} if initial_state is None else {"initial_state": initial_state.dtype}))
     _check_dtypes(function, {"weight": weight.dtype} | ({} if bias is None else {"bias": bias.dtype}))
-    if weight.dtype != x.dtype and (weight.dtype is not torch.float32 or x.dtype is torch.float64):
-        message = (
-            f"{function}: weight is {weight.dtype}, but x is {x.dtype}; expected the dtype of x, or float32 where x is "
-            "of half precision"
-        )
-        raise DtypeError(message)
+    _layer.check_causal_types(function, NAMES[weight.dtype], NAMES[x.dtype])
     bias_shape = None if bias is None else bias.shape
     problem = _layer.causal_convolution(function, x.shape, weight.shape, bias_shape)
     code = _layer.activation_code(function, activation)
     state_shape = (*x.shape[:-1], problem.taps - 1)
     if seq_idx is not None:
-        if initial_state is not None or return_final_state:
-            message = f"{function}: seq_idx says where sequences begin, so it takes no initial_state and gives no final"
-            raise ArgumentError(message)
+        _layer.check_no_state(function, initial_state, return_final_state)
         if seq_idx.is_floating_point() or seq_idx.dtype is torch.bool:
             message = f"{function}: seq_idx has elements of type {seq_idx.dtype}; expected integers"
             raise DtypeError(message)
@@ -240,25 +233,13 @@ def _check_devices(function: str, devices: dict[str, Any]) -> None:
     if device.type not in _DEVICES:
         message = f"{function}: layers are served by CPUs and NVIDIA GPUs, but {first} is on {device}"
         raise DeviceError(message)
-    for name, other in devices.items():
-        if other is not None and other != device:
-            message = f"{function}: {first} is on {device}, but {name} is on {other}; all must be on one device"
-            raise DeviceError(message)
+    _layer.check_one_device(function, {name: place for name, place in devices.items() if place is not None})
 
 
 def _check_dtypes(function: str, dtypes: dict[str, Any]) -> None:
     """Refuse operands that are not all of one of the floating-point types."""
-    first, wanted = next(iter(dtypes.items()))
-    for name, dtype in dtypes.items():
-        if dtype is None:
-            continue
-        if dtype not in NAMES:
-            listed = ", ".join(_layer.DTYPES)
-            message = f"{function}: {name} has elements of type {dtype}; expected one of {listed}"
-            raise DtypeError(message)
-        if dtype != wanted:
-            message = f"{function}: {name} is {dtype}, but {first} is {wanted}; both must have one dtype"
-            raise DtypeError(message)
+    present = {name: dtype for name, dtype in dtypes.items() if dtype is not None}
+    _layer.check_type_names(function, {name: NAMES.get(dtype, str(dtype)) for name, dtype in present.items()})
 
 
 def _autocast_dtype(x: Any) -> Any:

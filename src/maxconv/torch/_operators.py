@@ -17,7 +17,7 @@ import torch
 from torch.autograd import forward_ad
 
 from .._engine import tensors
-from .._layer import ACTIVATIONS, LayerProblem
+from .._layer import ACTIVATIONS, LayerProblem, causal_problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -151,16 +151,18 @@ def _convolve_fake(input: Any, weight: Any, bias: Any, outputs: int, *geometry: 
     return tensors.empty_like(problem, input, _batched(input.shape, weight.shape[0], outputs))
 
 
-def _convolve_save(ctx: Any, inputs: Any, output: Any) -> None:  # noqa: ARG001
-    x, w, _, _, *ctx.geometry = inputs
-    ctx.length, ctx.taps = x.shape[-1], w.shape[-1]
-    ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, w if ctx.needs_input_grad[0] else None)
+def _save(ctx: Any, inputs: Any, output: Any) -> None:  # noqa: ARG001
+    """Keep of the two operands of a sum, each of which makes the other's gradient, those that will be needed."""
+    first, second = inputs[:2]
+    ctx.lengths, ctx.geometry = (first.shape[-1], second.shape[-1]), inputs[-4:]
+    by_first, by_second, *_ = ctx.needs_input_grad
+    ctx.save_for_backward(first if by_second else None, second if by_first else None)
 
 
 def _convolve_backward(ctx: Any, gradient: Any) -> Any:
-    x, w = ctx.saved_tensors
-    by_input = transpose(gradient, w, None, ctx.length, *ctx.geometry) if ctx.needs_input_grad[0] else None
-    by_weight = correlate(x, gradient, ctx.taps, *ctx.geometry) if ctx.needs_input_grad[1] else None
+    (x, w), (length, taps) = ctx.saved_tensors, ctx.lengths
+    by_input = transpose(gradient, w, None, length, *ctx.geometry) if ctx.needs_input_grad[0] else None
+    by_weight = correlate(x, gradient, taps, *ctx.geometry) if ctx.needs_input_grad[1] else None
     by_bias = _bias_gradient(gradient) if ctx.needs_input_grad[2] else None
     return by_input, by_weight, by_bias, None, None, None, None, None
 
@@ -183,16 +185,10 @@ def _transpose_fake(output: Any, weight: Any, bias: Any, length: int, *geometry:
     return output.new_empty(shape) if layer is None else tensors.empty_like(layer, output, shape)
 
 
-def _transpose_save(ctx: Any, inputs: Any, output: Any) -> None:  # noqa: ARG001
-    y, w, _, _, *ctx.geometry = inputs
-    ctx.outputs, ctx.taps = y.shape[-1], w.shape[-1]
-    ctx.save_for_backward(y if ctx.needs_input_grad[1] else None, w if ctx.needs_input_grad[0] else None)
-
-
 def _transpose_backward(ctx: Any, gradient: Any) -> Any:
-    y, w = ctx.saved_tensors
-    by_output = convolve(gradient, w, None, ctx.outputs, *ctx.geometry) if ctx.needs_input_grad[0] else None
-    by_weight = correlate(gradient, y, ctx.taps, *ctx.geometry) if ctx.needs_input_grad[1] else None
+    (y, w), (outputs, taps) = ctx.saved_tensors, ctx.lengths
+    by_output = convolve(gradient, w, None, outputs, *ctx.geometry) if ctx.needs_input_grad[0] else None
+    by_weight = correlate(gradient, y, taps, *ctx.geometry) if ctx.needs_input_grad[1] else None
     by_bias = _bias_gradient(gradient) if ctx.needs_input_grad[2] else None
     return by_output, by_weight, by_bias, None, None, None, None, None
 
@@ -207,16 +203,10 @@ def _correlate_fake(input: Any, output: Any, taps: int, *geometry: int) -> Any: 
     return input.new_empty((output.shape[-2], input.shape[-2] // geometry[-1], taps))
 
 
-def _correlate_save(ctx: Any, inputs: Any, output: Any) -> None:  # noqa: ARG001
-    x, y, _, *ctx.geometry = inputs
-    ctx.length, ctx.outputs = x.shape[-1], y.shape[-1]
-    ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, y if ctx.needs_input_grad[0] else None)
-
-
 def _correlate_backward(ctx: Any, gradient: Any) -> Any:
-    x, y = ctx.saved_tensors
-    by_input = transpose(y, gradient, None, ctx.length, *ctx.geometry) if ctx.needs_input_grad[0] else None
-    by_output = convolve(x, gradient, None, ctx.outputs, *ctx.geometry) if ctx.needs_input_grad[1] else None
+    (x, y), (length, outputs) = ctx.saved_tensors, ctx.lengths
+    by_input = transpose(y, gradient, None, length, *ctx.geometry) if ctx.needs_input_grad[0] else None
+    by_output = convolve(x, gradient, None, outputs, *ctx.geometry) if ctx.needs_input_grad[1] else None
     return by_input, by_output, None, None, None, None, None
 
 
@@ -269,21 +259,15 @@ def _causal(
     numbers: Any,
     activation: int,
 ) -> Any:
-    problem = _causal_problem(input, weight)
+    problem = causal_problem(input.shape, weight.shape[1])
     y = tensors.causal(problem, input, weight, bias, activation, state, numbers)
     return y if input.dim() == 3 else y[0]  # noqa: PLR2004  # (N, C, L)
-
-
-def _causal_problem(x: Any, w: Any) -> LayerProblem:
-    batch, channels, length = (1, *x.shape)[-3:]
-    taps = w.shape[1]
-    return LayerProblem(batch, channels, channels, channels, length, length, taps, 1, 1, taps - 1)
 
 
 def _causal_fake(input: Any, weight: Any, bias: Any, state: Any, numbers: Any, _: int) -> Any:  # noqa: A002, ARG001
     if state is not None or numbers is not None:
         return input.new_empty(input.shape)
-    return tensors.empty_like(_causal_problem(input, weight), input, input.shape)
+    return tensors.empty_like(causal_problem(input.shape, weight.shape[1]), input, input.shape)
 
 
 def _causal_save(ctx: Any, inputs: Any, output: Any) -> None:  # noqa: ARG001
@@ -351,7 +335,7 @@ convolve = Operator(
     f"conv1d(Tensor input, Tensor weight, Tensor? bias, SymInt outputs, {_GEOMETRY}",
     _convolve,
     _convolve_fake,
-    _convolve_save,
+    _save,
     _convolve_backward,
     _convolve_vmap,
 )
@@ -361,7 +345,7 @@ transpose = Operator(
     f"conv_transpose1d(Tensor output, Tensor weight, Tensor? bias, SymInt length, {_GEOMETRY}",
     _transpose,
     _transpose_fake,
-    _transpose_save,
+    _save,
     _transpose_backward,
     _transpose_vmap,
 )
@@ -371,7 +355,7 @@ correlate = Operator(
     f"conv1d_weight(Tensor input, Tensor output, SymInt taps, {_GEOMETRY}",
     _correlate,
     _correlate_fake,
-    _correlate_save,
+    _save,
     _correlate_backward,
     _correlate_vmap,
 )
