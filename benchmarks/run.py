@@ -1,7 +1,9 @@
 """Time maxconv beside its peers and write `benchmarks/results/<what>.json`.
 
     python benchmarks/run.py cpu        calls on NumPy arrays: NumPy, SciPy and maxconv
+    python benchmarks/run.py tiny       calls so small that what a call costs is all there is
     python benchmarks/run.py layers     layers of neural networks: PyTorch and maxconv
+    python benchmarks/run.py layers-max the same beside `max.nn.Conv1D`: does it compile, is it right, how fast is it
     python benchmarks/run.py torch      the same through `maxconv.torch`: forward, backward, eager, compiled
     python benchmarks/run.py soak       100000 calls of `maxconv.torch` on changing shapes: memory, compilations
     python benchmarks/run.py startup    new processes: from the interpreter to the first result
@@ -14,6 +16,7 @@
     python benchmarks/run.py auto       whether `method="auto"` takes the faster method
     python benchmarks/run.py calibrate  measures what that choice reckons with: src/maxconv/_costs.json
 
+`--only Whisper EnCodec` for layers, layers-max and torch: the layers with such names, printed and not written.
 `--device gpu` for layers, torch, soak, accuracy, workers, auto and calibrate on an NVIDIA GPU.
 
 Every figure is a median of one run in which all contenders took turns on the same data; results are compared with
@@ -41,6 +44,7 @@ import calibrate
 import gpu
 import large
 import layers
+import layers_max
 import memory
 import numpy as np
 import stream
@@ -69,11 +73,17 @@ CPU_CASES = [
     (10**7, 4),
 ]
 
+TINY_CASES = [(10, 3), (100, 5), (1000, 16)]
+
 STARTUP = {
     "python": "pass",
     "import numpy": "import numpy",
     "import max.engine": "import max.engine",
     "maxconv, first eager result": "import numpy, maxconv; maxconv.convolve(numpy.ones(100), numpy.ones(5))",
+    "the same without importing numpy": (
+        "import numpy, time; start = time.perf_counter(); import maxconv; "
+        "maxconv.convolve(numpy.ones(100), numpy.ones(5)); print(time.perf_counter() - start)"
+    ),
     "maxconv, first result through a graph": (
         "import numpy; from maxconv import _engine, _problem; problem = _problem.part_of_full(100, 5, 'full', True);"
         "_engine.run('', problem, numpy.ones(100), numpy.ones(5), 'cpu', way='graph')"
@@ -100,30 +110,43 @@ def bench_cpu() -> list[dict[str, Any]]:
         "scipy.signal.oaconvolve": scipy.signal.oaconvolve,
         "maxconv.convolve": maxconv.convolve,
     }
-    rows = []
+    rows = bench_calls(CPU_CASES, functions)
     rng = np.random.default_rng()
-    for dtype in ("float32", "float64"):
-        for n, m in CPU_CASES:
-            x, k = rng.standard_normal(n).astype(dtype), rng.standard_normal(m).astype(dtype)
-            for name, function in functions.items():
-                check(name, function(x, k), x, k)
-            calls = {name: partial(function, x, k) for name, function in functions.items()}
-            rows.append(row(f"{dtype} N={n} K={m}", time_calls({**calls, "copy of x": x.copy}), "numpy.convolve"))
     x, k = rng.standard_normal(1000).astype("float32"), rng.standard_normal(16).astype("float32")
     run = partial(_engine.run, "bench", part_of_full(1000, 16, "full", flip=True), x, k, "cpu")
     rows.append(row("one call", time_calls({way: partial(run, way=way) for way in ("native", "graph")}), "native"))
     return rows
 
 
+def bench_tiny() -> list[dict[str, Any]]:
+    """Time calls whose sums do not count, beside NumPy's."""
+    return bench_calls(TINY_CASES, {"numpy.convolve": np.convolve, "maxconv.convolve": maxconv.convolve})
+
+
+def bench_calls(cases: list[tuple[int, int]], functions: dict[str, Any]) -> list[dict[str, Any]]:
+    """Time full convolutions of `cases` (samples, taps) by several functions."""
+    rows = []
+    rng = np.random.default_rng()
+    for dtype in ("float32", "float64"):
+        for n, m in cases:
+            x, k = rng.standard_normal(n).astype(dtype), rng.standard_normal(m).astype(dtype)
+            for name, function in functions.items():
+                check(name, function(x, k), x, k)
+            calls = {name: partial(function, x, k) for name, function in functions.items()}
+            rows.append(row(f"{dtype} N={n} K={m}", time_calls({**calls, "copy of x": x.copy}), "numpy.convolve"))
+    return rows
+
+
 def bench_startup() -> list[dict[str, Any]]:
-    """Time whole processes, with everything compiled and cached beforehand."""
+    """Time whole processes, or what they print, with everything compiled and cached beforehand."""
     samples: dict[str, list[float]] = {name: [] for name in STARTUP}
     for turn in range(12):
         for name, program in STARTUP.items():
             start = time.perf_counter()
-            subprocess.run([sys.executable, "-c", program], check=True)
+            done = subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.PIPE, text=True)
+            seconds = float(done.stdout or time.perf_counter() - start)
             if turn:  # the first turn fills the caches
-                samples[name].append(time.perf_counter() - start)
+                samples[name].append(seconds)
     timings = {name: summarize(values) for name, values in samples.items()}
     return [row("new process", timings, "import max.engine")]
 
@@ -142,13 +165,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("suites", nargs="*", default=["cpu", "startup"])
     parser.add_argument("--device", choices=["cpu", "gpu"], default="cpu")
+    parser.add_argument("--only", nargs="+", default=[], help="parts of names of layers")
     parser.add_argument("--gigabytes", type=float, default=large.DEFAULT_GIGABYTES, help="size of the array of large")
     parser.add_argument("--minutes", type=float, default=stream.DEFAULT_MINUTES, help="length of the sound of stream")
     options = parser.parse_args()
+    chosen = layers.named(options.only)
     suites: dict[str, Callable[[], list[dict[str, Any]]]] = {
         "cpu": bench_cpu,
-        "layers": layers.bench if options.device == "cpu" else layers.bench_gpu,
-        "torch": partial(torch_layers.bench, options.device),
+        "tiny": bench_tiny,
+        "layers": partial(layers.bench if options.device == "cpu" else layers.bench_gpu, chosen),
+        "layers-max": partial(layers_max.bench, chosen),
+        "torch": partial(torch_layers.bench, options.device, chosen),
         "soak": partial(torch_layers.soak, options.device),
         "startup": bench_startup,
         "gpu": gpu.bench,
@@ -164,6 +191,8 @@ def main() -> int:
             calibrate.measure(options.device, about())
             continue
         rows = suites[name]()
+        if options.only:
+            continue
         RESULTS.mkdir(exist_ok=True)
         path = RESULTS / (f"{name}.json" if options.device == "cpu" else f"{name}-gpu.json")
         path.write_text(json.dumps({**about(), "rows": rows}, indent=1) + "\n")
