@@ -164,8 +164,8 @@ def compute_tiles[
                 copy_weights(weights, w, walk, group, channel, rows)
             else:
                 these = type_of(these)(unsafe_from_address=Int(w.unsafe_offset(walk.weight(channel, 0, 0, group))))
-            for row in range(rows):
-                biases[unsafe_offset=row] = epilogue.offset[ACC](group * walk.result_channels + channel + row)
+            for each in range(rows):
+                biases[unsafe_offset=each] = epilogue.offset[ACC](group * walk.result_channels + channel + each)
             var count = min(walk.tile, ceildiv(walk.result_length, walk.result_step) - first)
             for at in range(0, count, BLOCK):
                 for phase in range(walk.result_step):
