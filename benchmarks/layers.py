@@ -35,6 +35,9 @@ class Layer(NamedTuple):
         return (self.out_channels, self.in_channels // self.groups, self.taps)
 
 
+MOST_ERROR = 1e-4
+"""Of a right result in float32, as a share of the largest output."""
+
 LAYERS = [
     Layer("Whisper conv1", 80, 384, 3, 3000, padding=1),
     Layer("Whisper conv2", 384, 384, 3, 3000, stride=2, padding=1),
@@ -60,14 +63,19 @@ LAYERS = [
 ]
 
 
-def bench() -> list[dict[str, Any]]:
-    """Time every layer in float32 beside PyTorch; refuse a wrong result."""
+def named(parts: list[str]) -> list[Layer]:
+    """Return the layers whose names contain one of the parts; all if there is none."""
+    return [layer for layer in LAYERS if not parts or any(part in layer.name for part in parts)]
+
+
+def bench(layers: list[Layer]) -> list[dict[str, Any]]:
+    """Time layers in float32 beside PyTorch; refuse a wrong result."""
     import torch
     from timing import row, time_calls  # tests read this file from another folder
 
     rng = np.random.default_rng()
     rows = []
-    for layer in LAYERS:
+    for layer in layers:
         x = rng.standard_normal((1, layer.in_channels, layer.length)).astype(np.float32)
         w = rng.standard_normal(layer.weight_shape).astype(np.float32)
         b = rng.standard_normal(layer.out_channels).astype(np.float32)
@@ -75,7 +83,7 @@ def bench() -> list[dict[str, Any]]:
         with torch.no_grad():
             exact = by_torch(layer, *(tensor.double() for tensor in tensors)).numpy()
             worst = np.abs(by_maxconv(layer, x, w, b) - exact).max()
-            if not worst <= 1e-4 * np.abs(exact).max():
+            if not worst <= MOST_ERROR * np.abs(exact).max():
                 message = f"{layer.name}: wrong by {worst}"
                 raise SystemExit(message)
             calls = {
@@ -87,8 +95,8 @@ def bench() -> list[dict[str, Any]]:
     return rows
 
 
-def bench_gpu() -> list[dict[str, Any]]:
-    """Time every layer on resident tensors beside PyTorch, float32 without and with TF32; refuse a wrong result.
+def bench_gpu(layers: list[Layer]) -> list[dict[str, Any]]:
+    """Time layers on resident tensors beside PyTorch, float32 without and with TF32; refuse a wrong result.
 
     Device time between two events of a queue: PyTorch's calls between its own, our launches between MAX's.
     """
@@ -102,7 +110,7 @@ def bench_gpu() -> list[dict[str, Any]]:
     on_max = DeviceEvent(device, enable_timing=True), DeviceEvent(device, enable_timing=True)
     rows = []
     for kind in ("float32", "bfloat16", "float16", "float64"):
-        for layer in LAYERS:
+        for layer in layers:
             shapes = (1, layer.in_channels, layer.length), layer.weight_shape, (layer.out_channels,)
             tensors = [torch.randn(shape, device="cuda", dtype=getattr(torch, kind)) for shape in shapes]
             torch.cuda.synchronize()
@@ -113,7 +121,7 @@ def bench_gpu() -> list[dict[str, Any]]:
                 actual = by_maxconv(layer, *buffers)
                 device.synchronize()
                 worst = (torch.from_dlpack(actual).double() - exact).abs().max().item()
-                if not worst <= (1e-2 if "16" in kind else 1e-4) * exact.abs().max().item():
+                if not worst <= (1e-2 if "16" in kind else MOST_ERROR) * exact.abs().max().item():
                     message = f"{layer.name} {kind}: wrong by {worst}"
                     raise SystemExit(message)
                 ours = partial(by_maxconv, layer, *buffers)

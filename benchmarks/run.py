@@ -2,6 +2,7 @@
 
     python benchmarks/run.py cpu        calls on NumPy arrays: NumPy, SciPy, PyTorch and maxconv
     python benchmarks/run.py layers     layers of neural networks: PyTorch and maxconv
+    python benchmarks/run.py layers-max the same beside `max.nn.Conv1D`: does it compile, is it right, how fast is it
     python benchmarks/run.py torch      the same through `maxconv.torch`: forward, backward, eager, compiled
     python benchmarks/run.py soak       100000 calls of `maxconv.torch` on changing shapes: memory, compilations
     python benchmarks/run.py startup    new processes: from the interpreter to the first result
@@ -14,6 +15,7 @@
     python benchmarks/run.py auto       whether `method="auto"` takes the faster method
     python benchmarks/run.py calibrate  measures what that choice reckons with: src/maxconv/_costs.json
 
+`--only Whisper EnCodec` for layers, layers-max and torch: the layers with such names, printed and not written.
 `--device gpu` for layers, torch, soak, accuracy, workers, auto and calibrate on an NVIDIA GPU.
 
 Every figure is a median of one run in which all contenders took turns on the same data; results are compared with
@@ -42,6 +44,7 @@ import cpu
 import gpu
 import large
 import layers
+import layers_max
 import memory
 import numpy as np
 import stream
@@ -61,6 +64,10 @@ STARTUP = {
     "import numpy": "import numpy",
     "import max.engine": "import max.engine",
     "maxconv, first eager result": "import numpy, maxconv; maxconv.convolve(numpy.ones(100), numpy.ones(5))",
+    "the same without importing numpy": (
+        "import numpy, time; start = time.perf_counter(); import maxconv; "
+        "maxconv.convolve(numpy.ones(100), numpy.ones(5)); print(time.perf_counter() - start)"
+    ),
     "maxconv, first result through a graph": (
         "import numpy; from maxconv import _engine, _problem; problem = _problem.part_of_full(100, 5, 'full', True);"
         "_engine.run('', problem, numpy.ones(100), numpy.ones(5), 'cpu', way='graph')"
@@ -69,14 +76,15 @@ STARTUP = {
 
 
 def bench_startup() -> list[dict[str, Any]]:
-    """Time whole processes, with everything compiled and cached beforehand."""
+    """Time whole processes, or what they print, with everything compiled and cached beforehand."""
     samples: dict[str, list[float]] = {name: [] for name in STARTUP}
     for turn in range(12):
         for name, program in STARTUP.items():
             start = time.perf_counter()
-            subprocess.run([sys.executable, "-c", program], check=True)
+            done = subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.PIPE, text=True)
+            seconds = float(done.stdout or time.perf_counter() - start)
             if turn:  # the first turn fills the caches
-                samples[name].append(time.perf_counter() - start)
+                samples[name].append(seconds)
     timings = {name: summarize(values) for name, values in samples.items()}
     return [row("new process", timings, "import max.engine")]
 
@@ -95,13 +103,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("suites", nargs="*", default=["cpu", "startup"])
     parser.add_argument("--device", choices=["cpu", "gpu"], default="cpu")
+    parser.add_argument("--only", nargs="+", default=[], help="parts of names of layers")
     parser.add_argument("--gigabytes", type=float, default=large.DEFAULT_GIGABYTES, help="size of the array of large")
     parser.add_argument("--minutes", type=float, default=stream.DEFAULT_MINUTES, help="length of the sound of stream")
     options = parser.parse_args()
+    chosen = layers.named(options.only)
     suites: dict[str, Callable[[], list[dict[str, Any]]]] = {
         "cpu": cpu.bench,
-        "layers": layers.bench if options.device == "cpu" else layers.bench_gpu,
-        "torch": partial(torch_layers.bench, options.device),
+        "layers": partial(layers.bench if options.device == "cpu" else layers.bench_gpu, chosen),
+        "layers-max": partial(layers_max.bench, chosen),
+        "torch": partial(torch_layers.bench, options.device, chosen),
         "soak": partial(torch_layers.soak, options.device),
         "startup": bench_startup,
         "gpu": gpu.bench,
@@ -117,6 +128,8 @@ def main() -> int:
             calibrate.measure(options.device, about())
             continue
         rows = suites[name]()
+        if options.only:
+            continue
         RESULTS.mkdir(exist_ok=True)
         path = RESULTS / (f"{name}.json" if options.device == "cpu" else f"{name}-gpu.json")
         path.write_text(json.dumps({**about(), "rows": rows}, indent=1) + "\n")

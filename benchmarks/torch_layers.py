@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpu import by_events
-from layers import LAYERS, Layer, by_torch
+from layers import Layer, by_torch
 from timing import row, time_calls
 
 from maxconv._engine import native
@@ -40,15 +40,15 @@ def by_maxconv(layer: Layer, x: Any, w: Any, b: Any) -> Any:
     return maxconv.torch.conv1d(x, w, b, layer.stride, layer.padding, layer.dilation, layer.groups)
 
 
-def bench(device: str) -> list[dict[str, Any]]:
-    """Time every layer; refuse a wrong result. On a GPU float32 is without TF32, for both, and eager alone."""
+def bench(device: str, layers: list[Layer]) -> list[dict[str, Any]]:
+    """Time layers; refuse a wrong result. On a GPU float32 is without TF32, for both, and eager alone."""
     import torch
 
     torch.backends.cudnn.allow_tf32 = False
     on = "cuda" if device == "gpu" else "cpu"
     rows = bench_call(on)
     for kind in (torch.bfloat16, torch.float32) if device == "gpu" else (torch.float32,):
-        for layer in [*REPRODUCERS, *LAYERS] if device == "gpu" else LAYERS:
+        for layer in [*REPRODUCERS, *layers] if device == "gpu" else layers:
             if layer.taps == layer.length and kind is torch.bfloat16:
                 continue  # its FFT serves no half precision
             rows += bench_layer(layer, kind, on)

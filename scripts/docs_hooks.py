@@ -42,7 +42,9 @@ PICTURES: dict[str, Callable[[], Figure]] = {
 FIGURES: dict[str, Callable[[], str]] = {
     "measured on cpu": lambda: measured_on("cpu"),
     "measured on gpu": lambda: measured_on("gpu"),
-    "measured on layers": lambda: measured_on("layers-gpu"),
+    "measured on layers": lambda: measured_on("layers"),
+    "measured on layers gpu": lambda: measured_on("layers-gpu"),
+    "measured on layers max": lambda: measured_on("layers-max"),
     "table cpu": lambda: table("cpu", lambda case: "N=1000000 " in case),
     "table tiny": lambda: table("cpu", lambda case: "N=10 " in case or "N=1000 K=16" in case),
     "table limits": lambda: table("cpu", lambda case: " at N=" in case),
@@ -50,7 +52,11 @@ FIGURES: dict[str, Callable[[], str]] = {
     "table one call": lambda: table("cpu", lambda case: case == "one call"),
     "table gpu": lambda: table("gpu"),
     "table startup": lambda: table("startup"),
-    "table layers": lambda: table("layers-gpu"),
+    "table tiny": lambda: table("tiny"),
+    "measured on tiny": lambda: measured_on("tiny"),
+    "table layers": lambda: table("layers"),
+    "table layers gpu": lambda: table("layers-gpu"),
+    "table layers max": lambda: beside_max("layers-max"),
     "stream": lambda: hour_of_sound("stream"),
     "auto cpu": lambda: hits("auto"),
     "auto gpu": lambda: hits("auto-gpu"),
@@ -91,6 +97,16 @@ def table(name: str, keep: Callable[[str], bool] = lambda _: True) -> str:
     for row in rows:
         cells = [readable(row["seconds"][each]["median"]) if each in row["seconds"] else "" for each in contenders]
         lines.append(f"| {row['case'].replace(' ', '&nbsp;')} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def beside_max(name: str) -> str:
+    """Lay out whether MAX's own layer compiles and is right, and the times of the three."""
+    contenders = "torch", "maxconv", "max.nn.Conv1D"
+    lines = [f"| | {' | '.join(contenders)} | the result of max.nn.Conv1D |", "|---" * 5 + "|"]
+    for row in results(name)["rows"]:
+        cells = [readable(row["seconds"][each]["median"]) if each in row["seconds"] else "" for each in contenders]
+        lines.append(f"| {row['case'].replace(' ', '&nbsp;')} | {' | '.join(cells)} | {row['outcome']} |")
     return "\n".join(lines)
 
 

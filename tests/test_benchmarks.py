@@ -36,6 +36,24 @@ def test_no_error_that_was_measured_breaks_its_promise(path):
     assert {"float16", "bfloat16", "float32", "float64", "int64"} <= {row["dtype"] for row in rows}
 
 
+@pytest.mark.parametrize(("name", "suffix"), [("layers", ""), ("layers-gpu", " float32")])
+def test_the_page_has_a_row_for_each_layer(load, name, suffix):
+    """The result files of layers, which the page of performance shows, have every layer of the table."""
+    rows = json.loads((BENCHMARKS / f"results/{name}.json").read_text())["rows"]
+    cases = [row["case"] for row in rows]
+    assert [layer.name + suffix for layer in load("layers").LAYERS] == [each for each in cases if each.endswith(suffix)]
+
+
+def test_what_became_of_the_layers_of_max_is_told(load):
+    """Every convolution of the table was tried by `max.nn.Conv1D`; where it was timed, ours was right."""
+    layers = load("layers")
+    rows = json.loads((BENCHMARKS / "results/layers-max.json").read_text())["rows"]
+    tried = [layer.name for layer in layers.LAYERS if layer.kind != "conv_transpose1d" and layer.name != "Hyena"]
+    assert [row["case"] for row in rows] == tried
+    for row in rows:
+        assert row["errors"]["maxconv"] <= layers.MOST_ERROR if row["seconds"] else "compile" in row["outcome"]
+
+
 @pytest.mark.parametrize(
     ("method", "dtype", "taps"),
     [("auto", "f4", 10**4), ("auto", "f4", 16), ("direct", "f8", 100), ("fft", "f8", 1000)],

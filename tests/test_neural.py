@@ -238,19 +238,20 @@ def test_half_precision_signals_with_wide_weights(rng, device):
 @pytest.mark.parametrize("length", [40, 300])
 def test_absent_samples_meet_no_weight(length, device):
     """Infinite weights, or gradients, that meet nothing but padding make no NaN."""
-    for filters in (1, 2, 9):
-        w = np.ones((filters, 1, 3))
+    for filters, channels in ((1, 1), (2, 1), (9, 1), (20, 17)):
+        x = np.ones((1, channels, length))
+        w = np.ones((filters, channels, 3))
         w[:, :, 0] = np.inf
-        y = maxconv.conv1d(np.ones((1, 1, length)), w, padding=1, device=device)
-        np.testing.assert_array_equal(2, y[..., 0])
+        y = maxconv.conv1d(x, w, padding=1, device=device)
+        np.testing.assert_array_equal(2 * channels, y[..., 0])
         np.testing.assert_array_equal(np.inf, y[..., 1:])
         y = maxconv.conv_transpose1d(np.ones((1, filters, length)), w, padding=1, device=device)
         np.testing.assert_array_equal(2 * filters, y[..., -1])
         np.testing.assert_array_equal(np.inf, y[..., :-1])
         g = np.ones((1, filters, length))
         g[..., 0] = np.inf
-        problem = _layer.convolution("test", (1, 1, length), w.shape, None, 1, 1, 1, 1)
-        gradient = layers.weight_gradient(problem, np.ones((1, 1, length)), g, device)
+        problem = _layer.convolution("test", x.shape, w.shape, None, 1, 1, 1, 1)
+        gradient = layers.weight_gradient(problem, x, g, device)
         np.testing.assert_array_equal(length - 1, gradient[..., 0])
         np.testing.assert_array_equal(np.inf, gradient[..., 1:])
 
@@ -276,12 +277,15 @@ def test_threads_do_not_matter(rng, monkeypatch):
     """A layer large enough for all threads gives the same bits on one."""
     x, w = normal(rng, (2, 96, 700), np.float32), normal(rng, (130, 96, 5), np.float32)
     rows, filters = normal(rng, (2, 300, 3000), np.float32), normal(rng, (300, 9), np.float32)
+    signals, long = normal(rng, (1, 130, 2048), np.float32), normal(rng, (130, 1, 2048), np.float32)
+    lone, few = normal(rng, (1, 1, 30000), np.float32), normal(rng, (20, 1, 7), np.float32)
     problem = _layer.convolution("test", x.shape, w.shape, None, 2, 3, 1, 1)
 
     def compute() -> list[np.ndarray]:
         y = layers.forward(problem, x, w)
         gradients = layers.transposed(problem, y, w), layers.weight_gradient(problem, x, y)
-        return [y, *gradients, maxconv.causal_conv1d(rows, filters)]
+        by_fft = maxconv.conv1d(signals, long, padding=(2047, 0), groups=130)
+        return [y, *gradients, maxconv.causal_conv1d(rows, filters), by_fft, maxconv.conv1d(lone, few)]
 
     together = compute()
     monkeypatch.setattr(native, "max_workers", lambda: 1)

@@ -4,11 +4,11 @@ Computes:   y[n, o, i] = sum_{c, j} x[n, c, i*stride + j*dilation - pad_left] * 
             activation, over the channels c of o's group; terms outside x are left out. `transposed`: x from y, the sum
             over the same terms for each sample of x.
 Algorithm:  both are sums over source channels and taps of result rows that meet neighbouring source samples. A tile of
-            the source is laid out so that every tap meets a run of neighbours: strided windows by phase of the
-            position, all in one scratch that stays in the L2 cache. Then BLOCK_ROWS result channels times
-            BLOCK_VECTORS vectors stay in registers while all channels and taps run by: one load of samples serves
-            BLOCK_ROWS multiply-adds, one broadcast weight BLOCK_VECTORS. A transposed sum goes by the phase of the
-            result, (t + pad_left) mod stride, each phase with its own taps: no inserted zero is multiplied.
+            the source is laid out in the L2 cache so that every tap meets a run of neighbours: conv_tile_cpu.mojo. Then
+            BLOCK_ROWS result channels times BLOCK_VECTORS vectors stay in registers while all channels and taps run
+            by: one load of samples serves BLOCK_ROWS multiply-adds, one broadcast weight BLOCK_VECTORS. A transposed
+            sum goes by the phase of the result, (t + pad_left) mod stride, each phase with its own taps: no inserted
+            zero is multiplied. Threads take tiles; the last ones are cut by result channels, so that all end together.
 Cost:       2*N*O*L_out*C/G*K flop; bound by the FMA units from C/G*K ~ 20 on.
 Layout:     x (N, C, L), w (O, C/G, K), y (N, O, L_out), contiguous, aligned to their own element only.
 Accuracy:   sums in accumulate.accum_dtype on EVERY path; each result adds its terms one by one, channel by channel,
@@ -164,8 +164,8 @@ def compute_tiles[
                 copy_weights(weights, w, walk, group, channel, rows)
             else:
                 these = type_of(these)(unsafe_from_address=Int(w.unsafe_offset(walk.weight(channel, 0, 0, group))))
-            for row in range(rows):
-                biases[unsafe_offset=row] = epilogue.offset[ACC](group * walk.result_channels + channel + row)
+            for each in range(rows):
+                biases[unsafe_offset=each] = epilogue.offset[ACC](group * walk.result_channels + channel + each)
             var count = min(walk.tile, ceildiv(walk.result_length, walk.result_step) - first)
             for at in range(0, count, BLOCK):
                 for phase in range(walk.result_step):

@@ -72,10 +72,9 @@ def conv_weight_gradient_cpu[
     var workers = geometry.multiply_adds() // MULTIPLY_ADDS_PER_WORKER
     if workers > 1 and max_workers != 1:
         workers = min(workers, parallelism_level(None) if max_workers == 0 else max_workers)
-    if max_workers == 1:
-        workers = 1
+    workers = 1 if max_workers == 1 else max(1, workers)
     if geometry.group_out() >= FEWEST_ROWS and geometry.group_in() * geometry.taps >= FEWEST_COLUMNS:
-        weight_gradient_product_cpu(w, x, y, geometry, max(1, workers))
+        weight_gradient_product_cpu(w, x, y, geometry, workers)
         return
     var layout = TileLayout(geometry, LINE_BYTES // size_of[ACC]())
     var room = max(1, TILE_BYTES // (size_of[ACC]() * layout.channel))
@@ -83,20 +82,33 @@ def conv_weight_gradient_cpu[
         room = max(1, min(room, geometry.in_channels // (2 * workers)))
     var chunk = min(geometry.group_in(), room)  # input channels taken together
     var chunks = ceildiv(geometry.group_in(), chunk)
-    var tasks = geometry.groups * chunks
-
-    var shares = Shares(tasks)
+    # Few input channels, many filters: threads share the filters, and each packs x for its own.
+    var blocks = ceildiv(geometry.group_out(), BLOCK_ROWS)
+    var parts = min(blocks, ceildiv(workers, geometry.groups * chunks))
+    var shares = Shares(geometry.groups * chunks * parts)
 
     def compute_tasks(worker: Int) {imm}:
         while True:
-            var task = shares.take()
-            if not task:
+            var share = shares.take()
+            if not share:
                 return
-            var first = task.value() % chunks * chunk
-            var end = min(geometry.group_in(), first + chunk)
-            compute_weights(w, x, y, geometry, layout, task.value() // chunks, first, end)
+            var part = share.value() % parts
+            var task = share.value() // parts
+            var first = task % chunks * chunk
+            compute_weights(
+                w,
+                x,
+                y,
+                geometry,
+                layout,
+                task // chunks,
+                part * blocks // parts * BLOCK_ROWS,
+                min(geometry.group_out(), (part + 1) * blocks // parts * BLOCK_ROWS),
+                first,
+                min(geometry.group_in(), first + chunk),
+            )
 
-    if workers <= 1:
+    if workers == 1:
         compute_tasks(0)
     else:
         sync_parallelize(compute_tasks, workers)
@@ -142,10 +154,12 @@ def compute_weights[
     geometry: LayerGeometry,
     layout: TileLayout,
     group: Int,
+    begin_row: Int,
+    end_row: Int,
     begin_channel: Int,
     end_channel: Int,
 ):
-    """Computes the weights of some input channels of a group on the calling thread.
+    """Computes the weights of some channels of y and of x on the calling thread.
 
     Parameters:
         dtype: Element type of all three arrays.
@@ -157,12 +171,15 @@ def compute_weights[
         geometry: Sizes and shifts.
         layout: How a tile lies in scratch.
         group: Which group.
+        begin_row: First channel of y, within the group.
+        end_row: One past the last.
         begin_channel: First input channel, within the group.
         end_channel: One past the last.
     """
     comptime ACC = accum_dtype[dtype]()
     comptime WIDTH = simd_width_of[ACC]()
-    var rows = geometry.group_out()
+    var rows = end_row - begin_row
+    var first_o = group * geometry.group_out() + begin_row
     var columns = (end_channel - begin_channel) * geometry.taps
     var sums = List[Scalar[ACC]](length=rows * columns, fill=0)
     var signals = List[Scalar[ACC]](length=(end_channel - begin_channel) * layout.channel, fill=0)
@@ -184,7 +201,7 @@ def compute_weights[
             for row in range(0, rows, BLOCK_ROWS):
                 var present = min(BLOCK_ROWS, rows - row)
                 for at in range(present):
-                    var here = y.unsafe_offset(geometry.output_offset(n, group * rows + row + at, first))
+                    var here = y.unsafe_offset(geometry.output_offset(n, first_o + row + at, first))
                     var there = outputs.unsafe_ptr().unsafe_offset(at * layout.row)
                     var whole = count // WIDTH * WIDTH
                     for i in range(0, whole, WIDTH):
@@ -212,7 +229,7 @@ def compute_weights[
                         )
     for row in range(rows):
         for column in range(columns):
-            var o = group * rows + row
+            var o = first_o + row
             var c = begin_channel + column // geometry.taps
             var sum = sums[row * columns + column]
             if isnan(sum):
