@@ -164,8 +164,7 @@ def _convolve_fake(input: Any, weight: Any, bias: Any, outputs: int, *geometry: 
 def _convolve_save(ctx: Any, inputs: Any, output: Any) -> None:  # noqa: ARG001
     x, w, _, _, *ctx.geometry = inputs
     ctx.length, ctx.taps = x.shape[-1], w.shape[-1]
-    by_input, by_weight, *_ = ctx.needs_input_grad
-    ctx.save_for_backward(x if by_weight else None, w if by_input else None)
+    ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, w if ctx.needs_input_grad[0] else None)
 
 
 def _convolve_backward(ctx: Any, gradient: Any) -> Any:
