@@ -15,8 +15,6 @@ pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch sees no CUDA device"),
 ]
-from maxconv._engine import tensors  # noqa: E402  # behind the skips
-
 functional = torch.nn.functional
 
 #: Some 30 ms on today's GPUs: long enough for anything out of order to come too early.
@@ -41,7 +39,8 @@ def options(layer) -> dict[str, int]:
 
 def worst(actual, exact) -> float:
     """Return the largest error beside the largest value."""
-    return float((actual.double() - exact).abs().max() / exact.abs().max())
+    actual, exact = actual.detach().double(), exact.detach()
+    return float((actual - exact).abs().max() / exact.abs().max())
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str)
@@ -69,9 +68,8 @@ def test_work_waits_for_a_slow_producer_and_its_consumer_waits_for_it(layer):
     expected = functional.conv1d(values.double(), w.double(), **options(layer))
     gradient = torch.ones_like(expected)
     by_input = torch.autograd.grad(functional.conv1d(x.double(), w.double(), **options(layer)), x, gradient)[0]
-    mt.conv1d(x, w, **options(layer)).sum().backward()  # compiles on the default stream
-    torch.cuda.synchronize()
-    for _ in range(3):
+    for turn in range(4):
+        torch.cuda.synchronize()
         x.grad = None
         with torch.cuda.stream(side):
             with torch.no_grad():
@@ -81,7 +79,8 @@ def test_work_waits_for_a_slow_producer_and_its_consumer_waits_for_it(layer):
             y = mt.conv1d(x, w, **options(layer))
             doubled = y * 2
             y.sum().backward()
-            assert not side.query(), "the host has waited"
+            is_pending = not side.query()
+        assert is_pending or not turn, "the host has waited"  # the first turn loads kernels, which may wait
         done = side.record_event()
         torch.cuda.current_stream().wait_event(done)
         assert worst(doubled, 2 * expected) < 1e-5
@@ -89,18 +88,53 @@ def test_work_waits_for_a_slow_producer_and_its_consumer_waits_for_it(layer):
 
 
 def test_without_the_order_the_result_would_be_wrong(monkeypatch):
-    """The producer of these tests is slow enough: without the events, the layer misses what it writes."""
+    """The producer of these tests is slow enough: on another stream than its own, a layer misses what it writes."""
     w = torch.ones((1, 1, 1), device="cuda")
-    x = torch.zeros((1, 1, 1000), device="cuda")
-    mt.conv1d(x, w)
+    x = torch.empty((1, 1, 1000), device="cuda").fill_(0)
+    other = torch.cuda.Stream()
+    for stream in (torch.cuda.current_stream(), other):
+        with torch.cuda.stream(stream):
+            mt.conv1d(x, w)  # loads the kernel
     torch.cuda.synchronize()
-    untied = {stream: queue._replace(before=()) for stream, queue in tensors._queues.items()}
-    monkeypatch.setattr(tensors, "_queues", untied)
+    monkeypatch.setattr(torch._C, "_cuda_getCurrentRawStream", lambda _: other.cuda_stream)
     torch.cuda._sleep(PRODUCER_CYCLES)
     x.fill_(1)
     y = mt.conv1d(x, w)
     torch.cuda.synchronize()
     assert not y.any()
+
+
+def test_the_first_call_on_a_stream_does_not_wait():
+    """A stream's first call of a layer whose kernel is loaded leaves the host free, and the stream in its order."""
+    w = torch.ones((1, 1, 1), device="cuda")
+    x = torch.ones((1, 1, 1000), device="cuda")
+    mt.conv1d(x, w)
+    fresh = torch.cuda.Stream(priority=-1)  # from a pool that no other test takes streams from
+    with torch.cuda.stream(fresh):
+        torch.empty_like(x)  # PyTorch's own memory of the stream
+    torch.cuda.synchronize()
+    with torch.cuda.stream(fresh):
+        torch.cuda._sleep(PRODUCER_CYCLES)
+        y = mt.conv1d(x, w)
+        assert not fresh.query()
+    fresh.synchronize()
+    assert y.eq(1).all()
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="takes two GPUs")
+def test_tensors_of_another_device_than_the_current_one():
+    """They are computed on their device, in the order of its stream; the current device stays what it was."""
+    w = torch.ones((1, 1, 1), device="cuda:1")
+    x = torch.zeros((1, 1, 1000), device="cuda:1")
+    for _ in range(3):
+        with torch.cuda.device(1):
+            x.zero_()
+            torch.cuda._sleep(PRODUCER_CYCLES)
+            x.fill_(1)
+        y = mt.conv1d(x, w)
+        assert torch.cuda.current_device() == 0
+        assert y.device == x.device
+        assert y.eq(1).all()
 
 
 def test_streams_do_not_wait_for_one_another():
@@ -173,6 +207,7 @@ def test_strided_memory():
             assert worst(mt.conv1d(x, w, **options(layer)), exact) < 1e-5
 
 
+@pytest.mark.filterwarnings("ignore")  # of PyTorch's compiler
 def test_autocast_and_compile():
     """Under autocast and `torch.compile(fullgraph=True)` layers are computed in bfloat16."""
     layer = LAYERS[1]
@@ -219,9 +254,11 @@ def test_short_depthwise_layers_keep_channels_last(batch, channels, length, taps
     expected = torch.autograd.grad(exact, wide, gradient.double())
     assert max(map(worst, actual, expected)) <= 64 * torch.finfo(dtype).eps
     assert y.mT.is_contiguous()
-    assert actual[0].mT.is_contiguous()
+    if padding < taps:  # else no depthwise layer computes this gradient
+        assert actual[0].mT.is_contiguous()
 
 
+@pytest.mark.filterwarnings("ignore")  # of PyTorch's compiler
 def test_channels_last_signals_may_begin_anywhere():
     """A view that begins where no vector may gives the same bits as a copy of it; so does one that `compile` traces."""
     memory = torch.randn(1 + 2 * 50 * 24, device="cuda")

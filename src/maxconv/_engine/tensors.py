@@ -38,8 +38,8 @@ def forward(problem: LayerProblem, x: Any, w: Any, bias: Any = None, activation:
 def transposed(problem: LayerProblem, y: Any, w: Any, bias: Any = None) -> Any:
     """Compute x (N, C, L) from y (N, O, L_out) and w (O, C/G, K): the input gradient of `forward`, too."""
     layer = mirrored(problem)
-    if layer is not None:
-        return causal(layer, y, w.flip(-1), bias, 0)
+    if layer is not None and (not y.is_cuda or w.dtype is not y.dtype or is_channels_last(layer, y)):
+        return causal(layer, y, w.flip(-1), bias, 0)  # contiguous ones on a GPU are read backwards where they are
     x = y.new_empty(problem.input_shape)
     return _run(_name("conv_transpose", y.dtype), x, (y, w, _bias(bias, y)), problem, 0)
 

@@ -21,6 +21,9 @@ _DEVICES = {"cpu", "cuda", "meta"}
 #: Layers whose checks are remembered: they cost as much as a small layer.
 _REMEMBERED = 1024
 
+#: Shape, dtype and device of no tensor.
+_NOTHING = None, None, None
+
 
 def conv1d(
     input: torch.Tensor,  # noqa: A002  # PyTorch's name
@@ -244,7 +247,7 @@ def _check_dtypes(function: str, dtypes: dict[str, Any]) -> None:
 
 def _autocast_dtype(x: Any) -> Any:
     """Return the type that autocast computes a tensor in; None where it is off."""
-    kind = x.device.type
+    kind = "cuda" if x.is_cuda else x.device.type  # the quicker question
     return torch.get_autocast_dtype(kind) if kind != "meta" and torch.is_autocast_enabled(kind) else None
 
 
@@ -257,26 +260,27 @@ def _cast(operand: Any, dtype: Any) -> Any:
 
 def _checked(check: Callable[..., Any], function: str, x: Any, w: Any, b: Any, *options: Any) -> _layer.LayerProblem:
     """Run the checks of a layer, once for each set of shapes, types, devices and options."""
-    shapes = x.shape, w.shape, None if b is None else b.shape
-    dtypes = x.dtype, w.dtype, None if b is None else b.dtype
-    devices = x.device, w.device, None if b is None else b.device
+    first, second = (x.shape, x.dtype, x.device), (w.shape, w.dtype, w.device)
+    third = _NOTHING if b is None else (b.shape, b.dtype, b.device)
     if not torch.compiler.is_compiling():
         try:
-            return _remembered(check, function, shapes, dtypes, devices, *options)  # type: ignore[no-any-return]
+            return _remembered(check, function, first, second, third, *options)  # type: ignore[no-any-return]
         except TypeError:  # a list, which PyTorch takes for a tuple, or a symbolic size: they have no hash
             pass
-    problem: _layer.LayerProblem = _check(check, function, shapes, dtypes, devices, *options)
+    problem: _layer.LayerProblem = _check(check, function, first, second, third, *options)
     return problem
 
 
 def _check(
     check: Callable[..., Any],
     function: str,
-    shapes: tuple[Any, ...],
-    dtypes: tuple[Any, ...],
-    devices: tuple[Any, ...],
+    x: tuple[Any, ...],
+    w: tuple[Any, ...],
+    b: tuple[Any, ...],
     *options: Any,
 ) -> Any:
+    """Check operands that are given as shape, dtype and device."""
+    shapes, dtypes, devices = zip(x, w, b, strict=True)
     names = "input", "weight", "bias"
     _check_devices(function, dict(zip(names, devices, strict=True)))
     _check_dtypes(function, dict(zip(names, dtypes, strict=True)))

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 _library = torch.library.Library("maxconv", "DEF")
 
 _PLAIN = {torch.Tensor, torch.nn.Parameter}
-_DEVICES = {"cpu", "cuda"}
 
 
 class Operator:
@@ -75,7 +74,9 @@ class Operator:
         # Those differentiate no operator registered from Python, either.
         function = (torch.autograd.Function,)
         methods = {"backward": staticmethod(backward)}
-        self.differentiable: Any = type(name, function, {"forward": staticmethod(forward), **methods})
+        differentiable: Any = type(name, function, {"forward": staticmethod(forward), **methods})
+        # The public `apply` takes 2 us more, to find transforms and what they left: `__call__` has seen to that.
+        self.recorded: Any = super(torch.autograd.Function, differentiable).apply  # type: ignore[misc]  # has no types
         methods |= {"forward": staticmethod(self.operator), "setup_context": staticmethod(save)}
         if vmap is not None:
             methods |= {"setup_context": staticmethod(self._save_primals(save)), "jvp": staticmethod(self._jvp)}
@@ -94,12 +95,16 @@ class Operator:
         for operand in arguments[: self.tensors]:
             if operand is None:
                 continue
-            if is_watched or type(operand) not in _PLAIN or operand.device.type not in _DEVICES or operand.is_neg():
+            is_here = operand.is_cuda or operand.is_cpu
+            if is_watched or type(operand) not in _PLAIN or not is_here or operand.is_neg():
                 return self.operator(*arguments)
             needs_gradient = needs_gradient or operand.requires_grad
-        if needs_gradient and torch.is_grad_enabled():
-            return self.differentiable.apply(*arguments)
-        return self.kernel(*arguments)
+        try:
+            return self.recorded(*arguments) if needs_gradient and torch.is_grad_enabled() else self.kernel(*arguments)
+        except RuntimeError:
+            if any(map(_is_left_over, arguments[: self.tensors])):  # so rare that it is asked afterwards
+                return self.operator(*arguments)
+            raise
 
     def _save_primals(self, save: Callable[..., None]) -> Callable[..., None]:
         """Extend what is kept by what the derivative forwards needs."""
@@ -116,6 +121,11 @@ class Operator:
         operands = ctx.saved_tensors
         bias, none = (others[:1], (None,)) if self.tensors > 2 else ((), ())  # noqa: PLR2004  # two operands
         return self(first, operands[1], *bias, *ctx.numbers) + self(operands[0], second, *none, *ctx.numbers)
+
+
+def _is_left_over(operand: Any) -> bool:
+    """Tell whether an operand has left a transform of `torch.func`: it is a plain tensor, but has no memory."""
+    return operand is not None and bool(torch._C._functorch.is_functorch_wrapped_tensor(operand))  # noqa: SLF001
 
 
 def _describe(
