@@ -28,6 +28,7 @@ from ..shared.accumulate import accum_dtype, multiply_add
 from ..shared.epilogue import Epilogue
 from ..shared.history import History
 from ..shared.layer_geometry import LayerGeometry
+from .depthwise_short_gpu import depthwise_short_gpu, is_short_depthwise
 from .direct_gpu import CHUNK, THREADS, VECTOR_BYTES, add_taps, first_of_run, group_count, run_length
 
 comptime SHORT_ROW = 96
@@ -84,6 +85,8 @@ def depthwise_gpu[
             grid_dim=ceildiv(rows * geometry.outputs, THREADS),
             block_dim=THREADS,
         )
+    elif is_short_depthwise[dtype](geometry, history.has_numbers):
+        depthwise_short_gpu(y, x, w, epilogue, geometry, history, ctx, is_mirrored)
     elif geometry.outputs <= THREADS * run_length[ACC]() * GROUPS // 2:
         launch_tiles[GROUPS // 4](y, x, w, epilogue, geometry, history, ctx, is_mirrored)
     else:
