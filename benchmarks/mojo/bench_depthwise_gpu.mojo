@@ -6,7 +6,8 @@
 from std.sys.info import size_of
 from max.gpu.host import DeviceContext
 
-from _ops.kernels.depthwise_gpu import launch_tiles
+from _ops.kernels.depthwise_gpu import compute_outputs, launch_tiles
+from _ops.kernels.depthwise_mma_gpu import depthwise_mma_gpu
 from _ops.kernels.depthwise_short_gpu import FEW_TAPS, MOST_TAPS, is_aligned_depthwise, launch_vectors
 from _ops.kernels.depthwise_short_weight_gradient_gpu import launch_sums
 from _ops.kernels.depthwise_weight_gradient_gpu import Division, THREADS, depthwise_weight_gradient_parts, sum_rows
@@ -60,7 +61,13 @@ def measure[dtype: DType](ctx: DeviceContext, name: String, g: LayerGeometry, ac
 
     def tiles() raises {imm}:
         for turn in range(arrays):
-            launch_tiles[4](y_of(turn), x_of(turn), wp, epilogue, g, history, ctx, False)
+            if g.outputs < 96:
+                comptime kernel = compute_outputs[dtype, dtype]
+                ctx.enqueue_function[kernel](
+                    y_of(turn), x_of(turn), wp, epilogue, g, history, Int32(1), grid_dim=(values + 127) // 128, block_dim=128
+                )
+            else:
+                launch_tiles[4](y_of(turn), x_of(turn), wp, epilogue, g, history, ctx, False)
 
     var per = Float64(1000 * TURNS * arrays)
     _ = ctx.execution_time(copy, 2)
@@ -69,6 +76,17 @@ def measure[dtype: DType](ctx: DeviceContext, name: String, g: LayerGeometry, ac
     var old = Float64(ctx.execution_time(tiles, TURNS)) / per
     var is_aligned = is_aligned_depthwise(x_of(0), y_of(0), g)
     print(dtype, name, "aligned", is_aligned, "arrays", arrays, ": copy", copying, "us, tiles", old, "us", old / copying)
+    comptime if dtype.is_half_float():
+        if g.taps > MOST_TAPS:
+
+            def products() raises {imm}:
+                for turn in range(arrays):
+                    depthwise_mma_gpu(y_of(turn), x_of(turn), wp, epilogue, g, history, ctx, False)
+
+            _ = ctx.execution_time(products, 2)
+            var new = Float64(ctx.execution_time(products, TURNS)) / per
+            print("    products:", new, "us", new / copying)
+            return
     comptime for taps in [FEW_TAPS, MOST_TAPS]:
         if (g.taps <= FEW_TAPS) == (taps == FEW_TAPS):
             comptime for is_skewed in [False, True]:
@@ -77,7 +95,7 @@ def measure[dtype: DType](ctx: DeviceContext, name: String, g: LayerGeometry, ac
                         comptime threads = code // 10000
                         comptime vectors = code // 100 % 100
                         comptime warps = code % 100
-                        comptime if (dtype == DType.bfloat16 and taps == FEW_TAPS) or (threads == 128 and vectors < 8):
+                        comptime if (dtype == DType.bfloat16 and taps == FEW_TAPS) or (threads == 128 and vectors < 8 and (vectors == 2 or warps == 16)):
 
                             def short() raises {imm}:
                                 for turn in range(arrays):
@@ -144,8 +162,13 @@ def main() raises:
     measure[BF16](ctx, "B8 C4096 L2047 K4", LayerGeometry(8, 4096, 4096, 4096, 2047, 2047, 4, 1, 1, 3), 0, 0)
     measure[BF16](ctx, "B8 C1536 L2048 K4", LayerGeometry(8, 1536, 1536, 1536, 2048, 2048, 4, 1, 1, 3), 0, 0)
     measure[BF16](ctx, "B8 C4096 L2048 K16", LayerGeometry(8, 4096, 4096, 4096, 2048, 2048, 16, 1, 1, 15), 0, 0)
+    measure[BF16](ctx, "B8 C768 L8192 K128 same", LayerGeometry(8, 768, 768, 768, 8192, 8192, 128, 1, 1, 64), 0, 0)
+    measure[BF16](ctx, "B8 C512 L1000 K31", LayerGeometry(8, 512, 512, 512, 1000, 1000, 31, 1, 1, 15), 0, 0)
     measure[DType.float16](ctx, "C12288 L16384 K4", LayerGeometry(1, 12288, 12288, 12288, 16384, 16384, 4, 1, 1, 3), 0, 0)
     measure[DType.float32](ctx, "C12288 L16384 K4", LayerGeometry(1, 12288, 12288, 12288, 16384, 16384, 4, 1, 1, 3), 0, 0)
     measure[DType.float32](ctx, "B8 C4096 L2048 K16", LayerGeometry(8, 4096, 4096, 4096, 2048, 2048, 16, 1, 1, 15), 0, 0)
+    measure[BF16](ctx, "B128 C4096 L64 K4", LayerGeometry(128, 4096, 4096, 4096, 64, 64, 4, 1, 1, 3), 0, 0)
+    measure[BF16](ctx, "B256 C4096 L33 K4", LayerGeometry(256, 4096, 4096, 4096, 33, 33, 4, 1, 1, 3), 0, 0)
+    measure[BF16](ctx, "B512 C4096 L16 K4", LayerGeometry(512, 4096, 4096, 4096, 16, 16, 4, 1, 1, 3), 0, 0)
     measure[BF16](ctx, "B64 C4096 L96 K4", LayerGeometry(64, 4096, 4096, 4096, 96, 96, 4, 1, 1, 3), 0, 0)
     measure[BF16](ctx, "B64 C4096 L100 K3 same", LayerGeometry(64, 4096, 4096, 4096, 100, 100, 3, 1, 1, 1), 0, 0)

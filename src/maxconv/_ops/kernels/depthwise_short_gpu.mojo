@@ -42,7 +42,7 @@ comptime FEW_TAPS = 4
 comptime MOST_TAPS = 16
 """Taps above which registers hold no more samples."""
 
-comptime LEAST_TEAM = 8
+comptime LEAST_TEAM = 4
 """Threads that have a row at least: their accesses fill a cache line."""
 
 comptime LONGEST_ROW = 1 << 29
@@ -289,8 +289,9 @@ def compute_vectors[
                     result.samples[unsafe_offset=Int(at) + each] = values[each]
     if is_spoilt:
         comptime for vector in range(vectors):
+            var at = first + Int32(vector) * pitch
             compute_existing(
-                result, x, weights, epilogue, geometry, history, tap_step, channel, o, first + Int32(vector) * pitch
+                result, x, weights, epilogue, geometry, history, tap_step, channel, o, at, Int32(WIDTH)
             )
 
 
@@ -339,8 +340,9 @@ def compute_existing[
     channel: Int,
     o: Int,
     first: Int32,
+    count: Int32,
 ):
-    """Computes a vector of outputs from the terms that exist: others may have been zero times infinity.
+    """Computes neighbouring outputs from the terms that exist: others may have been zero times infinity.
 
     Parameters:
         dtype: As for `depthwise_short_gpu`.
@@ -356,10 +358,11 @@ def compute_existing[
         tap_step: From one tap to the next.
         channel: Counted over signals and channels.
         o: Channel of the result.
-        first: The first output.
+        first: The first output; it may lie before the row.
+        count: How many outputs; the last may lie behind the row.
     """
     comptime ACC = accum_dtype[dtype]()
-    for i in range(max(first, 0), min(first + Int32(vector_width[dtype]()), result.length)):
+    for i in range(max(first, 0), min(first + count, result.length)):
         var sum = Scalar[ACC](0)
         for j in range(geometry.taps):
             var position = geometry.position(Int(i), j)

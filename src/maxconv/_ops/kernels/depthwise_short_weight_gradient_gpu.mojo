@@ -192,32 +192,33 @@ def sum_vectors[
         var windows = Array[Array[SIMD[dtype, WIDTH], LOADS], vectors](fill=Array[SIMD[dtype, WIDTH], LOADS](fill=0))
         var news = Array[SIMD[dtype, WIDTH], vectors](fill=0)
         comptime for vector in range(vectors):
-            var place = Place[dtype, taps, is_skewed].of(
-                x, y, geometry, o, channel, min(turn + UInt32(vector * threads), end - 1), row_slots
-            )
+            var slot = min(turn + UInt32(vector * threads), end - 1)
+            var place = Place[dtype, taps, is_skewed].of(x, y, geometry, o, channel, slot, row_slots)
             news[vector] = place.outputs.load(place.first)
             comptime for each in range(LOADS):
                 windows[vector][each] = place.signal.load(place.begin + Int32(each * WIDTH))
         comptime for vector in range(vectors):
-            if turn + UInt32(vector * threads) < end:
-                var place = Place[dtype, taps, is_skewed].of(
-                    x, y, geometry, o, channel, turn + UInt32(vector * threads), row_slots
-                )
-                if place.outputs.has(place.first, Int32(WIDTH)) and place.signal.has(
-                    place.begin, Int32(LOADS * WIDTH)
-                ):
-                    var samples = widen[BEFORE + WIDTH](windows[vector], place.lead)
-                    comptime for output in range(WIDTH):
-                        comptime for t in range(taps):
-                            sums[t] = multiply_add(news[vector][output].cast[ACC](), samples[output + t], sums[t])
-                else:
-                    for output in range(max(place.first, 0), min(place.first + Int32(WIDTH), place.outputs.length)):
-                        var value = place.outputs.samples[unsafe_offset=Int(output)].cast[ACC]()
-                        var oldest = place.begin + place.lead + output - place.first
-                        comptime for t in range(taps):
-                            if place.signal.has(oldest + Int32(t), 1):
-                                var sample = place.signal.samples[unsafe_offset=Int(oldest) + t].cast[ACC]()
-                                sums[t] = multiply_add(value, sample, sums[t])
+            var slot = turn + UInt32(vector * threads)
+            var place = Place[dtype, taps, is_skewed].of(x, y, geometry, o, channel, min(slot, end - 1), row_slots)
+            var is_inside = place.outputs.has(place.first, Int32(WIDTH))
+            is_inside = is_inside and place.signal.has(place.begin, Int32(LOADS * WIDTH))
+            # Zeros, not a branch: loads that only a branch uses are made in it, one vector after another.
+            var is_summed = is_inside and slot < end
+            var samples = widen[BEFORE + WIDTH](windows[vector], place.lead)
+            comptime for each in range(BEFORE + WIDTH):
+                samples[each] = samples[each] if is_summed else 0
+            comptime for output in range(WIDTH):
+                var value = news[vector][output].cast[ACC]() if is_summed else 0
+                comptime for t in range(taps):
+                    sums[t] = multiply_add(value, samples[output + t], sums[t])
+            if slot < end and not is_inside:
+                for output in range(max(place.first, 0), min(place.first + Int32(WIDTH), place.outputs.length)):
+                    var value = place.outputs.samples[unsafe_offset=Int(output)].cast[ACC]()
+                    var oldest = place.begin + place.lead + output - place.first
+                    comptime for t in range(taps):
+                        if place.signal.has(oldest + Int32(t), 1):
+                            var sample = place.signal.samples[unsafe_offset=Int(oldest) + t].cast[ACC]()
+                            sums[t] = multiply_add(value, sample, sums[t])
         turn += UInt32(vectors * threads)
 
     comptime for t in range(taps):
