@@ -52,8 +52,6 @@ FIGURES: dict[str, Callable[[], str]] = {
     "table one call": lambda: table("cpu", lambda case: case == "one call"),
     "table gpu": lambda: table("gpu"),
     "table startup": lambda: table("startup"),
-    "table tiny": lambda: table("tiny"),
-    "measured on tiny": lambda: measured_on("tiny"),
     "table layers": lambda: table("layers"),
     "table layers gpu": lambda: table("layers-gpu"),
     "table layers max": lambda: beside_max("layers-max"),

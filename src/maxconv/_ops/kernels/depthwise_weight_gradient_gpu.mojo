@@ -28,6 +28,7 @@ import max.gpu.primitives.warp as warps
 from ..shared.accumulate import accum_dtype, multiply_add
 from ..shared.layer_geometry import LayerGeometry
 from ..shared.queue import Queue
+from .depthwise_short_weight_gradient_gpu import depthwise_short_weight_gradient_gpu, is_short_gradient
 
 comptime THREADS = 256
 """Threads of a block."""
@@ -135,6 +136,9 @@ def depthwise_weight_gradient_gpu[
     Raises:
         If the launch is refused.
     """
+    if is_short_gradient[dtype](geometry):
+        var most_parts = depthwise_weight_gradient_parts(geometry)
+        return depthwise_short_weight_gradient_gpu[dtype](partial, x, y, geometry, most_parts, queue)
     var division = Division.of_layer(
         geometry, Int(x) % VECTOR_BYTES == 0 and Int(y) % VECTOR_BYTES == 0, size_of[dtype]()
     )

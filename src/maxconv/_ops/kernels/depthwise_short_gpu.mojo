@@ -1,0 +1,375 @@
+"""Depthwise 1-D convolution of layers on GPU with few taps: from memory to registers and back, by whole vectors.
+
+Computes:   what depthwise_gpu.mojo says, of stride and dilation 1 and without sequence numbers.
+Algorithm:  a thread has VECTORS vectors of outputs of a row. All vectors that its windows touch are loaded first, the
+            halo a second time through the level-1 cache; then each is widened and multiplied in registers. Filters
+            stand at the end of `taps` places, behind zeros. Neighbouring threads have neighbouring vectors, and a
+            block has as many rows as fit into it.
+Cost:       2*N*O*L_out*K flop; reads N*C*L and writes N*O*L_out elements: memory-bound.
+Layout:     as in depthwise_gpu.mojo; rows may begin anywhere.
+Accuracy:   the bits of depthwise_gpu.mojo: ascending order of taps, then the bias. Outputs of a thread that has made
+            NaN where zeros stand outside x or before a filter are done again without them.
+Gate:       `is_short_depthwise`; otherwise depthwise_gpu.mojo.
+Tuning:     VECTORS, THREADS.
+"""
+
+from std.bit import count_trailing_zeros
+from std.math import ceildiv
+from std.sys.info import size_of
+from std.utils.numerics import isnan
+from std.utils.static_tuple import StaticTuple
+from max.gpu import MAX_THREADS_PER_BLOCK_METADATA, block_idx, thread_idx
+
+
+from ..shared.accumulate import accum_dtype, multiply_add
+from ..shared.aligned_row import VECTOR_BYTES, AlignedRow, vector_width, widen
+from ..shared.epilogue import Epilogue, activate
+from ..shared.history import History
+from ..shared.layer_geometry import LayerGeometry
+from ..shared.queue import Queue
+
+comptime THREADS = 256
+"""Threads of a block."""
+
+comptime VECTORS = 4
+"""Vectors of a thread."""
+
+comptime BLOCKS = 2
+"""Blocks of a multiprocessor that registers must be enough for."""
+
+comptime FEW_TAPS = 4
+"""Taps of most layers that are short: their kernel has no places more."""
+
+comptime MOST_TAPS = 16
+"""Taps above which registers hold no more samples."""
+
+comptime LEAST_TEAM = 4
+"""Threads that have a row at least: their accesses fill a cache line."""
+
+comptime LONGEST_ROW = 1 << 29
+"""Samples, or outputs, of a row that 32 bits count."""
+
+
+def is_short_depthwise[dtype: DType](geometry: LayerGeometry, has_numbers: Bool) -> Bool:
+    """Tells whether `depthwise_short_gpu` can compute a layer.
+
+    Parameters:
+        dtype: Element type of x and y.
+
+    Args:
+        geometry: Sizes and shifts of a depthwise layer.
+        has_numbers: Whether the samples are numbered.
+
+    Returns:
+        True for few taps, of stride and dilation 1, and rows of two vectors or more.
+    """
+    var is_dense = geometry.stride == 1 and geometry.dilation == 1 and not has_numbers
+    var longest = max(geometry.length, geometry.outputs)
+    var is_countable = 2 * vector_width[dtype]() <= geometry.length and longest <= LONGEST_ROW
+    return is_dense and geometry.taps <= MOST_TAPS and is_countable and abs(geometry.pad_left) <= LONGEST_ROW
+
+
+def is_aligned_depthwise[
+    dtype: DType, //
+](x: Pointer[Scalar[dtype], MutAnyOrigin], y: Pointer[Scalar[dtype], MutAnyOrigin], geometry: LayerGeometry) -> Bool:
+    """Tells whether vectors of outputs, and of the newest samples that they meet, are vectors in memory, too.
+
+    Parameters:
+        dtype: Element type of x and y.
+
+    Args:
+        x: Signals.
+        y: Outputs.
+        geometry: Sizes and shifts.
+
+    Returns:
+        True for causal layers whose rows begin at multiples of VECTOR_BYTES.
+    """
+    var elements = geometry.length | geometry.outputs | (geometry.taps - 1 - geometry.pad_left)
+    return (Int(x) | Int(y)) % VECTOR_BYTES == 0 and elements % vector_width[dtype]() == 0
+
+
+def depthwise_short_gpu[
+    dtype: DType, weight_dtype: DType, //
+](
+    y: Pointer[Scalar[dtype], MutAnyOrigin],
+    x: Pointer[Scalar[dtype], MutAnyOrigin],
+    w: Pointer[Scalar[weight_dtype], MutAnyOrigin],
+    epilogue: Epilogue[weight_dtype],
+    geometry: LayerGeometry,
+    history: History[dtype],
+    queue: Queue,
+    is_mirrored: Bool = False,
+) raises:
+    """Enqueues the computation of all outputs; returns before they are there.
+
+    Parameters:
+        dtype: Element type of x, y and state.
+        weight_dtype: Element type of weights and bias, `dtype` or its accumulation type.
+
+    Args:
+        y: Outputs on the device, shape (N, O, L_out); every one is written.
+        x: Signals on the device, shape (N, C, L).
+        w: Weights on the device, shape (O, K).
+        epilogue: Bias and activation.
+        geometry: Sizes and shifts, of which `is_short_depthwise` is true; not empty.
+        history: The state; no numbers.
+        queue: Where to enqueue it.
+        is_mirrored: Whether tap j of a filter is its element K - 1 - j.
+
+    Raises:
+        If the launch is refused.
+    """
+    comptime for taps in [FEW_TAPS, MOST_TAPS]:
+        if (geometry.taps <= FEW_TAPS) == (taps == FEW_TAPS):
+            if is_aligned_depthwise(x, y, geometry):
+                launch_vectors[taps, False, VECTORS, THREADS, BLOCKS](
+                    y, x, w, epilogue, geometry, history, queue, is_mirrored
+                )
+            else:
+                launch_vectors[taps, True, VECTORS, THREADS, BLOCKS](
+                    y, x, w, epilogue, geometry, history, queue, is_mirrored
+                )
+
+
+def launch_vectors[
+    dtype: DType, weight_dtype: DType, //, taps: Int, is_skewed: Bool, vectors: Int, threads: Int, blocks: Int
+](
+    y: Pointer[Scalar[dtype], MutAnyOrigin],
+    x: Pointer[Scalar[dtype], MutAnyOrigin],
+    w: Pointer[Scalar[weight_dtype], MutAnyOrigin],
+    epilogue: Epilogue[weight_dtype],
+    geometry: LayerGeometry,
+    history: History[dtype],
+    queue: Queue,
+    is_mirrored: Bool,
+) raises:
+    """Enqueues the kernel.
+
+    Parameters:
+        dtype: As for `depthwise_short_gpu`.
+        weight_dtype: As for `depthwise_short_gpu`.
+        taps: Places of a filter, at least K.
+        is_skewed: False: all rows, and the newest sample of a vector of outputs, are known to be aligned.
+        vectors: Vectors of a thread.
+        threads: Threads of a block.
+        blocks: Blocks of a multiprocessor that registers must be enough for.
+
+    Args:
+        y: As for `depthwise_short_gpu`.
+        x: As for `depthwise_short_gpu`.
+        w: As for `depthwise_short_gpu`.
+        epilogue: As for `depthwise_short_gpu`.
+        geometry: As for `depthwise_short_gpu`.
+        history: As for `depthwise_short_gpu`.
+        queue: As for `depthwise_short_gpu`.
+        is_mirrored: As for `depthwise_short_gpu`.
+
+    Raises:
+        If the launch is refused.
+    """
+    comptime WIDTH = vector_width[dtype]()
+    var slots = ceildiv(geometry.outputs + (WIDTH - 1 if is_skewed else 0), WIDTH)
+    # A team of threads has a part of a row: as long a part as leaves few of them without outputs.
+    var team = threads
+    while team > LEAST_TEAM and ceildiv(slots, team * vectors) * team * vectors * 7 > slots * 8:
+        team //= 2
+    var tiles = ceildiv(slots, team * vectors)
+    var teams = geometry.batch * geometry.out_channels * tiles
+    comptime kernel = compute_vectors[dtype, weight_dtype, taps, is_skewed, vectors, threads, blocks]
+    queue.enqueue[kernel](
+        y,
+        x,
+        w,
+        epilogue,
+        geometry,
+        history,
+        Int32(-1 if is_mirrored else 1),
+        Int32(team),
+        Int32(tiles),
+        grid_dim=ceildiv(teams, threads // team),
+        block_dim=threads,
+    )
+
+
+@__llvm_metadata(
+    MAX_THREADS_PER_BLOCK_METADATA=StaticTuple[Int32, 1](Int32(threads)),
+    `nvvm.minctasm`=SIMDLength(blocks),
+)
+def compute_vectors[
+    dtype: DType, weight_dtype: DType, taps: Int, is_skewed: Bool, vectors: Int, threads: Int, blocks: Int
+](
+    y: Pointer[Scalar[dtype], MutAnyOrigin],
+    x: Pointer[Scalar[dtype], MutAnyOrigin],
+    w: Pointer[Scalar[weight_dtype], MutAnyOrigin],
+    epilogue: Epilogue[weight_dtype],
+    geometry: LayerGeometry,
+    history: History[dtype],
+    tap_step: Int32,
+    team: Int32,
+    tiles: Int32,
+):
+    """Kernel: each thread computes some vectors of outputs of a row.
+
+    Parameters:
+        dtype: As for `depthwise_short_gpu`.
+        weight_dtype: As for `depthwise_short_gpu`.
+        taps: As for `launch_vectors`.
+        is_skewed: As for `launch_vectors`.
+        vectors: As for `launch_vectors`.
+        threads: As for `launch_vectors`.
+        blocks: As for `launch_vectors`.
+
+    Args:
+        y: As for `depthwise_short_gpu`.
+        x: As for `depthwise_short_gpu`.
+        w: As for `depthwise_short_gpu`.
+        epilogue: As for `depthwise_short_gpu`.
+        geometry: As for `depthwise_short_gpu`.
+        history: As for `depthwise_short_gpu`.
+        tap_step: -1 where filters are mirrored, else 1.
+        team: Threads that have neighbouring vectors of a row, a power of two.
+        tiles: Teams of a row.
+    """
+    comptime ACC = accum_dtype[dtype]()
+    comptime WIDTH = vector_width[dtype]()
+    comptime BEFORE = taps - 1
+    # Of a window that is known to end with a vector: where it begins in its first.
+    comptime LEAD = -BEFORE & (WIDTH - 1)
+    comptime LOADS = ceildiv((WIDTH - 1 if is_skewed else LEAD) + BEFORE + WIDTH, WIDTH)
+    var thread = UInt32(thread_idx.x)
+    var index = (UInt32(block_idx.x) * UInt32(threads) + thread) >> count_trailing_zeros(team).cast[DType.uint32]()
+    var row = Int(index // UInt32(tiles))
+    if row >= geometry.batch * geometry.out_channels:
+        return
+    var o = Int(UInt32(row) % UInt32(geometry.out_channels))
+    var channel = Int(UInt32(row) // (UInt32(geometry.out_channels) // UInt32(geometry.in_channels)))
+    var signal = AlignedRow[dtype].of[is_skewed](x.unsafe_offset(channel * geometry.length), geometry.length)
+    var result = AlignedRow[dtype].of[is_skewed](y.unsafe_offset(row * geometry.outputs), geometry.outputs)
+    var slot = Int32(index % UInt32(tiles)) * team * Int32(vectors) + (Int32(thread) & (team - 1))
+    var first = slot * Int32(WIDTH) - result.skew
+    var pitch = team * Int32(WIDTH)
+    # The sample that meets the first place of the filter and the first output.
+    var oldest = first + Int32(geometry.taps - 1 - geometry.pad_left) - Int32(BEFORE)
+    var lead = signal.before(oldest) if is_skewed else Int32(LEAD)
+
+    var windows = Array[Array[SIMD[dtype, WIDTH], LOADS], vectors](fill=Array[SIMD[dtype, WIDTH], LOADS](fill=0))
+    comptime for vector in range(vectors):
+        comptime for place in range(LOADS):
+            windows[vector][place] = signal.load(oldest - lead + Int32(vector) * pitch + Int32(place * WIDTH))
+
+    var weights = w.unsafe_offset(o * geometry.taps + (geometry.taps - 1 if tap_step < 0 else 0))
+    var filter = Array[Scalar[ACC], taps](fill=0)
+    comptime for t in range(taps):
+        var j = Int32(t - taps) + Int32(geometry.taps)
+        if j >= 0:
+            filter[t] = weights[unsafe_offset=Int(j * tap_step)].cast[ACC]()
+    var offset = SIMD[ACC, WIDTH](epilogue.offset[ACC](o))
+
+    var before = Int32(geometry.taps - 1) if history.has_state else Int32(0)
+    var state = history.state.unsafe_offset((channel + 1) * (geometry.taps - 1))
+    var is_spoilt = False
+    comptime for vector in range(vectors):
+        var at = first + Int32(vector) * pitch
+        var begin = oldest - lead + Int32(vector) * pitch
+        if not signal.has(begin, Int32(LOADS * WIDTH)):
+            comptime for place in range(LOADS):
+                var position = begin + Int32(place * WIDTH)
+                if position + Int32(WIDTH) <= -before or position >= signal.length:
+                    windows[vector][place] = 0
+                elif not signal.has(position, Int32(WIDTH)):
+                    windows[vector][place] = load_piece(signal, state, before, position)
+        var samples = widen[BEFORE + WIDTH](windows[vector], lead)
+        var sums = SIMD[ACC, WIDTH](0)
+        comptime for t in range(taps):
+            comptime for output in range(WIDTH):
+                sums[output] = multiply_add(samples[output + t], filter[t], sums[output])
+        is_spoilt = is_spoilt or isnan(sums.reduce_add())
+        var values = activate(sums + offset, epilogue.activation).cast[dtype]()
+        if result.has(at, Int32(WIDTH)):
+            result.samples.unsafe_store[alignment=VECTOR_BYTES](Int(at), values)
+        else:
+            comptime for each in range(WIDTH):
+                if at + Int32(each) >= 0 and at + Int32(each) < result.length:
+                    result.samples[unsafe_offset=Int(at) + each] = values[each]
+    if is_spoilt:
+        comptime for vector in range(vectors):
+            var at = first + Int32(vector) * pitch
+            compute_existing(result, x, weights, epilogue, geometry, history, tap_step, channel, o, at, Int32(WIDTH))
+
+
+@no_inline
+def load_piece[
+    dtype: DType, //
+](
+    signal: AlignedRow[dtype],
+    state: Pointer[Scalar[dtype], MutUntrackedOrigin],
+    before: Int32,
+    position: Int32,
+) -> SIMD[dtype, vector_width[dtype]()]:
+    """Reads a vector that lies in a row in part, one element at a time.
+
+    Parameters:
+        dtype: Element type.
+
+    Args:
+        signal: The row.
+        state: Where the samples before the row end.
+        before: How many of them there are.
+        position: Index of the first element.
+
+    Returns:
+        The vector, with zeros where there is no sample.
+    """
+    var vector = SIMD[dtype, vector_width[dtype]()](0)
+    comptime for each in range(vector_width[dtype]()):
+        var at = position + Int32(each)
+        if -before <= at and at < signal.length:
+            vector[each] = (state if at < 0 else signal.samples)[unsafe_offset=Int(at)]
+    return vector
+
+
+@no_inline
+def compute_existing[
+    dtype: DType, weight_dtype: DType, //
+](
+    result: AlignedRow[dtype],
+    x: Pointer[Scalar[dtype], MutAnyOrigin],
+    weights: Pointer[Scalar[weight_dtype], MutAnyOrigin],
+    epilogue: Epilogue[weight_dtype],
+    geometry: LayerGeometry,
+    history: History[dtype],
+    tap_step: Int32,
+    channel: Int,
+    o: Int,
+    first: Int32,
+    count: Int32,
+):
+    """Computes neighbouring outputs from the terms that exist: others may have been zero times infinity.
+
+    Parameters:
+        dtype: As for `depthwise_short_gpu`.
+        weight_dtype: As for `depthwise_short_gpu`.
+
+    Args:
+        result: The outputs of the row.
+        x: All signals.
+        weights: The first tap of the row.
+        epilogue: As for `depthwise_short_gpu`.
+        geometry: As for `depthwise_short_gpu`.
+        history: As for `depthwise_short_gpu`.
+        tap_step: From one tap to the next.
+        channel: Counted over signals and channels.
+        o: Channel of the result.
+        first: The first output; it may lie before the row.
+        count: How many outputs; the last may lie behind the row.
+    """
+    comptime ACC = accum_dtype[dtype]()
+    for i in range(max(first, 0), min(first + count, result.length)):
+        var sum = Scalar[ACC](0)
+        for j in range(geometry.taps):
+            var position = geometry.position(Int(i), j)
+            if history.exists(geometry, position):
+                var sample = history.sample(x, geometry, channel, position).cast[ACC]()
+                sum = multiply_add(sample, weights[unsafe_offset=j * Int(tap_step)].cast[ACC](), sum)
+        result.samples[unsafe_offset=Int(i)] = epilogue.apply(o, sum).cast[dtype]()
