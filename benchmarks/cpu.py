@@ -11,9 +11,9 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from timing import row, time_calls
+from calibrate import direct_kernel
+from timing import paired_ratio, row, sample_calls, summarize, time_calls
 
-import maxconv
 from maxconv import _bench, _engine
 from maxconv._problem import part_of_full
 
@@ -28,7 +28,7 @@ def bench() -> list[dict[str, Any]]:
     rows = []
     for dtype in ("float32", "float64"):
         for n, m in [*TINY, *((samples, taps) for samples in SAMPLES for taps in (*TAPS, samples))]:
-            rows += list(map(told, _bench.compare(n, [m], dtype, "cpu", ["numpy", "scipy", "torch"])))
+            rows += list(map(told, _bench.compare(n, [m], dtype, None, ["numpy", "scipy", "torch"])))
     ratios = sorted((entry["ratio"], entry["case"]) for entry in rows)
     mean = math.exp(sum(math.log(ratio) for ratio, _ in ratios) / len(ratios))
     slower = [f"{case} ({ratio:.2f}x)" for ratio, case in ratios if ratio < 1]
@@ -45,19 +45,20 @@ def told(entry: dict[str, Any]) -> dict[str, Any]:
 
 
 def limits(dtype: str, kind: str) -> dict[str, Any]:
-    """Time the direct kernel beside what bounds it; print the share of that rate it reaches."""
+    """Time the direct kernel, into memory that is there, beside what bounds it; print its share of that rate."""
     rng = np.random.default_rng()
     n, m = (10**6, 256) if kind == "sums" else (10**7, 4)
-    x, k = (rng.standard_normal(length).astype(dtype) for length in (n, m))
-    convolve = partial(maxconv.convolve, x, k, "same", "direct")
+    kernel = direct_kernel(dtype, n, m, "same", 0)
+    x = rng.standard_normal(n).astype(dtype)
     if kind == "sums":
         peer, matrix = "matrix product", rng.standard_normal((MATRIX, MATRIX)).astype(dtype)
-        product, work = partial(np.matmul, matrix, matrix, out=np.empty_like(matrix)), n * m / MATRIX**3
+        product, work = partial(np.matmul, matrix, matrix, out=np.zeros_like(matrix)), n * m / MATRIX**3
     else:
-        peer, product, work = "numpy.copyto", partial(np.copyto, np.empty_like(x), x), 1.0
-    timings = time_calls({"maxconv.convolve": convolve, peer: product})
-    share = work * timings[peer].median / timings["maxconv.convolve"].median
+        peer, product, work = "numpy.copyto", partial(np.copyto, np.zeros_like(x), x), 1.0
+    samples = sample_calls({"direct kernel": kernel, peer: product})
+    share = work * paired_ratio(samples[peer], samples["direct kernel"])
     print(f"{dtype} N={n} K={m}: {share:.2f} of the rate of {peer}")
+    timings = {name: summarize(values) for name, values in samples.items()}
     return {**row(f"{dtype}, {kind} at N={n}, K={m}", timings, peer), "share": share}
 
 
