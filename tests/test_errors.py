@@ -87,7 +87,7 @@ def test_a_device_that_is_not_there_is_refused(monkeypatch):
 @pytest.fixture
 def default_device(monkeypatch):
     """Forget whatever default a test sets."""
-    monkeypatch.setattr(devices, "_default", None)
+    monkeypatch.setattr(devices, "default", None)
 
 
 @pytest.mark.usefixtures("default_device")

@@ -95,7 +95,7 @@ def test_everything_else_is_left_to_the_usual_way(rng):
 def test_a_default_device_other_than_the_cpu_is_respected(monkeypatch, rng):
     """Where the process computes on another device, the short way is closed; device="cpu" opens it."""
     x, k = rng.standard_normal(30), rng.standard_normal(4)
-    monkeypatch.setattr(maxconv._engine.devices, "_default", "auto")
+    monkeypatch.setattr(maxconv._engine.devices, "default", "auto")
     assert _short.convolve(x, k, "full", "auto", None, True) is None
     assert _short.convolve(x, k, "full", "auto", "cpu", True) is not None
 

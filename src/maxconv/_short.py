@@ -24,7 +24,7 @@ _kernels: dict[np.dtype, Any] = {}
 """Element type, in native byte order, to its kernel; empty until the usual way has loaded the extension."""
 
 
-def convolve(
+def convolve(  # noqa: PLR0911  # a set of reasons, or a name more, costs as much as a question
     in1: Any,
     in2: Any,
     mode: str,
@@ -33,32 +33,38 @@ def convolve(
     flip: bool,
     _array: Any = np.ndarray,
     _empty: Any = np.empty,
+    _fewest_taps: int = _plan.FEWEST_FFT_TAPS,
 ) -> np.ndarray | None:
     """Convolve or correlate two vectors if this way serves them; None if it does not. Written for few bytecodes."""
     if type(in1) is not _array:
         return _convolve_there(in1, in2, mode, method, flip) if device is None else None
-    if type(in2) is not _array or in1.ndim != 1 or in2.ndim != 1 or method not in _SERVED:
+    if type(in2) is not _array or in1.ndim != 1 or in2.ndim != 1:
         return None
     dtype = in1.dtype
     kernel = _kernels.get(dtype) or _find_kernel(dtype)
-    is_here = (devices.get_default_device() if device is None else device) == "cpu"
-    if kernel is None or dtype is not in2.dtype or mode not in _problem.MODES or not is_here:
+    is_here = (devices.default or devices.get_default_device()) == "cpu" if device is None else device == "cpu"
+    if kernel is None or dtype is not in2.dtype or not is_here or (method != "auto" and method != "direct"):  # noqa: PLR1714
         return None
     samples, taps = in1.size, in2.size
-    start, outputs = (0, samples + taps - 1) if mode == "full" else _problem.start_and_outputs(samples, taps, mode)
+    if mode == "full":
+        start, outputs = 0, samples + taps - 1
+    elif mode in _problem.MODES:
+        start, outputs = _problem.start_and_outputs(samples, taps, mode)
+    else:
+        return None
     if flip and taps > samples:
         in1, in2, samples, taps = in2, in1, taps, samples
     if not (samples and taps):
         return None
     pad_left = taps - 1 - start
     # Within these bounds, and of integers, the usual way sums without asking its model.
-    few = taps < _plan.FEWEST_FFT_TAPS or outputs * taps < _plan.FEWEST_FFT_PRODUCTS
+    few = taps < _fewest_taps or outputs * taps < _plan.FEWEST_FFT_PRODUCTS
     if not few and method == "auto" and dtype.kind == "f":
         problem, nfft = _choice(samples, taps, outputs, pad_left, flip, dtype.itemsize)
         if nfft:
             return _methods.fft_mended("convolve", problem, in1, in2, nfft) if dtype.itemsize >= _TRANSFORMED else None
     y: np.ndarray = _empty(outputs, dtype)
-    return y if kernel(y, in1, in2, pad_left, flip, native.max_workers()) else None
+    return y if kernel(y, in1, in2, pad_left, flip, native.workers) else None
 
 
 def _convolve_there(in1: Any, in2: Any, mode: str, method: str, flip: bool) -> Any:

@@ -18,7 +18,7 @@ from .arrays import is_lazy
 
 ENVIRONMENT_VARIABLE = "MAXCONV_DEVICE"
 
-_default: str | None = None
+default: str | None = None
 
 
 def set_default_device(device: str | None) -> None:
@@ -46,20 +46,20 @@ def set_default_device(device: str | None) -> None:
     'cpu'
     >>> maxconv.set_default_device(None)
     """
-    global _default  # noqa: PLW0603  # the default of this process is what the function is for
+    global default  # noqa: PLW0603  # the default of this process is what the function is for
     if device is not None:
-        _default = _checked("set_default_device: device", device)
+        default = _checked("set_default_device: device", device)
     elif named := os.environ.get(ENVIRONMENT_VARIABLE):
-        _default = _checked(ENVIRONMENT_VARIABLE, named)
+        default = _checked(ENVIRONMENT_VARIABLE, named)
     else:
-        _default = "cpu"
+        default = "cpu"
 
 
 def get_default_device() -> str:
     """Return where host arrays are computed when a call does not say: see `set_default_device`."""
-    if _default is None:
+    if default is None:
         set_default_device(None)
-    return _default or "cpu"
+    return default or "cpu"
 
 
 def requested(function: str, device: str | None, *operands: object) -> str:

@@ -74,8 +74,9 @@ _cpu_functions = _Functions("cpu")
 _layer_functions = _Functions("cpu_layers")
 _gpu_layer_functions = _Functions("gpu_layers")
 
-_forked_after_load = False
-"""True in a process forked from one that had loaded a CPU extension: the threads of its pool are not here."""
+workers = 0
+"""Threads of a kernel at most. 0: as many as the work is worth; 1 in a process forked from one that had loaded a CPU
+extension: the threads of its pool are not here."""
 
 
 def loaded_vector_kernels() -> dict[np.dtype, Any]:
@@ -88,15 +89,15 @@ def run_on_cpu(problem: Problem, dtype: str, y: np.ndarray, x: np.ndarray, k: np
     """Fill `y`. All three are contiguous, aligned, of rank 1 or (rows, length), of types the `dtype` kernels take."""
     if problem.border == "omit":
         kernel = _cpu_functions[_DIRECT[dtype]]
-        kernel(y, x, k, problem.pad_left, problem.flip, max_workers())
+        kernel(y, x, k, problem.pad_left, problem.flip, workers)
         return
     sizes = problem.pad_left, problem.flip, *_border(problem)
-    _cpu_functions[f"direct_with_border_{dtype}"](y, x, k, sizes, max_workers())
+    _cpu_functions[f"direct_with_border_{dtype}"](y, x, k, sizes, workers)
 
 
 def columns_on_cpu(problem: Problem, dtype: str, y: np.ndarray, x: np.ndarray, k: np.ndarray, inner: int) -> None:
     """Fill `y` (outer, L_out, inner) by sums down columns. All three are contiguous, aligned, of any rank."""
-    _cpu_functions[f"columns_{dtype}"](y, x, k, _column_sizes(problem, inner, k), _border(problem), max_workers())
+    _cpu_functions[f"columns_{dtype}"](y, x, k, _column_sizes(problem, inner, k), _border(problem), workers)
 
 
 def _column_sizes(problem: Problem, inner: int, k: Any) -> tuple[int, ...]:
@@ -113,7 +114,7 @@ def overlap_save_on_cpu(problem: Problem, y: np.ndarray, x: np.ndarray, k: np.nd
     else:
         plan = _prepared(k, problem.flip, nfft)
     sizes = problem.taps, problem.tap_rows, problem.pad_left, nfft, *_border(problem)
-    _cpu_functions[f"overlap_save_{dtype}"](y, x, plan, sizes, max_workers())
+    _cpu_functions[f"overlap_save_{dtype}"](y, x, plan, sizes, workers)
 
 
 @lru_cache(maxsize=16)
@@ -126,7 +127,7 @@ def _prepared(k: np.ndarray, flip: bool, nfft: int) -> np.ndarray:
     """Return twiddles and spectra of taps (K) or (tap_rows, K)."""
     dtype, rows = kernel_dtype(k.dtype), k.shape[0] if k.ndim > 1 else 1
     plan = np.empty(rows * _cpu_functions[f"plan_length_{dtype}"](nfft), dtype)
-    _cpu_functions[f"prepare_{dtype}"](plan, k, int(flip), nfft, max_workers())
+    _cpu_functions[f"prepare_{dtype}"](plan, k, int(flip), nfft, workers)
     return plan
 
 
@@ -137,7 +138,7 @@ def resample_on_cpu(
 
     `rates` are (up, down), `beyond` is (mode, value) of `_ops/shared/extension.mojo`.
     """
-    _cpu_functions[f"polyphase_{x.dtype.name}"](y, x, h, rates, start, beyond, max_workers())
+    _cpu_functions[f"polyphase_{x.dtype.name}"](y, x, h, rates, start, beyond, workers)
 
 
 def _border(problem: Problem) -> tuple[int, float]:
@@ -147,7 +148,7 @@ def _border(problem: Problem) -> tuple[int, float]:
 
 def run_layer_on_cpu(function: str, arrays: tuple[Any, ...], problem: LayerProblem, *options: int) -> None:
     """Fill the first of the arrays, or addresses, by a function of cpu_layers.mojo; what each expects stands there."""
-    _layer_functions[function](arrays, problem, *options, max_workers())
+    _layer_functions[function](arrays, problem, *options, workers)
 
 
 def run_layer_on_gpu(
@@ -165,11 +166,6 @@ def gradient_workspace(function: str, problem: LayerProblem) -> int:
     """Count the bytes of the last array that a weight gradient of gpu_layers.mojo takes."""
     size: int = getattr(_extension("gpu_layers"), f"workspace_of_{function}")(problem)
     return size
-
-
-def max_workers() -> int:
-    """Return 0, for as many threads as the work is worth; 1 in a forked child, where the pool's threads are not."""
-    return 1 if _forked_after_load else 0
 
 
 def run_on_gpu(problem: Problem, dtype: str, context: int, y: int, x: int, k: int) -> None:
@@ -340,8 +336,8 @@ def _find_functions(kind: str) -> dict[str, Any]:
 
 
 def _note_fork() -> None:
-    global _forked_after_load  # noqa: PLW0603  # a property of the process, which is what fork changes
-    _forked_after_load = bool(_cpu_functions or _layer_functions)
+    global workers  # noqa: PLW0603  # a property of the process, which is what fork changes
+    workers = 1 if _cpu_functions or _layer_functions else 0
 
 
 if hasattr(os, "register_at_fork"):
