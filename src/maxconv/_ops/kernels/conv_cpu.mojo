@@ -17,7 +17,8 @@ Accuracy:   sums in accumulate.accum_dtype on EVERY path; each result adds its t
 Gate:       none: any sizes >= 1, outputs may be 0.
 Tuning:     the constants below. Float32, one core of an AMD EPYC with AVX-512, whose FMA units do 115 GFLOP/s: 98 to 111
             for the layers of Whisper, wav2vec2, HuBERT and HiFi-GAN's residual blocks, 70 for 512 -> 256 channels of
-            100 samples transposed, K = 16 (benchmarks/layers.py, 2026-11-22).
+            100 samples transposed, K = 16; 60 for 1 -> 32 channels, K = 7, whose sums go from registers to the result
+            (32 by way of scratch). Layers of benchmarks/layers.py, 2026-11-22.
 Tried:      weights of a transposed sum sorted by phase while they are copied: 25 to 43 GFLOP/s instead of 70.
 Source:     register blocking as for a matrix product (Goto and van de Geijn, Anatomy of High-Performance Matrix
             Multiplication, 2008); phases as in Crochiere and Rabiner, Multirate Digital Signal Processing, 1983.
