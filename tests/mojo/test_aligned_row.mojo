@@ -53,18 +53,32 @@ def test_windows_of_rows_that_begin_anywhere() raises:
                 check_row[dtype](offset, length)
 
 
+def check_last_vector[dtype: DType]() raises:
+    """Takes all but the first element out of two vectors.
+
+    Parameters:
+        dtype: Element type.
+
+    Raises:
+        If an element is wrong.
+    """
+    comptime WIDTH = AlignedRow[dtype].WIDTH
+    var window = Array[SIMD[dtype, WIDTH], 2](fill=SIMD[dtype, WIDTH](0))
+    comptime for i in range(2 * WIDTH):
+        window[i // WIDTH][i % WIDTH] = Scalar[dtype](i)
+    var elements = widen[2 * WIDTH - 1](window, 1)
+    for i in range(2 * WIDTH - 1):
+        assert_equal(Int(elements[i]), i + 1)
+
+
 def test_last_vector_is_whole() raises:
     """Windows that end with their last vector need nothing behind it.
 
     Raises:
         If an element is wrong.
     """
-    var window = Array[SIMD[DType.bfloat16, 8], 2](fill=SIMD[DType.bfloat16, 8](0))
-    comptime for i in range(16):
-        window[i // 8][i % 8] = BFloat16(i)
-    var elements = widen[15](window, 1)
-    for i in range(15):
-        assert_equal(Int(elements[i]), i + 1)
+    comptime for dtype in [DType.bfloat16, DType.float16, DType.float32, DType.float64]:
+        check_last_vector[dtype]()
 
 
 def main() raises:

@@ -74,6 +74,9 @@ def depthwise_gpu[
     var rows = geometry.batch * geometry.out_channels
     if rows * geometry.outputs == 0:
         return  # a grid of no blocks is an error
+    if is_short_depthwise[dtype](geometry, history.has_numbers):
+        depthwise_short_gpu(y, x, w, epilogue, geometry, history, queue, is_mirrored)
+        return
     comptime if dtype == weight_dtype and dtype.is_half_float():
         if is_long_depthwise[dtype](geometry, history.has_state or history.has_numbers):
             var weights = rebind[Pointer[Scalar[dtype], MutAnyOrigin]](w)
@@ -93,8 +96,6 @@ def depthwise_gpu[
             grid_dim=ceildiv(rows * geometry.outputs, THREADS),
             block_dim=THREADS,
         )
-    elif is_short_depthwise[dtype](geometry, history.has_numbers):
-        depthwise_short_gpu(y, x, w, epilogue, geometry, history, queue, is_mirrored)
     elif geometry.outputs <= THREADS * run_length[ACC]() * GROUPS // 2:
         launch_tiles[GROUPS // 4](y, x, w, epilogue, geometry, history, queue, is_mirrored)
     else:

@@ -15,7 +15,6 @@ Tuning:     VECTORS, THREADS.
 
 from std.bit import count_trailing_zeros
 from std.math import ceildiv
-from std.sys.info import size_of
 from std.utils.numerics import isnan
 from std.utils.static_tuple import StaticTuple
 from max.gpu import MAX_THREADS_PER_BLOCK_METADATA, block_idx, thread_idx
@@ -23,28 +22,31 @@ from max.gpu import MAX_THREADS_PER_BLOCK_METADATA, block_idx, thread_idx
 
 from ..shared.accumulate import accum_dtype, multiply_add
 from ..shared.aligned_row import VECTOR_BYTES, AlignedRow, vector_width, widen
-from ..shared.epilogue import Epilogue, activate
+from ..shared.epilogue import NONE, Epilogue, activate
 from ..shared.history import History
 from ..shared.layer_geometry import LayerGeometry
 from ..shared.queue import Queue
 
-comptime THREADS = 256
+comptime THREADS = 128
 """Threads of a block."""
 
 comptime VECTORS = 4
 """Vectors of a thread."""
 
-comptime BLOCKS = 2
-"""Blocks of a multiprocessor that registers must be enough for."""
-
 comptime FEW_TAPS = 4
 """Taps of most layers that are short: their kernel has no places more."""
+
+comptime MANY_TAPS = 8
+"""Taps of most others."""
 
 comptime MOST_TAPS = 16
 """Taps above which registers hold no more samples."""
 
 comptime LEAST_TEAM = 4
 """Threads that have a row at least: their accesses fill a cache line."""
+
+comptime ANY_LEAD = -1
+"""Where windows begin in a vector of x, if the row or the launch decides."""
 
 comptime LONGEST_ROW = 1 << 29
 """Samples, or outputs, of a row that 32 bits count."""
@@ -64,18 +66,19 @@ def is_short_depthwise[dtype: DType](geometry: LayerGeometry, has_numbers: Bool)
         True for few taps, of stride and dilation 1, and rows of two vectors or more.
     """
     var is_dense = geometry.stride == 1 and geometry.dilation == 1 and not has_numbers
-    var longest = max(geometry.length, geometry.outputs)
-    var is_countable = 2 * vector_width[dtype]() <= geometry.length and longest <= LONGEST_ROW
-    return is_dense and geometry.taps <= MOST_TAPS and is_countable and abs(geometry.pad_left) <= LONGEST_ROW
+    var are_vectors = min(geometry.length, geometry.outputs) >= 2 * vector_width[dtype]()
+    var are_countable = max(geometry.length, geometry.outputs, abs(geometry.pad_left)) <= LONGEST_ROW
+    return is_dense and geometry.taps <= MOST_TAPS and are_vectors and are_countable
 
 
-def is_aligned_depthwise[
-    dtype: DType, //
-](x: Pointer[Scalar[dtype], MutAnyOrigin], y: Pointer[Scalar[dtype], MutAnyOrigin], geometry: LayerGeometry) -> Bool:
-    """Tells whether vectors of outputs, and of the newest samples that they meet, are vectors in memory, too.
+def common_lead[
+    dtype: DType, //, taps: Int
+](x: Pointer[Scalar[dtype], MutAnyOrigin], y: Pointer[Scalar[dtype], MutAnyOrigin], geometry: LayerGeometry) -> Int:
+    """Finds where in a vector of x the windows of vectors of y begin.
 
     Parameters:
         dtype: Element type of x and y.
+        taps: Places of a filter, at least K.
 
     Args:
         x: Signals.
@@ -83,10 +86,52 @@ def is_aligned_depthwise[
         geometry: Sizes and shifts.
 
     Returns:
-        True for causal layers whose rows begin at multiples of VECTOR_BYTES.
+        An element, the same of all windows if every row begins at a multiple of VECTOR_BYTES; else ANY_LEAD.
     """
-    var elements = geometry.length | geometry.outputs | (geometry.taps - 1 - geometry.pad_left)
-    return (Int(x) | Int(y)) % VECTOR_BYTES == 0 and elements % vector_width[dtype]() == 0
+    comptime WIDTH = vector_width[dtype]()
+    if (Int(x) | Int(y)) % VECTOR_BYTES != 0 or (geometry.length | geometry.outputs) % WIDTH != 0:
+        return ANY_LEAD
+    return (geometry.taps - geometry.pad_left - taps) & (WIDTH - 1)
+
+
+def causal_lead[dtype: DType, taps: Int]() -> Int:
+    """Gives the common lead of aligned causal layers: their windows end with a vector.
+
+    Parameters:
+        dtype: Element type of x and y.
+        taps: Places of a filter.
+
+    Returns:
+        An element.
+    """
+    return (1 - taps) & (vector_width[dtype]() - 1)
+
+
+def load_count[dtype: DType, taps: Int, lead: Int]() -> Int:
+    """Counts the vectors that a window touches.
+
+    Parameters:
+        dtype: Element type of x.
+        taps: Places of a filter.
+        lead: The common lead, or ANY_LEAD.
+
+    Returns:
+        At least one.
+    """
+    comptime WIDTH = vector_width[dtype]()
+    return ceildiv((WIDTH - 1 if lead == ANY_LEAD else lead) + taps - 1 + WIDTH, WIDTH)
+
+
+def place_count(taps: Int) -> Int:
+    """Decides how many places filters have.
+
+    Args:
+        taps: K, at most MOST_TAPS.
+
+    Returns:
+        FEW_TAPS, MANY_TAPS or MOST_TAPS.
+    """
+    return FEW_TAPS if taps <= FEW_TAPS else MANY_TAPS if taps <= MANY_TAPS else MOST_TAPS
 
 
 def depthwise_short_gpu[
@@ -120,20 +165,28 @@ def depthwise_short_gpu[
     Raises:
         If the launch is refused.
     """
-    comptime for taps in [FEW_TAPS, MOST_TAPS]:
-        if (geometry.taps <= FEW_TAPS) == (taps == FEW_TAPS):
-            if is_aligned_depthwise(x, y, geometry):
-                launch_vectors[taps, False, VECTORS, THREADS, BLOCKS](
-                    y, x, w, epilogue, geometry, history, queue, is_mirrored
-                )
-            else:
-                launch_vectors[taps, True, VECTORS, THREADS, BLOCKS](
-                    y, x, w, epilogue, geometry, history, queue, is_mirrored
-                )
+    comptime for taps in [FEW_TAPS, MANY_TAPS, MOST_TAPS]:
+        if place_count(geometry.taps) == taps:
+            comptime CAUSAL = causal_lead[dtype, taps]()
+            comptime BLOCKS = 6 if taps == FEW_TAPS else 4
+            var lead = common_lead[taps](x, y, geometry)
+            comptime if taps == FEW_TAPS:
+                # Layers of models: no places without a tap, and their input gradients.
+                comptime for known in [CAUSAL, 0, ANY_LEAD]:
+                    if geometry.taps == taps and known == (lead if lead == CAUSAL or lead == 0 else ANY_LEAD):
+                        launch_vectors[taps, known, True, VECTORS, THREADS, BLOCKS](
+                            y, x, w, epilogue, geometry, history, queue, is_mirrored
+                        )
+                        return
+            comptime for known in [CAUSAL, ANY_LEAD]:
+                if known == (lead if lead == CAUSAL else ANY_LEAD):
+                    launch_vectors[taps, known, False, VECTORS, THREADS, BLOCKS](
+                        y, x, w, epilogue, geometry, history, queue, is_mirrored
+                    )
 
 
 def launch_vectors[
-    dtype: DType, weight_dtype: DType, //, taps: Int, is_skewed: Bool, vectors: Int, threads: Int, blocks: Int
+    dtype: DType, weight_dtype: DType, //, taps: Int, lead: Int, is_full: Bool, vectors: Int, threads: Int, blocks: Int
 ](
     y: Pointer[Scalar[dtype], MutAnyOrigin],
     x: Pointer[Scalar[dtype], MutAnyOrigin],
@@ -150,7 +203,8 @@ def launch_vectors[
         dtype: As for `depthwise_short_gpu`.
         weight_dtype: As for `depthwise_short_gpu`.
         taps: Places of a filter, at least K.
-        is_skewed: False: all rows, and the newest sample of a vector of outputs, are known to be aligned.
+        lead: The `common_lead` of the layer, or ANY_LEAD.
+        is_full: Whether K is `taps`.
         vectors: Vectors of a thread.
         threads: Threads of a block.
         blocks: Blocks of a multiprocessor that registers must be enough for.
@@ -169,14 +223,14 @@ def launch_vectors[
         If the launch is refused.
     """
     comptime WIDTH = vector_width[dtype]()
-    var slots = ceildiv(geometry.outputs + (WIDTH - 1 if is_skewed else 0), WIDTH)
+    var slots = ceildiv(geometry.outputs + (WIDTH - 1 if lead == ANY_LEAD else 0), WIDTH)
     # A team of threads has a part of a row: as long a part as leaves few of them without outputs.
     var team = threads
     while team > LEAST_TEAM and ceildiv(slots, team * vectors) * team * vectors * 7 > slots * 8:
         team //= 2
     var tiles = ceildiv(slots, team * vectors)
     var teams = geometry.batch * geometry.out_channels * tiles
-    comptime kernel = compute_vectors[dtype, weight_dtype, taps, is_skewed, vectors, threads, blocks]
+    comptime kernel = compute_vectors[dtype, weight_dtype, taps, lead, is_full, vectors, threads, blocks]
     queue.enqueue[kernel](
         y,
         x,
@@ -197,7 +251,7 @@ def launch_vectors[
     `nvvm.minctasm`=SIMDLength(blocks),
 )
 def compute_vectors[
-    dtype: DType, weight_dtype: DType, taps: Int, is_skewed: Bool, vectors: Int, threads: Int, blocks: Int
+    dtype: DType, weight_dtype: DType, taps: Int, lead: Int, is_full: Bool, vectors: Int, threads: Int, blocks: Int
 ](
     y: Pointer[Scalar[dtype], MutAnyOrigin],
     x: Pointer[Scalar[dtype], MutAnyOrigin],
@@ -215,7 +269,8 @@ def compute_vectors[
         dtype: As for `depthwise_short_gpu`.
         weight_dtype: As for `depthwise_short_gpu`.
         taps: As for `launch_vectors`.
-        is_skewed: As for `launch_vectors`.
+        lead: As for `launch_vectors`.
+        is_full: As for `launch_vectors`.
         vectors: As for `launch_vectors`.
         threads: As for `launch_vectors`.
         blocks: As for `launch_vectors`.
@@ -234,9 +289,8 @@ def compute_vectors[
     comptime ACC = accum_dtype[dtype]()
     comptime WIDTH = vector_width[dtype]()
     comptime BEFORE = taps - 1
-    # Of a window that is known to end with a vector: where it begins in its first.
-    comptime LEAD = -BEFORE & (WIDTH - 1)
-    comptime LOADS = ceildiv((WIDTH - 1 if is_skewed else LEAD) + BEFORE + WIDTH, WIDTH)
+    comptime LOADS = load_count[dtype, taps, lead]()
+    comptime is_skewed = lead == ANY_LEAD
     var thread = UInt32(thread_idx.x)
     var index = (UInt32(block_idx.x) * UInt32(threads) + thread) >> count_trailing_zeros(team).cast[DType.uint32]()
     var row = Int(index // UInt32(tiles))
@@ -251,12 +305,12 @@ def compute_vectors[
     var pitch = team * Int32(WIDTH)
     # The sample that meets the first place of the filter and the first output.
     var oldest = first + Int32(geometry.taps - 1 - geometry.pad_left) - Int32(BEFORE)
-    var lead = signal.before(oldest) if is_skewed else Int32(LEAD)
+    var offset = signal.before(oldest) if is_skewed else Int32(lead)
 
     var windows = Array[Array[SIMD[dtype, WIDTH], LOADS], vectors](fill=Array[SIMD[dtype, WIDTH], LOADS](fill=0))
     comptime for vector in range(vectors):
         comptime for place in range(LOADS):
-            windows[vector][place] = signal.load(oldest - lead + Int32(vector) * pitch + Int32(place * WIDTH))
+            windows[vector][place] = signal.load(oldest - offset + Int32(vector) * pitch + Int32(place * WIDTH))
 
     var weights = w.unsafe_offset(o * geometry.taps + (geometry.taps - 1 if tap_step < 0 else 0))
     var filter = Array[Scalar[ACC], taps](fill=0)
@@ -264,28 +318,35 @@ def compute_vectors[
         var j = Int32(t - taps) + Int32(geometry.taps)
         if j >= 0:
             filter[t] = weights[unsafe_offset=Int(j * tap_step)].cast[ACC]()
-    var offset = SIMD[ACC, WIDTH](epilogue.offset[ACC](o))
-
+    var bias = epilogue.offset[ACC](o)
+    var is_plain = not epilogue.has_bias and epilogue.activation == NONE
     var before = Int32(geometry.taps - 1) if history.has_state else Int32(0)
     var state = history.state.unsafe_offset((channel + 1) * (geometry.taps - 1))
     var is_spoilt = False
     comptime for vector in range(vectors):
         var at = first + Int32(vector) * pitch
-        var begin = oldest - lead + Int32(vector) * pitch
-        if not signal.has(begin, Int32(LOADS * WIDTH)):
+        var begin = oldest - offset + Int32(vector) * pitch
+        var is_edge = not signal.has(begin, Int32(LOADS * WIDTH))
+        if is_edge:
             comptime for place in range(LOADS):
                 var position = begin + Int32(place * WIDTH)
                 if position + Int32(WIDTH) <= -before or position >= signal.length:
                     windows[vector][place] = 0
                 elif not signal.has(position, Int32(WIDTH)):
                     windows[vector][place] = load_piece(signal, state, before, position)
-        var samples = widen[BEFORE + WIDTH](windows[vector], lead)
+        var samples = widen[BEFORE + WIDTH](windows[vector], offset)
         var sums = SIMD[ACC, WIDTH](0)
         comptime for t in range(taps):
             comptime for output in range(WIDTH):
                 sums[output] = multiply_add(samples[output + t], filter[t], sums[output])
-        is_spoilt = is_spoilt or isnan(sums.reduce_add())
-        var values = activate(sums + offset, epilogue.activation).cast[dtype]()
+        comptime if is_full:
+            if is_edge:
+                is_spoilt = is_spoilt or has_nan(sums)
+        else:
+            is_spoilt = is_spoilt or isnan(sums.reduce_add())
+        if not is_plain:
+            sums = activate(sums + bias, epilogue.activation)
+        var values = sums.cast[dtype]()
         if result.has(at, Int32(WIDTH)):
             result.samples.unsafe_store[alignment=VECTOR_BYTES](Int(at), values)
         else:
@@ -296,6 +357,23 @@ def compute_vectors[
         comptime for vector in range(vectors):
             var at = first + Int32(vector) * pitch
             compute_existing(result, x, weights, epilogue, geometry, history, tap_step, channel, o, at, Int32(WIDTH))
+
+
+@no_inline
+def has_nan[acc: DType, width: SIMDLength](sums: SIMD[acc, width]) -> Bool:
+    """Tells whether a sum may be NaN; out of line, where a branch skips it.
+
+    Parameters:
+        acc: Accumulation type.
+        width: Number of sums.
+
+    Args:
+        sums: The sums.
+
+    Returns:
+        True if one is, or if infinities of both signs are among them.
+    """
+    return isnan(sums.reduce_add())
 
 
 @no_inline

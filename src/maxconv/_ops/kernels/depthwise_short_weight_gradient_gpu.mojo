@@ -6,8 +6,8 @@ Algorithm:  a block has a filter and a part of its outputs, a thread every THREA
             sum for each place of the filter in registers. Sums of threads meet at the end, in a fixed order.
 Cost:       2*N*O*L_out*K flop; reads N*C*L and N*O*L_out elements: memory-bound.
 Layout:     as in depthwise_weight_gradient_gpu.mojo; rows may begin anywhere.
-Accuracy:   sums in accumulate.accum_dtype, in an order that sizes and the place of the rows in memory decide. No term
-            outside x is multiplied.
+Accuracy:   sums in accumulate.accum_dtype, in an order that sizes and the place of the rows in memory decide. Zeros stand
+            outside x and y: weight_gradient_gpu.mojo does a sum that comes out as NaN again without them.
 Gate:       `is_short_gradient`; otherwise depthwise_weight_gradient_gpu.mojo.
 Tuning:     VECTORS, THREADS.
 """
@@ -24,7 +24,18 @@ from ..shared.accumulate import accum_dtype, multiply_add
 from ..shared.aligned_row import AlignedRow, vector_width, widen
 from ..shared.layer_geometry import LayerGeometry
 from ..shared.queue import Queue
-from .depthwise_short_gpu import FEW_TAPS, MOST_TAPS, is_aligned_depthwise, is_short_depthwise
+from .depthwise_short_gpu import (
+    ANY_LEAD,
+    FEW_TAPS,
+    MANY_TAPS,
+    MOST_TAPS,
+    causal_lead,
+    common_lead,
+    is_short_depthwise,
+    load_count,
+    load_piece,
+    place_count,
+)
 
 comptime THREADS = 128
 """Threads of a block."""
@@ -32,7 +43,7 @@ comptime THREADS = 128
 comptime WARP = 32
 """Threads of a warp."""
 
-comptime VECTORS = 4
+comptime VECTORS = 2
 """Vectors of outputs that a thread loads at a time."""
 
 
@@ -48,9 +59,8 @@ def is_short_gradient[dtype: DType](geometry: LayerGeometry) -> Bool:
     Returns:
         True for few taps, of stride and dilation 1, and rows of two vectors or more.
     """
-    var is_long = geometry.outputs >= 2 * vector_width[dtype]()
     # Vectors of a filter are counted in 32 bits.
-    return is_long and is_short_depthwise[dtype](geometry, False) and geometry.batch * geometry.outputs < 1 << 31
+    return is_short_depthwise[dtype](geometry, False) and geometry.batch * geometry.outputs < 1 << 31
 
 
 def depthwise_short_weight_gradient_gpu[
@@ -83,17 +93,19 @@ def depthwise_short_weight_gradient_gpu[
         If the launch is refused.
     """
     var parts = 0
-    comptime for taps in [FEW_TAPS, MOST_TAPS]:
-        if (geometry.taps <= FEW_TAPS) == (taps == FEW_TAPS):
-            if is_aligned_depthwise(x, y, geometry):
-                parts = launch_sums[dtype, taps, False, VECTORS, THREADS](partial, x, y, geometry, most_parts, queue)
-            else:
-                parts = launch_sums[dtype, taps, True, VECTORS, THREADS](partial, x, y, geometry, most_parts, queue)
+    comptime for taps in [FEW_TAPS, MANY_TAPS, MOST_TAPS]:
+        if place_count(geometry.taps) == taps:
+            comptime CAUSAL = causal_lead[dtype, taps]()
+            comptime for known in [CAUSAL, ANY_LEAD]:
+                if known == (CAUSAL if common_lead[taps](x, y, geometry) == CAUSAL else ANY_LEAD):
+                    parts = launch_sums[dtype, taps, known, VECTORS, THREADS](
+                        partial, x, y, geometry, most_parts, queue
+                    )
     return parts
 
 
 def launch_sums[
-    dtype: DType, taps: Int, is_skewed: Bool, vectors: Int, threads: Int
+    dtype: DType, taps: Int, lead: Int, vectors: Int, threads: Int
 ](
     partial: Pointer[Scalar[accum_dtype[dtype]()], MutAnyOrigin],
     x: Pointer[Scalar[dtype], MutAnyOrigin],
@@ -107,7 +119,7 @@ def launch_sums[
     Parameters:
         dtype: As for `depthwise_short_weight_gradient_gpu`.
         taps: Places of a filter, at least K.
-        is_skewed: False: the layer is known to be `is_aligned_depthwise`.
+        lead: The `common_lead` of the layer, or ANY_LEAD.
         vectors: Vectors of outputs that a thread loads at a time.
         threads: Threads of a block.
 
@@ -126,10 +138,10 @@ def launch_sums[
         If the launch is refused.
     """
     comptime WIDTH = vector_width[dtype]()
-    var row_slots = ceildiv(geometry.outputs + (WIDTH - 1 if is_skewed else 0), WIDTH)
+    var row_slots = ceildiv(geometry.outputs + (WIDTH - 1 if lead == ANY_LEAD else 0), WIDTH)
     var slots = geometry.batch * row_slots
-    var parts = min(most_parts, ceildiv(slots, threads * vectors))
-    comptime kernel = sum_vectors[dtype, taps, is_skewed, vectors, threads]
+    var parts = max(1, min(most_parts, ceildiv(slots, threads * vectors)))
+    comptime kernel = sum_vectors[dtype, taps, lead, vectors, threads]
     queue.enqueue[kernel](
         partial,
         x,
@@ -146,7 +158,7 @@ def launch_sums[
 
 @__llvm_metadata(MAX_THREADS_PER_BLOCK_METADATA=StaticTuple[Int32, 1](Int32(threads)))
 def sum_vectors[
-    dtype: DType, taps: Int, is_skewed: Bool, vectors: Int, threads: Int
+    dtype: DType, taps: Int, lead: Int, vectors: Int, threads: Int
 ](
     partial: Pointer[Scalar[accum_dtype[dtype]()], MutAnyOrigin],
     x: Pointer[Scalar[dtype], MutAnyOrigin],
@@ -161,7 +173,7 @@ def sum_vectors[
     Parameters:
         dtype: As for `depthwise_short_weight_gradient_gpu`.
         taps: As for `launch_sums`.
-        is_skewed: As for `launch_sums`.
+        lead: As for `launch_sums`.
         vectors: As for `launch_sums`.
         threads: As for `launch_sums`.
 
@@ -177,8 +189,7 @@ def sum_vectors[
     comptime ACC = accum_dtype[dtype]()
     comptime WIDTH = vector_width[dtype]()
     comptime BEFORE = taps - 1
-    comptime LEAD = -BEFORE & (WIDTH - 1)
-    comptime LOADS = ceildiv((WIDTH - 1 if is_skewed else LEAD) + BEFORE + WIDTH, WIDTH)
+    comptime LOADS = load_count[dtype, taps, lead]()
     var warp_sums = unsafe_stack_allocation[threads // WARP * taps, Scalar[ACC], address_space=AddressSpace.SHARED]()
     var thread = Int32(thread_idx.x)
     var part = UInt32(block_idx.x) % parts
@@ -192,32 +203,28 @@ def sum_vectors[
         var news = Array[SIMD[dtype, WIDTH], vectors](fill=0)
         comptime for vector in range(vectors):
             var slot = min(turn + UInt32(vector * threads), end - 1)
-            var place = Place[dtype, taps, is_skewed].of(x, y, geometry, o, channel, slot, row_slots)
+            var place = Place[dtype, taps, lead].of(x, y, geometry, o, channel, slot, row_slots)
             news[vector] = place.outputs.load(place.first)
             comptime for each in range(LOADS):
                 windows[vector][each] = place.signal.load(place.begin + Int32(each * WIDTH))
         comptime for vector in range(vectors):
             var slot = turn + UInt32(vector * threads)
-            var place = Place[dtype, taps, is_skewed].of(x, y, geometry, o, channel, min(slot, end - 1), row_slots)
-            var is_inside = place.outputs.has(place.first, Int32(WIDTH))
-            is_inside = is_inside and place.signal.has(place.begin, Int32(LOADS * WIDTH))
-            # Zeros, not a branch: loads that only a branch uses are made in it, one vector after another.
-            var is_summed = is_inside and slot < end
-            var samples = widen[BEFORE + WIDTH](windows[vector], place.lead)
-            comptime for each in range(BEFORE + WIDTH):
-                samples[each] = samples[each] if is_summed else 0
+            var place = Place[dtype, taps, lead].of(x, y, geometry, o, channel, min(slot, end - 1), row_slots)
+            # Zeros, not a branch around the sums: loads that only a branch uses are made in it, one after another.
+            var first = place.first if slot < end else place.outputs.length
+            if not place.outputs.has(first, Int32(WIDTH)):
+                news[vector] = load_piece(place.outputs, place.outputs.samples, 0, first)
+            if not place.signal.has(place.begin, Int32(LOADS * WIDTH)):
+                comptime for each in range(LOADS):
+                    var position = place.begin + Int32(each * WIDTH)
+                    if position + Int32(WIDTH) <= 0 or position >= place.signal.length:
+                        windows[vector][each] = 0
+                    elif not place.signal.has(position, Int32(WIDTH)):
+                        windows[vector][each] = load_piece(place.signal, place.signal.samples, 0, position)
+            var samples = widen[BEFORE + WIDTH](windows[vector], place.offset)
             comptime for output in range(WIDTH):
-                var value = news[vector][output].cast[ACC]() if is_summed else 0
                 comptime for t in range(taps):
-                    sums[t] = multiply_add(value, samples[output + t], sums[t])
-            if slot < end and not is_inside:
-                for output in range(max(place.first, 0), min(place.first + Int32(WIDTH), place.outputs.length)):
-                    var value = place.outputs.samples[unsafe_offset=Int(output)].cast[ACC]()
-                    var oldest = place.begin + place.lead + output - place.first
-                    comptime for t in range(taps):
-                        if place.signal.has(oldest + Int32(t), 1):
-                            var sample = place.signal.samples[unsafe_offset=Int(oldest) + t].cast[ACC]()
-                            sums[t] = multiply_add(value, sample, sums[t])
+                    sums[t] = multiply_add(news[vector][output].cast[ACC](), samples[output + t], sums[t])
         turn += UInt32(vectors * threads)
 
     comptime for t in range(taps):
@@ -234,13 +241,13 @@ def sum_vectors[
 
 
 @fieldwise_init
-struct Place[dtype: DType, taps: Int, is_skewed: Bool](TrivialRegisterPassable):
+struct Place[dtype: DType, taps: Int, lead: Int](TrivialRegisterPassable):
     """A vector of outputs, and the samples that it meets.
 
     Parameters:
         dtype: Element type.
         taps: As for `launch_sums`.
-        is_skewed: As for `launch_sums`.
+        lead: As for `launch_sums`.
     """
 
     var signal: AlignedRow[Self.dtype]
@@ -251,7 +258,7 @@ struct Place[dtype: DType, taps: Int, is_skewed: Bool](TrivialRegisterPassable):
     """The first output; it may lie before the row."""
     var begin: Int32
     """Where the first vector of samples begins."""
-    var lead: Int32
+    var offset: Int32
     """Samples of that vector which no tap meets."""
 
     @staticmethod
@@ -283,10 +290,10 @@ struct Place[dtype: DType, taps: Int, is_skewed: Bool](TrivialRegisterPassable):
         comptime BEFORE = Self.taps - 1
         var n = Int(slot // row_slots)
         var samples = x.unsafe_offset(geometry.input_offset(n, channel, 0))
-        var signal = AlignedRow[Self.dtype].of[Self.is_skewed](samples, geometry.length)
+        var signal = AlignedRow[Self.dtype].of[Self.lead == ANY_LEAD](samples, geometry.length)
         var values = y.unsafe_offset(geometry.output_offset(n, o, 0))
-        var outputs = AlignedRow[Self.dtype].of[Self.is_skewed](values, geometry.outputs)
+        var outputs = AlignedRow[Self.dtype].of[Self.lead == ANY_LEAD](values, geometry.outputs)
         var first = Int32(slot % row_slots) * Int32(WIDTH) - outputs.skew
         var oldest = first + Int32(geometry.taps - 1 - geometry.pad_left) - Int32(BEFORE)
-        var lead = signal.before(oldest) if Self.is_skewed else Int32(-BEFORE & (WIDTH - 1))
-        return Self(signal, outputs, first, oldest - lead, lead)
+        var offset = signal.before(oldest) if Self.lead == ANY_LEAD else Int32(Self.lead)
+        return Self(signal, outputs, first, oldest - offset, offset)

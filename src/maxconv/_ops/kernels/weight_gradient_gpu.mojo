@@ -18,6 +18,7 @@ from ..shared.layer_geometry import LayerGeometry
 from ..shared.queue import Queue
 from .conv_weight_gradient_gpu import conv_weight_gradient_gpu, conv_weight_gradient_parts
 from .depthwise_last_gpu import depthwise_last_weight_gradient_gpu, depthwise_last_weight_gradient_parts
+from .depthwise_short_weight_gradient_gpu import is_short_gradient
 from .depthwise_weight_gradient_gpu import depthwise_weight_gradient_gpu, depthwise_weight_gradient_parts
 
 comptime THREADS = 128
@@ -118,11 +119,12 @@ def add_parts[
     var sum = partial[unsafe_offset=index]
     for part in range(1, Int(parts)):
         sum += partial[unsafe_offset=part * weights + index]
-    # The kernel of rows multiplies no zeros; that of channels-last signals also those behind the last output.
-    if isnan(sum) and (channels_last or geometry.groups < geometry.in_channels):
+    # The kernel of rows multiplies no zeros; those of short filters also such as stand behind the last output.
+    var is_short = channels_last or geometry.groups == geometry.in_channels and is_short_gradient[dtype](geometry)
+    if isnan(sum) and (is_short or geometry.groups < geometry.in_channels):
         var j = index % geometry.taps
         var is_inside = geometry.position(0, j) >= 0 and geometry.position(geometry.outputs - 1, j) < geometry.length
-        if channels_last or not is_inside:
+        if is_short or not is_inside:
             var c = index // geometry.taps % geometry.group_in()
             sum = sum_existing[channels_last](x, y, geometry, index // geometry.taps // geometry.group_in(), c, j)
     w[unsafe_offset=index] = sum.cast[dtype]()

@@ -92,7 +92,9 @@ struct AlignedRow[dtype: DType](TrivialRegisterPassable):
         Returns:
             The vector; another one if not all of this one lies in the row.
         """
-        var at = max(-self.skew & Int32(Self.WIDTH - 1), min(position, self.last()))
+        var first = -self.skew & Int32(Self.WIDTH - 1)
+        # Before the row is, without a sign, far behind it: one comparison finds both.
+        var at = first + Int32(min(UInt32(position - first), UInt32(self.last() - first)))
         return self.samples.unsafe_load[width=Self.WIDTH, alignment=VECTOR_BYTES, invariant=True](Int(at))
 
     @always_inline
@@ -115,7 +117,7 @@ struct AlignedRow[dtype: DType](TrivialRegisterPassable):
         Returns:
             True if all do.
         """
-        return position >= 0 and position + count <= self.length
+        return UInt32(position) < UInt32(max(self.length - count + 1, 0))
 
 
 @always_inline
@@ -124,7 +126,7 @@ def widen[
 ](window: Array[SIMD[dtype, width], vectors], first: Int32) -> Array[Scalar[accum_dtype[dtype]()], count]:
     """Takes neighbouring elements out of a window of vectors, and converts them.
 
-    By halves: all move by half a vector or none, then by a quarter; two selections for each bit of `first`, and none
+    By halves: all move by half a vector or none, then by a quarter; as many selections as bits of `first`, and none
     where it is known to the compiler.
 
     Parameters:
