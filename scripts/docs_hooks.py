@@ -99,9 +99,9 @@ def table(name: str, keep: Callable[[str], bool] = lambda _: True) -> str:
 
 
 def beside_max(name: str) -> str:
-    """Lay out whether MAX's own layer compiles and is right, and the times of the three."""
-    contenders = "torch", "maxconv", "max.nn.Conv1D"
-    lines = [f"| | {' | '.join(contenders)} | the result of max.nn.Conv1D |", "|---" * 5 + "|"]
+    """Lay out whether MAX's own layer compiles and is right, and its time beside ours."""
+    contenders = "maxconv", "max.nn.Conv1D"
+    lines = [f"| | {' | '.join(contenders)} | the result of max.nn.Conv1D |", "|---" * 4 + "|"]
     for row in results(name)["rows"]:
         cells = [readable(row["seconds"][each]["median"]) if each in row["seconds"] else "" for each in contenders]
         lines.append(f"| {row['case'].replace(' ', '&nbsp;')} | {' | '.join(cells)} | {row['outcome']} |")
