@@ -41,7 +41,6 @@ FIGURES: dict[str, Callable[[], str]] = {
     "measured on gpu": lambda: measured_on("gpu"),
     "measured on layers": lambda: measured_on("layers"),
     "measured on layers gpu": lambda: measured_on("layers-gpu"),
-    "measured on layers max": lambda: measured_on("layers-max"),
     "table cpu": lambda: table("cpu", lambda case: "N=" in case),
     "table one call": lambda: table("cpu", lambda case: case == "one call"),
     "table gpu": lambda: table("gpu"),
@@ -50,7 +49,6 @@ FIGURES: dict[str, Callable[[], str]] = {
     "measured on tiny": lambda: measured_on("tiny"),
     "table layers": lambda: table("layers"),
     "table layers gpu": lambda: table("layers-gpu"),
-    "table layers max": lambda: beside_max("layers-max"),
     "stream": lambda: hour_of_sound("stream"),
     "auto cpu": lambda: hits("auto"),
     "auto gpu": lambda: hits("auto-gpu"),
@@ -91,16 +89,6 @@ def table(name: str, keep: Callable[[str], bool] = lambda _: True) -> str:
     for row in rows:
         cells = [readable(row["seconds"][each]["median"]) if each in row["seconds"] else "" for each in contenders]
         lines.append(f"| {row['case'].replace(' ', '&nbsp;')} | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def beside_max(name: str) -> str:
-    """Lay out whether MAX's own layer compiles and is right, and its time beside ours."""
-    contenders = "maxconv", "max.nn.Conv1D"
-    lines = [f"| | {' | '.join(contenders)} | the result of max.nn.Conv1D |", "|---" * 4 + "|"]
-    for row in results(name)["rows"]:
-        cells = [readable(row["seconds"][each]["median"]) if each in row["seconds"] else "" for each in contenders]
-        lines.append(f"| {row['case'].replace(' ', '&nbsp;')} | {' | '.join(cells)} | {row['outcome']} |")
     return "\n".join(lines)
 
 
