@@ -45,7 +45,6 @@ RUN_BY_CI = {
     "pip install uv && uv run poe test": ".ci/run",
     "uv run poe p15": "test_project.py, by its script",
     "uv run poe bench cpu startup": "by hand: it takes minutes",
-    "uv run poe bench tiny": "by hand, as all timings",
     "uv run poe bench layers layers-max": "by hand: it takes PyTorch and minutes",
     "uv run poe bench gpu layers --device gpu": "by hand: it takes a GPU",
     "maxconv compile --target cpu,sm_90a": "docs/howto/ahead-of-time.md runs its CPU part",
