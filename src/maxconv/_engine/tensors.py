@@ -23,6 +23,9 @@ NAMES = {torch.float16: "float16", torch.bfloat16: "bfloat16", torch.float32: "f
 #: Taps up to which the channels-last kernels serve, and the bytes of their vectors.
 _SHORT, _VECTOR = 16, 16
 
+#: What PyTorch's compiled code makes its results by.
+_guards = torch._C._dynamo.guards  # noqa: SLF001
+
 #: CUDA's handle of the default stream, for which PyTorch says 0, and the kernels take 0 for MAX's own.
 _DEFAULT_STREAM = 1
 
@@ -31,7 +34,7 @@ def forward(problem: LayerProblem, x: Any, w: Any, bias: Any = None, activation:
     """Compute y (N, O, L_out) from x (N, C, L) and w (O, C/G, K)."""
     if is_depthwise(problem):
         return causal(problem, x, w, bias, activation)
-    y = x.new_empty(problem.output_shape)
+    y = _empty(x, problem.output_shape)
     return _run(_name("conv", x.dtype), y, (x, w, _bias(bias, x)), problem, activation)
 
 
@@ -40,7 +43,7 @@ def transposed(problem: LayerProblem, y: Any, w: Any, bias: Any = None) -> Any:
     layer = mirrored(problem)
     if layer is not None and (not y.is_cuda or w.dtype is not y.dtype or is_channels_last(layer, y)):
         return causal(layer, y, w.flip(-1), bias, 0)  # contiguous ones on a GPU are read backwards where they are
-    x = y.new_empty(problem.input_shape)
+    x = _empty(y, problem.input_shape)
     return _run(_name("conv_transpose", y.dtype), x, (y, w, _bias(bias, y)), problem, 0)
 
 
@@ -67,7 +70,7 @@ def weight_gradient(problem: LayerProblem, x: Any, y: Any) -> Any:
     if x.is_cuda:
         size = native.gradient_workspace(kernel, problem)
         operands = *operands, x.new_empty(size, dtype=torch.uint8)
-    return _run(kernel, x.new_empty(problem.weight_shape), operands, problem)
+    return _run(kernel, _empty(x, problem.weight_shape), operands, problem)
 
 
 def causal(
@@ -79,7 +82,7 @@ def causal(
         kernel = _name("depthwise_last", x.dtype, w.dtype)
         _run(kernel, y.mT, (_aligned(x.mT), w, bias), problem, activation)
         return y
-    y = x.new_empty(problem.output_shape)
+    y = _empty(x, problem.output_shape)
     if x.is_cuda:
         kernel = _name("depthwise", x.dtype, w.dtype)
     else:
@@ -104,6 +107,17 @@ def empty_like(problem: LayerProblem, x: Any, shape: tuple[int, ...]) -> Any:
     if is_channels_last(problem, x):
         return x.new_empty((*shape[:-2], shape[-1], shape[-2])).mT
     return x.new_empty(shape)
+
+
+def _empty(x: Any, shape: tuple[int, int, int]) -> Any:
+    """Make a contiguous result in the memory that x is in.
+
+    As PyTorch's compiled code does: `new_empty` goes through the dispatcher twice, 4.5 us on an H200 (2026-11-23).
+    """
+    if 0 in shape or (x.is_cuda and x.get_device() != torch._C._cuda_getDevice()):  # noqa: SLF001
+        return x.new_empty(shape)
+    make = _guards._empty_strided_cuda if x.is_cuda else _guards._empty_strided_cpu  # noqa: SLF001
+    return make(shape, (shape[1] * shape[2], shape[2], 1), x.dtype)
 
 
 def _aligned(signals: Any) -> Any:
