@@ -57,8 +57,8 @@ struct Extras(TrivialRegisterPassable):
         """
         return String(
             t"N {g.batch} C {g.in_channels} O {g.out_channels} L {g.length} outputs {g.outputs} K {g.taps} pad"
-            t" {g.pad_left} skews {self.skew_x} {self.skew_y} state {self.has_state} mirrored {self.is_mirrored} activation"
-            t" {self.activation} infinity {self.has_infinity}"
+            t" {g.pad_left} skews {self.skew_x} {self.skew_y} state {self.has_state} mirrored"
+            t" {self.is_mirrored} activation {self.activation} infinity {self.has_infinity}"
         )
 
 
@@ -296,16 +296,12 @@ def check_length[dtype: DType](ctx: DeviceContext, length: Int, draws: Int) rais
         var has_state = pads == taps - 1 and taps > 1 and one_of(0, 1) == 0
         var channels = one_of(1, 5)
         var filters = one_of(1, 3)
-        var g = LayerGeometry(
-            one_of(1, 3), channels, channels * filters, channels, length, outputs, taps, 1, 1, pads
-        )
+        var g = LayerGeometry(one_of(1, 3), channels, channels * filters, channels, length, outputs, taps, 1, 1, pads)
         if outputs < 1 or not is_short_depthwise[dtype](g, False):
             continue
         var skew_x = 0 if is_plain else one_of(0, 7)
         var skew_y = 0 if is_plain else one_of(0, 7)
-        check[dtype](
-            ctx, g, Extras(skew_x, skew_y, has_state, one_of(0, 1) == 1, one_of(0, 3), one_of(0, 2) == 0)
-        )
+        check[dtype](ctx, g, Extras(skew_x, skew_y, has_state, one_of(0, 1) == 1, one_of(0, 3), one_of(0, 2) == 0))
         checked += 1
     return checked
 

@@ -23,7 +23,9 @@ def check_row[dtype: DType](offset: Int, length: Int) raises:
     var memory = List[Scalar[dtype]](length=offset + length + 3 * WIDTH, fill=-1)
     for i in range(length):
         memory[offset + i] = Scalar[dtype](i + 1)
-    var samples = Pointer[Scalar[dtype], MutAnyOrigin](unsafe_from_address=Int(memory.unsafe_ptr().unsafe_offset(offset)))
+    var samples = Pointer[Scalar[dtype], MutAnyOrigin](
+        unsafe_from_address=Int(memory.unsafe_ptr().unsafe_offset(offset))
+    )
     var row = AlignedRow[dtype].of[True](samples, length)
     for position in range(-2 * WIDTH, length + 2 * WIDTH):
         var lead = row.before(Int32(position))

@@ -355,9 +355,7 @@ def compute_vectors[
     if is_spoilt:
         comptime for vector in range(vectors):
             var at = first + Int32(vector) * pitch
-            compute_existing(
-                result, x, weights, epilogue, geometry, history, tap_step, channel, o, at, Int32(WIDTH)
-            )
+            compute_existing(result, x, weights, epilogue, geometry, history, tap_step, channel, o, at, Int32(WIDTH))
 
 
 @no_inline

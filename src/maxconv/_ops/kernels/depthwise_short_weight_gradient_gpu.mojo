@@ -97,9 +97,7 @@ def depthwise_short_weight_gradient_gpu[
             comptime CAUSAL = causal_lead[dtype, taps]()
             comptime for known in [CAUSAL, ANY_LEAD]:
                 if known == (CAUSAL if common_lead[taps](x, y, geometry) == CAUSAL else ANY_LEAD):
-                    parts = launch_sums[dtype, taps, known, VECTORS, THREADS](
-                        partial, x, y, geometry, most_parts, ctx
-                    )
+                    parts = launch_sums[dtype, taps, known, VECTORS, THREADS](partial, x, y, geometry, most_parts, ctx)
     return parts
 
 
@@ -189,9 +187,7 @@ def sum_vectors[
     comptime WIDTH = vector_width[dtype]()
     comptime BEFORE = taps - 1
     comptime LOADS = load_count[dtype, taps, lead]()
-    var warp_sums = unsafe_stack_allocation[
-        threads // WARP * taps, Scalar[ACC], address_space=AddressSpace.SHARED
-    ]()
+    var warp_sums = unsafe_stack_allocation[threads // WARP * taps, Scalar[ACC], address_space=AddressSpace.SHARED]()
     var thread = Int32(thread_idx.x)
     var part = UInt32(block_idx.x) % parts
     var o = Int(UInt32(block_idx.x) // parts)
