@@ -334,7 +334,7 @@ def compute_vectors[
                     windows[vector][place] = 0
                 elif not signal.has(position, Int32(WIDTH)):
                     windows[vector][place] = load_piece(signal, state, before, position)
-        var samples = widen[BEFORE + WIDTH](windows[vector], offset)
+        var samples = widen[BEFORE + WIDTH, lead](windows[vector], offset)
         var sums = SIMD[ACC, WIDTH](0)
         comptime for t in range(taps):
             comptime for output in range(WIDTH):
@@ -345,7 +345,7 @@ def compute_vectors[
         else:
             is_spoilt = is_spoilt or isnan(sums.reduce_add())
         if not is_plain:
-            sums = activate(sums + bias, epilogue.activation)
+            sums = finish(sums, bias, epilogue.activation)
         var values = sums.cast[dtype]()
         if result.has(at, Int32(WIDTH)):
             result.samples.unsafe_store[alignment=VECTOR_BYTES](Int(at), values)
@@ -357,6 +357,27 @@ def compute_vectors[
         comptime for vector in range(vectors):
             var at = first + Int32(vector) * pitch
             compute_existing(result, x, weights, epilogue, geometry, history, tap_step, channel, o, at, Int32(WIDTH))
+
+
+@no_inline
+def finish[
+    acc: DType, width: SIMDLength
+](sums: SIMD[acc, width], bias: Scalar[acc], activation: Int) -> SIMD[acc, width]:
+    """Adds a bias and applies an activation; out of line, for selections would compute both for every sum.
+
+    Parameters:
+        acc: Accumulation type.
+        width: Number of sums.
+
+    Args:
+        sums: The sums.
+        bias: What is added.
+        activation: One of the constants of epilogue.mojo.
+
+    Returns:
+        What is to be rounded and stored.
+    """
+    return activate(sums + bias, activation)
 
 
 @no_inline

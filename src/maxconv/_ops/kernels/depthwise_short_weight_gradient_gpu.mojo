@@ -221,7 +221,7 @@ def sum_vectors[
                         windows[vector][each] = 0
                     elif not place.signal.has(position, Int32(WIDTH)):
                         windows[vector][each] = load_piece(place.signal, place.signal.samples, 0, position)
-            var samples = widen[BEFORE + WIDTH](windows[vector], place.offset)
+            var samples = widen[BEFORE + WIDTH, lead](windows[vector], place.offset)
             comptime for output in range(WIDTH):
                 comptime for t in range(taps):
                     sums[t] = multiply_add(news[vector][output].cast[ACC](), samples[output + t], sums[t])

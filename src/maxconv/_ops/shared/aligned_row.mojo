@@ -122,18 +122,18 @@ struct AlignedRow[dtype: DType](TrivialRegisterPassable):
 
 @always_inline
 def widen[
-    dtype: DType, width: Int, vectors: Int, //, count: Int
+    dtype: DType, width: Int, vectors: Int, //, count: Int, known: Int = -1
 ](window: Array[SIMD[dtype, width], vectors], first: Int32) -> Array[Scalar[accum_dtype[dtype]()], count]:
     """Takes neighbouring elements out of a window of vectors, and converts them.
 
-    By halves: all move by half a vector or none, then by a quarter; as many selections as bits of `first`, and none
-    where it is known to the compiler.
+    By halves: all move by half a vector or none, then by a quarter: as many selections as bits of `first`.
 
     Parameters:
         dtype: Element type.
         width: Elements of a vector.
         vectors: Vectors of the window.
         count: How many elements to take.
+        known: The first of them if it is known to the compiler, which then selects nothing; else -1.
 
     Args:
         window: The vectors.
@@ -149,25 +149,31 @@ def widen[
         var parts = bitcast[DType.uint32, VECTOR_WORDS](window[vector])
         comptime for word in range(VECTOR_WORDS):
             words[VECTOR_WORDS * vector + word] = parts[word]
-    comptime for step in [2, 1]:
-        comptime if step * WORD_BYTES >= SIZE:
-            var is_moved = first & Int32(step * WORD_BYTES // SIZE) != 0
-            comptime for word in range(VECTOR_WORDS * vectors - step):
-                words[word] = words[word + step] if is_moved else words[word]
-    comptime if SIZE < WORD_BYTES:
-        var bits = UInt64(first & 1) * 16
-        comptime for word in range(VECTOR_WORDS * vectors):
-            var pair = words[word].cast[DType.uint64]()
-            comptime if word + 1 < VECTOR_WORDS * vectors:
-                pair |= words[word + 1].cast[DType.uint64]() << 32
-            words[word] = (pair >> bits).cast[DType.uint32]()
+    comptime if known < 0:
+        comptime for step in [2, 1]:
+            comptime if step * WORD_BYTES >= SIZE:
+                var is_moved = first & Int32(step * WORD_BYTES // SIZE) != 0
+                comptime for word in range(VECTOR_WORDS * vectors - step):
+                    words[word] = words[word + step] if is_moved else words[word]
+        comptime if SIZE < WORD_BYTES:
+            var bits = UInt64(first & 1) * 16
+            comptime for word in range(VECTOR_WORDS * vectors):
+                var pair = words[word].cast[DType.uint64]()
+                comptime if word + 1 < VECTOR_WORDS * vectors:
+                    pair |= words[word + 1].cast[DType.uint64]() << 32
+                words[word] = (pair >> bits).cast[DType.uint32]()
     var elements = Array[Scalar[ACC], count](fill=0)
     comptime for each in range(count):
-        comptime if SIZE < WORD_BYTES:
-            elements[each] = bitcast[dtype, 2](words[each // 2])[each % 2].cast[ACC]()
+        comptime at = max(known, 0) + each
+        comptime if dtype == DType.bfloat16:
+            # The upper half of a float32: one instruction, where a conversion of the half takes two.
+            var upper = words[at // 2] & 0xFFFF0000 if at % 2 == 1 else words[at // 2] << 16
+            elements[each] = rebind[Scalar[ACC]](bitcast[DType.float32, 1](upper))
+        elif SIZE < WORD_BYTES:
+            elements[each] = bitcast[dtype, 2](words[at // 2])[at % 2].cast[ACC]()
         elif SIZE == WORD_BYTES:
-            elements[each] = rebind[Scalar[ACC]](bitcast[dtype, 1](words[each]))
+            elements[each] = rebind[Scalar[ACC]](bitcast[dtype, 1](words[at]))
         else:
-            var pair = SIMD[DType.uint32, 2](words[2 * each], words[2 * each + 1])
+            var pair = SIMD[DType.uint32, 2](words[2 * at], words[2 * at + 1])
             elements[each] = rebind[Scalar[ACC]](bitcast[dtype, 1](pair))
     return elements^
