@@ -4,7 +4,9 @@ Computes:   what depthwise_weight_gradient_gpu.mojo says, of stride and dilation
 Algorithm:  a block has a filter and a part of its outputs, a thread every THREADS-th vector of them. The vectors of
             VECTORS turns, and those of the samples they meet, are loaded before the first is used; a thread has one
             sum for each place of the filter in registers. Sums of threads meet at the end, in a fixed order.
-Cost:       2*N*O*L_out*K flop; reads N*C*L and N*O*L_out elements: memory-bound.
+Cost:       2*N*O*L_out*K flop; reads N*C*L and N*O*L_out elements: memory-bound. Of 12288 channels by 16384 samples, 4
+            taps, bfloat16: 805 MB, so 192 us at 4.2 TB/s. Measured on an H200 (2026-11-23, by
+            benchmarks/mojo/bench_depthwise_gpu.mojo): 188 us, where a copy takes 191; 16 taps 1.53 copies.
 Layout:     as in depthwise_weight_gradient_gpu.mojo; rows may begin anywhere.
 Accuracy:   sums in accumulate.accum_dtype, in an order that sizes and the place of the rows in memory decide. Zeros stand
             outside x and y: weight_gradient_gpu.mojo does a sum that comes out as NaN again without them.
