@@ -206,16 +206,17 @@ def _write(filtered: Any, store: Any, record: Path, client: Any, *, progress: bo
     done = set(record.read_text().split("\n")[1:-1])  # a last line without its end was cut off: not done
     blocks = filtered.to_delayed()
     write, note = delayed(_write_block, pure=False), delayed(_note, pure=False)
-    tasks = []
+    tasks = {}
     for index, part in zip(np.ndindex(blocks.shape), slices_from_chunks(filtered.chunks), strict=True):
         name = ",".join(map(str, index))
         if name not in done:
-            tasks.append(write(blocks[index], store, part, name))
+            tasks[name] = write(blocks[index], store, part, name)
     if client is None:
         with _bar() if progress else nullcontext():
-            compute(*(note(task, record) for task in tasks), scheduler="threads")
+            compute(*(note(task, record) for task in tasks.values()), scheduler="threads")
         return
-    for name in _track(client.compute(tasks), progress=progress):  # one process appends: hosts may share the folder
+    futures = dict(zip(client.compute(list(tasks.values())), tasks, strict=True))
+    for name in _track(futures, progress=progress):  # one process appends: hosts may share the folder
         _note(name, record)
 
 
@@ -252,14 +253,23 @@ def _connected(workers: int | None, scheduler: str | None) -> Iterator[Any]:
         yield client
 
 
-def _track(futures: list[Any], *, progress: bool) -> Iterator[str]:
-    """Yield the names of blocks as a cluster has written them."""
+def _track(futures: dict[Any, str], *, progress: bool) -> Iterator[str]:
+    """Yield the names of blocks as a cluster has written them.
+
+    That a future is done is enough. Its result may be lost with its worker, and who waits for that waits for ever
+    where Dask sees nothing left to do: a block that is on the disk need not be written again.
+    """
     from distributed import as_completed
     from rich.console import Console
     from rich.progress import track
 
-    names = (name for _, name in as_completed(futures, with_results=True))
-    yield from track(names, "Filtering", len(futures), console=Console(stderr=True), disable=not progress)
+    done = as_completed(list(futures))
+    for future in track(done, "Filtering", len(futures), console=Console(stderr=True), disable=not progress):
+        if future.status in {"error", "cancelled"}:
+            future.result()  # raises
+        name = futures.pop(future)
+        future.release()
+        yield name
 
 
 @contextmanager
