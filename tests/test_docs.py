@@ -33,6 +33,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 RUN_ELSEWHERE = {
     "CHANGELOG.md": "text",
     "examples/tutorial/conv1d.py": "docs/tutorial/4-calling.md runs it",
+    "examples/tutorial/conv1d_graph.py": "docs/tutorial/4-calling.md runs it",
     "examples/tutorial/launch.mojo": "docs/tutorial/8-profiling.md compiles it",
     "examples/tutorial/ops/__init__.mojo": "docs/tutorial/3-packaging.md compiles it",
     "examples/tutorial/ops/conv1d.mojo": "docs/tutorial/4-calling.md runs it",

@@ -17,6 +17,7 @@ SCRIPTS = {
     "hubert_features.py": "test_graph_layers.py",
     "p15.py": "test_project.py",
     "tutorial/conv1d.py": "test_docs.py, by docs/tutorial/4-calling.md",
+    "tutorial/conv1d_graph.py": "test_docs.py, by conv1d.py",
 }
 
 
