@@ -512,13 +512,14 @@ def die_in_the_middle(folder: str) -> None:
 
 
 def test_a_worker_that_dies_leaves_nothing_half_written(client, recording, tmp_path, rng):
-    """By a running cluster whose workers die while they write the result is whole, and the bits of one process."""
+    """By a running cluster one of whose workers dies while it writes the result is whole, the bits of one process."""
     source, _ = recording
     write_taps(tmp_path, rng)
     outs = [tmp_path / "alone.zarr", tmp_path / "out.zarr"]
     choice = Choice("taps", file=tmp_path / "taps.npy")
     _zarr.filter_store(source, outs[0], choice, block=1200)
-    client.run(die_in_the_middle, str(outs[1]))
+    # One: where all workers die within some ms, Dask's scheduler (2026.8) leaves tasks waiting for ever.
+    client.run(die_in_the_middle, str(outs[1]), workers=[next(iter(client.scheduler_info()["workers"]))])
     _zarr.filter_store(source, outs[1], choice, block=1200, scheduler=client.scheduler.address)
     assert list(tmp_path.glob("*.died"))
     alone, by_cluster = (zarr.open(str(out), mode="r") for out in outs)
