@@ -85,7 +85,7 @@ LAYERS = {
     "torch": {"_engine", "_errors", "_layer"},
     "dask": {"multirate", "ndimage", "neural", "signal"},
     "_blocks": {"_composed", "_engine", "_layer", "_methods", "_problem"},
-    "plot": {"_errors"},
+    "plot": {"_bench", "_errors"},
     "cli": {
         "_bench",
         "_engine",
@@ -107,7 +107,7 @@ LAYERS = {
     "_p15": {"kernels_path"},
     "_composed": set(),
     "_methods": {"_engine", "_errors", "_plan", "_problem"},
-    "_short": {"_engine", "_plan", "_problem"},
+    "_short": {"_engine", "_methods", "_plan", "_problem"},
     "_polyphase": set(),
     "_plan": {"_problem"},
     "_problem": {"_errors"},

@@ -7,14 +7,13 @@ bits are the same.
 
 from __future__ import annotations
 
-import sys
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from . import _methods, _plan, _problem
-from ._engine import devices, is_native, native
+from ._engine import arrays, devices, is_native, native
 
 _SERVED = {"auto", "direct"}
 _TRANSFORMED = 4
@@ -69,8 +68,8 @@ def convolve(  # noqa: PLR0911  # a set of reasons, or a name more, costs as muc
 
 def _convolve_there(in1: Any, in2: Any, mode: str, method: str, flip: bool) -> Any:
     """Do so with Buffers of MAX on an NVIDIA GPU, by sums."""
-    driver = sys.modules.get("max.driver")  # where it was never loaded nothing is its array
-    if driver is None or type(in1) is not driver.Buffer or type(in2) is not driver.Buffer:
+    buffer = arrays.buffer_type()
+    if type(in1) is not buffer or type(in2) is not buffer:
         return None
     place, dtype = in1.device, in1.dtype
     alike = in1.rank == in2.rank == 1 and dtype == in2.dtype and place == in2.device
@@ -81,7 +80,7 @@ def _convolve_there(in1: Any, in2: Any, mode: str, method: str, flip: bool) -> A
         return None
     kernel, sizes, is_swapped = called
     try:
-        y = driver.Buffer(dtype, sizes[2:3], device=place)
+        y = buffer(dtype, sizes[2:3], device=place)
     except ValueError:  # no memory, which the usual way says in better words
         return None
     x, k = (in2, in1) if is_swapped else (in1, in2)

@@ -31,12 +31,17 @@ class Operand(NamedTuple):
     """Makes an array of the caller's library from a result; None if the result is one already."""
 
 
+def buffer_type() -> Any:
+    """Return MAX's type of arrays; None where it was never loaded, and nothing is its array."""
+    driver = sys.modules.get("max.driver")
+    return None if driver is None else driver.Buffer
+
+
 def ingest(function: str, argument: str, value: object) -> Operand:
     """Take an array, or anything NumPy can view as one."""
     if type(value) is np.ndarray:
         return Operand(value, "cpu", None)
-    driver = sys.modules.get("max.driver")  # where it was never loaded nothing is its array
-    if driver is not None and type(value) is driver.Buffer:
+    if type(value) is buffer_type():
         return _ingest_buffer(function, argument, value)
     if not isinstance(value, np.ndarray) and hasattr(value, "__dlpack__") and hasattr(value, "__dlpack_device__"):
         return _ingest_dlpack(function, argument, value)
