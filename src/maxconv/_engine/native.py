@@ -187,6 +187,21 @@ def copy_columns_on_gpu(itemsize: int, context: int, addresses: tuple[int, int],
     getattr(_extension("gpu"), f"copy_columns_{itemsize}")(context, addresses, sizes)
 
 
+def upload(context: int, there: int, here: int, size: int) -> None:
+    """Enqueue the copy of `size` bytes to a device."""
+    _extension("gpu").upload(context, there, here, size)
+
+
+def download(context: int, here: int, there: int, size: int) -> None:
+    """Enqueue the copy of `size` bytes from a device."""
+    _extension("gpu").download(context, here, there, size)
+
+
+def wait(context: int) -> None:
+    """Wait for everything that was enqueued."""
+    _extension("gpu").wait(context)
+
+
 def gpu_fft_plan_length(nfft: int, tap_rows: int) -> int:
     """Count the elements of a plan for `tap_rows` filters: float64 for float64 arrays, else float32."""
     length: int = _extension("gpu_fft").plan_length(nfft, tap_rows)

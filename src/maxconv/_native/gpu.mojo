@@ -5,8 +5,10 @@ Built by `maxconv._engine.native` with `mojo build --emit shared-lib --target-ac
 """
 
 from std.os import abort
-from std.python import PythonObject
+from std.python import Python, PythonObject
+from std.python._cpython import GILReleased
 from std.python.bindings import PythonModuleBuilder
+from max.gpu.host import DeviceBuffer
 
 from _ops.kernels.cast_gpu import SOURCES, cast_gpu
 from _ops.kernels.columns_gpu import columns_gpu
@@ -53,6 +55,9 @@ def PyInit_gpu() abi("C") -> PythonObject:
         module.def_function[copy_columns_into[DType.uint16]]("copy_columns_2")
         module.def_function[copy_columns_into[DType.uint32]]("copy_columns_4")
         module.def_function[copy_columns_into[DType.uint64]]("copy_columns_8")
+        module.def_function[upload]("upload")
+        module.def_function[download]("download")
+        module.def_function[wait]("wait")
         return module.finalize()
     except e:
         abort(String("maxconv: the native GPU extension could not be initialised: ", e))
@@ -242,4 +247,72 @@ def copy_columns_into[
         Int(py=sizes[3]),
         device_context(context),
     )
+    return PythonObject(None)
+
+
+def upload(
+    context: PythonObject, there: PythonObject, here: PythonObject, size: PythonObject
+) raises -> PythonObject:
+    """Enqueues a copy to the device; returns before it is done if the memory here is page-locked.
+
+    Args:
+        context: As for `direct_into`.
+        there: Address on the device.
+        here: Address in host memory.
+        size: Bytes.
+
+    Returns:
+        None.
+
+    Raises:
+        If the copy is refused.
+    """
+    var device = device_context(context)
+    device.enqueue_copy(
+        DeviceBuffer[DType.uint8](device, device_pointer[DType.uint8](there), Int(py=size), owning=False),
+        device_pointer[DType.uint8](here),
+    )
+    return PythonObject(None)
+
+
+def download(
+    context: PythonObject, here: PythonObject, there: PythonObject, size: PythonObject
+) raises -> PythonObject:
+    """Enqueues a copy from the device; returns before it is done if the memory here is page-locked.
+
+    Args:
+        context: As for `direct_into`.
+        here: Address in host memory.
+        there: Address on the device.
+        size: Bytes.
+
+    Returns:
+        None.
+
+    Raises:
+        If the copy is refused.
+    """
+    var device = device_context(context)
+    device.enqueue_copy(
+        device_pointer[DType.uint8](here),
+        DeviceBuffer[DType.uint8](device, device_pointer[DType.uint8](there), Int(py=size), owning=False),
+    )
+    return PythonObject(None)
+
+
+def wait(context: PythonObject) raises -> PythonObject:
+    """Waits until everything that was enqueued is done; other threads of Python run meanwhile.
+
+    Args:
+        context: As for `direct_into`.
+
+    Returns:
+        None.
+
+    Raises:
+        If something that was enqueued failed.
+    """
+    var device = device_context(context)
+    with GILReleased(Python()):
+        device.synchronize()
     return PythonObject(None)
