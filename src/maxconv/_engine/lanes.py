@@ -237,10 +237,11 @@ _MEMORY_TYPE, _HOST = 2, 1
 
 def is_page_locked(array: np.ndarray) -> bool:
     """Tell whether an array lies in memory that a GPU reads without the host, whichever library allocated it."""
-    kind, first = ctypes.c_uint(0), array.ctypes.data
-    query = _driver().cuPointerGetAttribute
-    ends = (first, first + array.nbytes - 1)
-    return all(query(ctypes.byref(kind), _MEMORY_TYPE, ctypes.c_uint64(end)) == 0 and kind.value == _HOST for end in ends)
+    kind, ask, first = ctypes.c_uint(0), _driver().cuPointerGetAttribute, array.ctypes.data
+    for end in (first, first + array.nbytes - 1):
+        if ask(ctypes.byref(kind), _MEMORY_TYPE, ctypes.c_uint64(end)) or kind.value != _HOST:
+            return False
+    return True
 
 
 @cache

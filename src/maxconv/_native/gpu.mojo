@@ -4,6 +4,7 @@ One function per algorithm and dtype, `direct_float32` and so on; all checks are
 Built by `maxconv._engine.native` with `mojo build --emit shared-lib --target-accelerator`, once per GPU family.
 """
 
+from std.memory import bitcast
 from std.os import abort
 from std.python import Python, PythonObject
 from std.python._cpython import GILReleased
@@ -15,6 +16,7 @@ from _ops.kernels.columns_gpu import columns_gpu
 from _ops.kernels.copy_columns_gpu import copy_columns_gpu
 from _ops.kernels.direct_gpu import direct_gpu
 from _ops.kernels.polyphase_gpu import polyphase_gpu
+from _ops.shared.border import Border
 from _ops.shared.extension import Extension
 from _ops.shared.geometry import Geometry
 from _ops.shared.polyphase_geometry import PolyphaseGeometry
@@ -60,10 +62,23 @@ def PyInit_gpu() abi("C") -> PythonObject:
         module.def_function[wait]("wait")
         return module.finalize()
     except e:
-        abort(String("maxconv: the native GPU extension could not be initialised: ", e))
+        abort(
+            String(
+                "maxconv: the native GPU extension could not be initialised: ",
+                e,
+            )
+        )
 
 
-def direct_into[dtype: DType](context: PythonObject, arrays: PythonObject, sizes: PythonObject) raises -> PythonObject:
+def direct_into[
+    dtype: DType
+](
+    context: PythonObject,
+    y: PythonObject,
+    x: PythonObject,
+    k: PythonObject,
+    sizes: PythonObject,
+) raises -> PythonObject:
     """Enqueues a direct convolution or correlation of x and k into y; returns before it is computed.
 
     Parameters:
@@ -71,9 +86,12 @@ def direct_into[dtype: DType](context: PythonObject, arrays: PythonObject, sizes
 
     Args:
         context: Address of the device's context, `max.driver.Device._device_context_ptr()`.
-        arrays: Device addresses (y, x, k).
-        sizes: (N, K, L_out, pad_left, flip, rows, tap_rows) as in `Geometry`, flip being 1 for convolution; then
-            (mode, value) as in `Border`.
+        y: Device address of the result.
+        x: Device address of the signals.
+        k: Device address of the taps.
+        sizes: Host address of nine words, which are read faster than a tuple: (N, K, L_out, pad_left, flip, rows,
+            tap_rows) as in `Geometry`, flip being 1 for convolution; then (mode, value) as in `Border`, the value of
+            a floating-point type by its bits as float64.
 
     Returns:
         None.
@@ -81,30 +99,36 @@ def direct_into[dtype: DType](context: PythonObject, arrays: PythonObject, sizes
     Raises:
         If the launch is refused.
     """
+    var words = device_pointer[DType.int64](sizes)
     var geometry = Geometry(
-        samples=Int(py=sizes[0]),
-        taps=Int(py=sizes[1]),
-        outputs=Int(py=sizes[2]),
-        pad_left=Int(py=sizes[3]),
-        flip=Int(py=sizes[4]) != 0,
-        rows=Int(py=sizes[5]),
-        tap_rows=Int(py=sizes[6]),
+        samples=Int(words[unsafe_offset=0]),
+        taps=Int(words[unsafe_offset=1]),
+        outputs=Int(words[unsafe_offset=2]),
+        pad_left=Int(words[unsafe_offset=3]),
+        flip=words[unsafe_offset=4] != 0,
+        rows=Int(words[unsafe_offset=5]),
+        tap_rows=Int(words[unsafe_offset=6]),
     )
-    var device = device_context(context)
+    var value = words[unsafe_offset=8]
+    var beyond: Scalar[dtype]
+    comptime if dtype.is_floating_point():
+        beyond = bitcast[DType.float64](value).cast[dtype]()
+    else:
+        beyond = value.cast[dtype]()
     direct_gpu(
-        device_pointer[dtype](arrays[0]),
-        device_pointer[dtype](arrays[1]),
-        device_pointer[dtype](arrays[2]),
+        device_pointer[dtype](y),
+        device_pointer[dtype](x),
+        device_pointer[dtype](k),
         geometry,
-        device,
-        border_of[dtype](sizes[7], sizes[8]),
+        device_context(context),
+        Border[dtype](Int(words[unsafe_offset=7]), beyond),
     )
     return PythonObject(None)
 
 
 def columns_into[
     dtype: DType
-](context: PythonObject, arrays: PythonObject, sizes: PythonObject, border: PythonObject) raises -> PythonObject:
+](context: PythonObject, arrays: PythonObject, sizes: PythonObject, border: PythonObject,) raises -> PythonObject:
     """Enqueues a direct convolution or correlation of the columns of x into y; returns before it is computed.
 
     Parameters:
@@ -147,7 +171,7 @@ def columns_into[
 
 def polyphase_into[
     dtype: DType
-](context: PythonObject, arrays: PythonObject, sizes: PythonObject, extension: PythonObject) raises -> PythonObject:
+](context: PythonObject, arrays: PythonObject, sizes: PythonObject, extension: PythonObject,) raises -> PythonObject:
     """Enqueues upsampling, filtering and downsampling of x into y; returns before it is computed.
 
     Parameters:
@@ -190,7 +214,7 @@ def polyphase_into[
 
 def cast_into[
     dtype: DType
-](context: PythonObject, arrays: PythonObject, count: PythonObject, source: PythonObject) raises -> PythonObject:
+](context: PythonObject, arrays: PythonObject, count: PythonObject, source: PythonObject,) raises -> PythonObject:
     """Enqueues the conversion of x into y; returns before it is done.
 
     Parameters:
@@ -213,7 +237,11 @@ def cast_into[
     comptime for given in SOURCES:
         if name == String(given):
             cast_gpu(
-                device_pointer[dtype](arrays[0]), device_pointer[DType.uint8](arrays[1]), given, Int(py=count), device
+                device_pointer[dtype](arrays[0]),
+                device_pointer[DType.uint8](arrays[1]),
+                given,
+                Int(py=count),
+                device,
             )
             return PythonObject(None)
     raise Error("cast_into: no element type ", name)
@@ -251,7 +279,10 @@ def copy_columns_into[
 
 
 def upload(
-    context: PythonObject, there: PythonObject, here: PythonObject, size: PythonObject
+    context: PythonObject,
+    there: PythonObject,
+    here: PythonObject,
+    size: PythonObject,
 ) raises -> PythonObject:
     """Enqueues a copy to the device; returns before it is done if the memory here is page-locked.
 
@@ -269,14 +300,22 @@ def upload(
     """
     var device = device_context(context)
     device.enqueue_copy(
-        DeviceBuffer[DType.uint8](device, device_pointer[DType.uint8](there), Int(py=size), owning=False),
+        DeviceBuffer[DType.uint8](
+            device,
+            device_pointer[DType.uint8](there),
+            Int(py=size),
+            owning=False,
+        ),
         device_pointer[DType.uint8](here),
     )
     return PythonObject(None)
 
 
 def download(
-    context: PythonObject, here: PythonObject, there: PythonObject, size: PythonObject
+    context: PythonObject,
+    here: PythonObject,
+    there: PythonObject,
+    size: PythonObject,
 ) raises -> PythonObject:
     """Enqueues a copy from the device; returns before it is done if the memory here is page-locked.
 
@@ -295,7 +334,12 @@ def download(
     var device = device_context(context)
     device.enqueue_copy(
         device_pointer[DType.uint8](here),
-        DeviceBuffer[DType.uint8](device, device_pointer[DType.uint8](there), Int(py=size), owning=False),
+        DeviceBuffer[DType.uint8](
+            device,
+            device_pointer[DType.uint8](there),
+            Int(py=size),
+            owning=False,
+        ),
     )
     return PythonObject(None)
 
