@@ -20,10 +20,11 @@ _SERVED = {"auto", "direct"}
 _TRANSFORMED = 4
 """Bytes of the smallest element that is transformed as it is: the usual way widens float16."""
 
-_SLAB_BYTES = 1 << 16
-_FEWEST_OF_SLAB = 8
+_SLAB_BYTES = 1 << 17
+_FEWEST_OF_SLAB, _MOST_OF_SLAB = 8, 64
+"""Small results on a GPU are cut from so many bytes, if these hold the fewest, and the most of them at a time."""
 _ALIGNMENT = 256
-"""Small results on a GPU are cut from so many bytes, if these hold so many of them, each aligned as MAX aligns."""
+"""Bytes: what MAX aligns allocations to, too."""
 
 _kernels: dict[np.dtype, Any] = {}
 """Element type, in native byte order, to its kernel; empty until the usual way has loaded the extension."""
@@ -99,11 +100,11 @@ def _convolve_there(in1: Any, in2: Any, mode: str, method: str, flip: bool) -> A
 def _allocate(spare: list[Any], buffer: Any, dtype: Any, outputs: int, place: Any) -> Any:
     """Return memory for a result, and leave more of it in `spare`; None if there is none.
 
-    MAX takes 4 us to allocate a Buffer and 1 to cut one off, so that small results are allocated many at once. They
-    are enqueued on one queue, so that MAX knows when it may use the memory again.
+    MAX takes 4 us to allocate a Buffer and 1 to cut one off: small results are allocated many at once. All are
+    enqueued on one queue, so that their memory may be used again as soon as the last of them is gone.
     """
     pitch = -(-outputs * dtype.size_in_bytes // _ALIGNMENT) * _ALIGNMENT // dtype.size_in_bytes
-    count = _SLAB_BYTES // (pitch * dtype.size_in_bytes)
+    count = min(_MOST_OF_SLAB, _SLAB_BYTES // (pitch * dtype.size_in_bytes))
     try:
         if count < _FEWEST_OF_SLAB:
             return buffer(dtype, (outputs,), device=place)

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import ctypes
 import math
-import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from queue import SimpleQueue
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from .. import _plan
 from . import devices, native
 
 if TYPE_CHECKING:
@@ -202,8 +202,7 @@ def _run(device: str, work: Callable[[Lane, int], None], count: int) -> None:
 
 def width() -> int:
     """Count the lanes of a device."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(MOST_THREADS, cores)
+    return min(MOST_THREADS, _plan.cores())
 
 
 @cache
