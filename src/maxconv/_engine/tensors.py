@@ -90,6 +90,15 @@ known_sum = lru_cache(maxsize=4096)(Sum)
 """The same, made once."""
 
 
+def forward_sum(problem: LayerProblem, x: Any, shape: tuple[int, ...]) -> tuple[Sum, tuple[Any, ...]]:
+    """Return what `forward` does for contiguous operands, all of the type of x, and what follows the operands.
+
+    The shape is that of y, with or without N.
+    """
+    name, rest = (_depthwise_name(x, x), (None, None)) if is_depthwise(problem) else (_name("conv", x.dtype), ())
+    return known_sum(name, problem, (0,), shape, x.dtype, x.get_device()), rest
+
+
 def forward(problem: LayerProblem, x: Any, w: Any, bias: Any = None, activation: int = 0) -> Any:
     """Compute y (N, O, L_out) from x (N, C, L) and w (O, C/G, K)."""
     if is_depthwise(problem):
@@ -141,11 +150,14 @@ def causal(
         shape = problem.batch, problem.outputs, problem.out_channels
         kernel = _name("depthwise_last", x.dtype, w.dtype)
         return _run(kernel, problem, shape, x, (_aligned(x.mT), w, bias), activation).mT
-    if x.is_cuda:
-        kernel = _name("depthwise", x.dtype, w.dtype)
-    else:
-        kernel, w = _name("depthwise", x.dtype), _widened(w, x)
-    return _run(kernel, problem, problem.output_shape, x, (x, w, _bias(bias, x), state, numbers), activation)
+    kernel = _depthwise_name(x, w)
+    operands = x, w if x.is_cuda else _widened(w, x), _bias(bias, x), state, numbers
+    return _run(kernel, problem, problem.output_shape, x, operands, activation)
+
+
+def _depthwise_name(x: Any, w: Any) -> str:
+    """Name the function of depthwise layers; on the CPU filters are widened before."""
+    return _name("depthwise", x.dtype, w.dtype) if x.is_cuda else _name("depthwise", x.dtype)
 
 
 def is_channels_last(problem: LayerProblem, x: Any) -> bool:
