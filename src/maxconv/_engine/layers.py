@@ -176,8 +176,8 @@ def _enqueue(
                 array = upload(array, device) if array.size else None
                 there.append(array)  # it must live until the launch
             addresses.append(array._data_ptr() if array is not None and array.num_elements else 0)  # noqa: SLF001
-        queue = handle._device_context_ptr(), 0  # noqa: SLF001  # MAX's own stream
-        native.run_layer_on_gpu(name, queue, tuple(addresses), problem, *options)
+        queue = native.queue_on_gpu(handle._device_context_ptr())  # noqa: SLF001
+        native.layer_kernel_on_gpu(name)(queue, tuple(addresses), native.layer_on_gpu(problem, *options))
     return result
 
 

@@ -151,20 +151,28 @@ def run_layer_on_cpu(function: str, arrays: tuple[Any, ...], problem: LayerProbl
     _layer_functions[function](arrays, problem, *options, workers)
 
 
-def run_layer_on_gpu(
-    function: str, queue: tuple[int, int], addresses: tuple[int, ...], problem: LayerProblem, *options: int
-) -> None:
-    """Enqueue a function of gpu_layers.mojo, which fills the first array; what each expects stands there.
+def layer_kernel_on_gpu(function: str) -> Callable[[Any, tuple[int, ...], Any], None]:
+    """Return a function of gpu_layers.mojo, which enqueues (queue, addresses, layer) and fills the first address."""
+    kernel: Callable[[Any, tuple[int, ...], Any], None] = _gpu_layer_functions[function]
+    return kernel
 
-    A queue is a device's context pointer and the handle of a stream, 0 for MAX's own.
-    """
-    _gpu_layer_functions[function](*queue, addresses, problem, *options)
+
+@lru_cache(maxsize=256)
+def queue_on_gpu(context: int, stream: int = 0) -> Any:
+    """Return what layers are enqueued on: a device's context pointer and the handle of a stream, 0 for MAX's own."""
+    return _gpu_layer_functions["open_queue"](context, stream)
+
+
+@lru_cache(maxsize=1024)
+def layer_on_gpu(problem: LayerProblem, activation: int = 0) -> Any:
+    """Return a layer as the functions of gpu_layers.mojo take it."""
+    return _gpu_layer_functions["open_layer"](problem, activation)
 
 
 @lru_cache(maxsize=1024)
 def gradient_workspace(function: str, problem: LayerProblem) -> int:
     """Count the bytes of the last array that a weight gradient of gpu_layers.mojo takes."""
-    size: int = getattr(_extension("gpu_layers"), f"workspace_of_{function}")(problem)
+    size: int = _gpu_layer_functions[f"workspace_of_{function}"](layer_on_gpu(problem))
     return size
 
 

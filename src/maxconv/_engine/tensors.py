@@ -6,7 +6,8 @@ current stream, like PyTorch's own work: it waits for what made its operands, an
 
 from __future__ import annotations
 
-from functools import cache
+import math
+from functools import cache, lru_cache
 from typing import Any
 
 import torch
@@ -29,22 +30,89 @@ _guards = torch._C._dynamo.guards  # noqa: SLF001
 #: CUDA's handle of the default stream, for which PyTorch says 0, and the kernels take 0 for MAX's own.
 _DEFAULT_STREAM = 1
 
+#: Strides of bytes.
+_ONE = (1,)
+
+
+class Sum:
+    """A sum on operands of known sizes, type and device: what does not change from one call to the next.
+
+    Parameters
+    ----------
+    kernel
+        A function of gpu_layers.mojo or cpu_layers.mojo.
+    problem, options
+        What it takes behind the arrays.
+    shape, dtype, device
+        Of the result, which has elements; a device is CUDA's index, or -1 for the CPU.
+    """
+
+    __slots__ = ("device", "dtype", "kernel", "launch", "layer", "options", "problem", "shape", "strides", "workspace")
+
+    def __init__(
+        self, kernel: str, problem: LayerProblem, options: tuple[int, ...], shape: Any, dtype: Any, device: int
+    ) -> None:
+        self.kernel, self.problem, self.options = kernel, problem, options
+        self.shape, self.dtype, self.device = shape, dtype, device
+        self.strides = tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
+        self.workspace: tuple[int, ...] | None = None
+        if device >= 0:
+            _context(device)  # refuses what is no NVIDIA GPU
+            self.launch, self.layer = native.layer_kernel_on_gpu(kernel), native.layer_on_gpu(problem, *options)
+            if kernel.startswith("weight_gradient"):
+                self.workspace = (native.gradient_workspace(kernel, problem),)
+
+    def __call__(self, *operands: Any) -> Any:
+        """Compute the result of contiguous operands, None for those that are not there; on a GPU, enqueue it.
+
+        Memory comes as PyTorch's compiled code gets it: `new_empty` goes through the dispatcher twice, 4.5 us on an
+        H200's host (2026-11-23).
+        """
+        device = self.device
+        if device < 0:
+            result = _guards._empty_strided_cpu(self.shape, self.strides, self.dtype)  # noqa: SLF001
+            addresses = (result.data_ptr(), *[0 if operand is None else operand.data_ptr() for operand in operands])
+            native.run_layer_on_cpu(self.kernel, addresses, self.problem, *self.options)
+            return result
+        if device != torch._C._cuda_getDevice():  # noqa: SLF001  # cheaper than the public name
+            with torch.cuda.device(device):  # what MAX makes current, PyTorch would take for the user's choice
+                return self(*operands)
+        result = _guards._empty_strided_cuda(self.shape, self.strides, self.dtype)  # noqa: SLF001
+        if self.workspace is not None:
+            operands = *operands, _guards._empty_strided_cuda(self.workspace, _ONE, torch.uint8)  # noqa: SLF001
+        addresses = (result.data_ptr(), *[0 if operand is None else operand.data_ptr() for operand in operands])
+        stream = torch._C._cuda_getCurrentRawStream(device)  # noqa: SLF001  # cheaper than the stream as an object
+        self.launch(_queue(device, stream), addresses, self.layer)
+        return result
+
+
+known_sum = lru_cache(maxsize=4096)(Sum)
+"""The same, made once."""
+
+
+def forward_sum(problem: LayerProblem, x: Any, shape: tuple[int, ...]) -> tuple[Sum, tuple[Any, ...]]:
+    """Return what `forward` does for contiguous operands, all of the type of x, and what follows the operands.
+
+    The shape is that of y, with or without N.
+    """
+    name, rest = (_depthwise_name(x, x), (None, None)) if is_depthwise(problem) else (_name("conv", x.dtype), ())
+    return known_sum(name, problem, (0,), shape, x.dtype, x.get_device()), rest
+
 
 def forward(problem: LayerProblem, x: Any, w: Any, bias: Any = None, activation: int = 0) -> Any:
     """Compute y (N, O, L_out) from x (N, C, L) and w (O, C/G, K)."""
     if is_depthwise(problem):
         return causal(problem, x, w, bias, activation)
-    y = _empty(x, problem.output_shape)
-    return _run(_name("conv", x.dtype), y, (x, w, _bias(bias, x)), problem, activation)
+    return _run(_name("conv", x.dtype), problem, problem.output_shape, x, (x, w, _bias(bias, x)), activation)
 
 
 def transposed(problem: LayerProblem, y: Any, w: Any, bias: Any = None) -> Any:
     """Compute x (N, C, L) from y (N, O, L_out) and w (O, C/G, K): the input gradient of `forward`, too."""
-    layer = mirrored(problem)
-    if layer is not None and (not y.is_cuda or w.dtype is not y.dtype or is_channels_last(layer, y)):
-        return causal(layer, y, w.flip(-1), bias, 0)  # contiguous ones on a GPU are read backwards where they are
-    x = _empty(y, problem.input_shape)
-    return _run(_name("conv_transpose", y.dtype), x, (y, w, _bias(bias, y)), problem, 0)
+    if not y.is_cuda or w.dtype is not y.dtype or not y.is_contiguous():
+        layer = _known_mirrored(problem)
+        if layer is not None and (not y.is_cuda or w.dtype is not y.dtype or is_channels_last(layer, y)):
+            return causal(layer, y, w.flip(-1), bias, 0)  # contiguous ones on a GPU are read backwards where they are
+    return _run(_name("conv_transpose", y.dtype), problem, problem.input_shape, y, (y, w, _bias(bias, y)), 0)
 
 
 def mirrored(problem: LayerProblem) -> LayerProblem | None:
@@ -59,18 +127,19 @@ def mirrored(problem: LayerProblem) -> LayerProblem | None:
     return None
 
 
+_known_mirrored = lru_cache(maxsize=1024)(mirrored)
+"""The same of sizes that are numbers."""
+
+
 def weight_gradient(problem: LayerProblem, x: Any, y: Any) -> Any:
     """Compute w (O, C/G, K) from x (N, C, L) and y (N, O, L_out), the gradient of the outputs."""
     if not (x.numel() and y.numel()):
         return x.new_zeros(problem.weight_shape)
-    kernel = _name("weight_gradient", x.dtype)
-    operands: tuple[Any, ...] = x, y
     if is_channels_last(problem, x):
         kernel, operands = _name("weight_gradient_last", x.dtype), (_aligned(x.mT), _aligned(y.mT))
-    if x.is_cuda:
-        size = native.gradient_workspace(kernel, problem)
-        operands = *operands, x.new_empty(size, dtype=torch.uint8)
-    return _run(kernel, _empty(x, problem.weight_shape), operands, problem)
+    else:
+        kernel, operands = _name("weight_gradient", x.dtype), (x, y)
+    return _run(kernel, problem, problem.weight_shape, x, operands)
 
 
 def causal(
@@ -78,16 +147,17 @@ def causal(
 ) -> Any:
     """Compute y of a depthwise layer, which may have a history: see `layers.causal`."""
     if state is None and numbers is None and is_channels_last(problem, x):
-        y = empty_like(problem, x, problem.output_shape)
+        shape = problem.batch, problem.outputs, problem.out_channels
         kernel = _name("depthwise_last", x.dtype, w.dtype)
-        _run(kernel, y.mT, (_aligned(x.mT), w, bias), problem, activation)
-        return y
-    y = _empty(x, problem.output_shape)
-    if x.is_cuda:
-        kernel = _name("depthwise", x.dtype, w.dtype)
-    else:
-        kernel, w = _name("depthwise", x.dtype), _widened(w, x)
-    return _run(kernel, y, (x, w, _bias(bias, x), state, numbers), problem, activation)
+        return _run(kernel, problem, shape, x, (_aligned(x.mT), w, bias), activation).mT
+    kernel = _depthwise_name(x, w)
+    operands = x, w if x.is_cuda else _widened(w, x), _bias(bias, x), state, numbers
+    return _run(kernel, problem, problem.output_shape, x, operands, activation)
+
+
+def _depthwise_name(x: Any, w: Any) -> str:
+    """Name the function of depthwise layers; on the CPU filters are widened before."""
+    return _name("depthwise", x.dtype, w.dtype) if x.is_cuda else _name("depthwise", x.dtype)
 
 
 def is_channels_last(problem: LayerProblem, x: Any) -> bool:
@@ -109,48 +179,26 @@ def empty_like(problem: LayerProblem, x: Any, shape: tuple[int, ...]) -> Any:
     return x.new_empty(shape)
 
 
-def _empty(x: Any, shape: tuple[int, int, int]) -> Any:
-    """Make a contiguous result in the memory that x is in.
-
-    As PyTorch's compiled code does: `new_empty` goes through the dispatcher twice, 4.5 us on an H200 (2026-11-23).
-    """
-    if 0 in shape or (x.is_cuda and x.get_device() != torch._C._cuda_getDevice()):  # noqa: SLF001
-        return x.new_empty(shape)
-    make = _guards._empty_strided_cuda if x.is_cuda else _guards._empty_strided_cpu  # noqa: SLF001
-    return make(shape, (shape[1] * shape[2], shape[2], 1), x.dtype)
-
-
 def _aligned(signals: Any) -> Any:
     """Return contiguous signals that begin where a vector may; views of a tensor's middle need not."""
     there = signals.contiguous()
     return there if there.data_ptr() % _VECTOR == 0 else there.clone()
 
 
-def _run(kernel: str, result: Any, operands: tuple[Any, ...], problem: LayerProblem, *options: int) -> Any:
-    """Fill a result; PyTorch reuses the memory of temporary copies in the order of the stream, too."""
-    if not result.numel():
-        return result
+def _run(
+    kernel: str, problem: LayerProblem, shape: tuple[int, int, int], x: Any, operands: tuple[Any, ...], *options: int
+) -> Any:
+    """Compute a result like x; PyTorch reuses the memory of temporary copies in the order of the stream, too."""
+    if 0 in shape:
+        return x.new_empty(shape)
     there = [None if operand is None else operand.contiguous() for operand in operands]
-    addresses = (result.data_ptr(), *[0 if operand is None else operand.data_ptr() for operand in there])
-    if result.is_cuda:
-        _launch(kernel, result.get_device(), addresses, problem, *options)
-    else:
-        native.run_layer_on_cpu(kernel, addresses, problem, *options)
-    return result
+    return known_sum(kernel, problem, options, shape, x.dtype, x.get_device())(*there)
 
 
-def _launch(kernel: str, device: int, addresses: tuple[int, ...], problem: LayerProblem, *options: int) -> None:
-    """Enqueue a sum on the current stream of a device.
-
-    That takes 7.4 us of the host; on a queue of MAX's own, tied to the stream by events, 12.3 (H200, 2026-11-22).
-    """
-    stream = torch._C._cuda_getCurrentRawStream(device)  # noqa: SLF001  # cheaper than the stream as an object
-    queue = _context(device), stream or _DEFAULT_STREAM
-    if device == torch._C._cuda_getDevice():  # noqa: SLF001  # cheaper than the public name
-        native.run_layer_on_gpu(kernel, queue, addresses, problem, *options)
-    else:
-        with torch.cuda.device(device):  # what MAX makes current, PyTorch would take for the user's choice
-            native.run_layer_on_gpu(kernel, queue, addresses, problem, *options)
+@lru_cache(maxsize=256)
+def _queue(device: int, stream: int) -> Any:
+    """Return what to enqueue on for a stream of PyTorch."""
+    return native.queue_on_gpu(_context(device), stream or _DEFAULT_STREAM)
 
 
 @cache

@@ -10,7 +10,7 @@ import torch
 from .. import _layer
 from .._engine.tensors import NAMES
 from .._errors import DeviceError, DtypeError
-from . import _operators
+from . import _operators, _short
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,10 +71,18 @@ def conv1d(
     >>> maxconv.torch.conv1d(x, torch.tensor([[[1.0, 1.0]]]), padding="same")
     tensor([[[3., 5., 7., 4.]]])
     """
+    options = stride, padding, dilation, groups
+    if not torch.compiler.is_compiling():
+        y = _short.conv1d(input, weight, bias, options)
+        if y is not None:
+            return y
     x, w, b = _operands("conv1d", input, weight, bias)
-    problem = _checked(_layer.convolution, "conv1d", x, w, b, stride, padding, dilation, groups)
+    problem = _checked(_layer.convolution, "conv1d", x, w, b, *options)
     geometry = problem.stride, problem.pad_left, problem.dilation, problem.groups
-    return _operators.convolve(x, w, b, problem.outputs, *geometry)
+    y = _operators.convolve(x, w, b, problem.outputs, *geometry)
+    if not torch.compiler.is_compiling():
+        _short.remember(x, w, b, options, problem, y)
+    return y
 
 
 def conv_transpose1d(

@@ -90,19 +90,16 @@ class Operator:
         is_transformed = torch._C._functorch.peek_interpreter_stack() is not None  # noqa: SLF001  # no public name
         if is_transformed or forward_ad._current_level >= 0:  # noqa: SLF001
             return self.transformable.apply(*arguments)
-        is_watched = torch._C._len_torch_dispatch_stack() > 0 or torch._C._is_tracing()  # noqa: SLF001
+        operands = arguments[: self.tensors]
+        if not are_plain(operands):
+            return self.operator(*arguments)
         needs_gradient = False
-        for operand in arguments[: self.tensors]:
-            if operand is None:
-                continue
-            is_here = operand.is_cuda or operand.is_cpu
-            if is_watched or type(operand) not in _PLAIN or not is_here or operand.is_neg():
-                return self.operator(*arguments)
-            needs_gradient = needs_gradient or operand.requires_grad
+        for operand in operands:
+            needs_gradient = needs_gradient or (operand is not None and operand.requires_grad)
         try:
             return self.recorded(*arguments) if needs_gradient and torch.is_grad_enabled() else self.kernel(*arguments)
         except RuntimeError:
-            if any(map(_is_left_over, arguments[: self.tensors])):  # so rare that it is asked afterwards
+            if any(map(is_left_over, operands)):  # so rare that it is asked afterwards
                 return self.operator(*arguments)
             raise
 
@@ -123,7 +120,19 @@ class Operator:
         return self(first, operands[1], *bias, *ctx.numbers) + self(operands[0], second, *none, *ctx.numbers)
 
 
-def _is_left_over(operand: Any) -> bool:
+def are_plain(operands: Any) -> bool:
+    """Tell whether the dispatcher would do nothing for operands, which no transform sees, but call a kernel."""
+    if torch._C._len_torch_dispatch_stack() > 0 or torch._C._is_tracing():  # noqa: SLF001
+        return False
+    for operand in operands:
+        if operand is None:
+            continue
+        if type(operand) not in _PLAIN or not (operand.is_cuda or operand.is_cpu) or operand.is_neg():
+            return False
+    return True
+
+
+def is_left_over(operand: Any) -> bool:
     """Tell whether an operand has left a transform of `torch.func`: it is a plain tensor, but has no memory."""
     return operand is not None and bool(torch._C._functorch.is_functorch_wrapped_tensor(operand))  # noqa: SLF001
 
@@ -164,17 +173,26 @@ def _convolve_fake(input: Any, weight: Any, bias: Any, outputs: int, *geometry: 
 def _save(ctx: Any, inputs: Any, output: Any) -> None:  # noqa: ARG001
     """Keep of the two operands of a sum, each of which makes the other's gradient, those that will be needed."""
     first, second = inputs[:2]
-    ctx.lengths, ctx.geometry = (first.shape[-1], second.shape[-1]), inputs[-4:]
+    ctx.sizes = first.shape[-1], second.shape[-1], *inputs[-4:]
     by_first, by_second, *_ = ctx.needs_input_grad
     ctx.save_for_backward(first if by_second else None, second if by_first else None)
 
 
+def convolve_gradients(ctx: Any, gradient: Any) -> tuple[Any, Any, Any]:
+    """Return the gradients by input, weight and bias.
+
+    `ctx.sizes` are (L, K, stride, padding, dilation, groups); it has saved input and weight, or None for what none of
+    the gradients that are needed is made of.
+    """
+    (x, w), (length, taps, *geometry) = ctx.saved_tensors, ctx.sizes
+    needs_input, needs_weight, needs_bias, *_ = ctx.needs_input_grad
+    by_input = transpose(gradient, w, None, length, *geometry) if needs_input else None
+    by_weight = correlate(x, gradient, taps, *geometry) if needs_weight else None
+    return by_input, by_weight, _bias_gradient(gradient) if needs_bias else None
+
+
 def _convolve_backward(ctx: Any, gradient: Any) -> Any:
-    (x, w), (length, taps) = ctx.saved_tensors, ctx.lengths
-    by_input = transpose(gradient, w, None, length, *ctx.geometry) if ctx.needs_input_grad[0] else None
-    by_weight = correlate(x, gradient, taps, *ctx.geometry) if ctx.needs_input_grad[1] else None
-    by_bias = _bias_gradient(gradient) if ctx.needs_input_grad[2] else None
-    return by_input, by_weight, by_bias, None, None, None, None, None
+    return *convolve_gradients(ctx, gradient), None, None, None, None, None
 
 
 def _transpose(output: Any, weight: Any, bias: Any, length: int, *geometry: int) -> Any:
@@ -196,9 +214,9 @@ def _transpose_fake(output: Any, weight: Any, bias: Any, length: int, *geometry:
 
 
 def _transpose_backward(ctx: Any, gradient: Any) -> Any:
-    (y, w), (outputs, taps) = ctx.saved_tensors, ctx.lengths
-    by_output = convolve(gradient, w, None, outputs, *ctx.geometry) if ctx.needs_input_grad[0] else None
-    by_weight = correlate(gradient, y, taps, *ctx.geometry) if ctx.needs_input_grad[1] else None
+    (y, w), (outputs, taps, *geometry) = ctx.saved_tensors, ctx.sizes
+    by_output = convolve(gradient, w, None, outputs, *geometry) if ctx.needs_input_grad[0] else None
+    by_weight = correlate(gradient, y, taps, *geometry) if ctx.needs_input_grad[1] else None
     by_bias = _bias_gradient(gradient) if ctx.needs_input_grad[2] else None
     return by_output, by_weight, by_bias, None, None, None, None, None
 
@@ -214,9 +232,9 @@ def _correlate_fake(input: Any, output: Any, taps: int, *geometry: int) -> Any: 
 
 
 def _correlate_backward(ctx: Any, gradient: Any) -> Any:
-    (x, y), (length, outputs) = ctx.saved_tensors, ctx.lengths
-    by_input = transpose(y, gradient, None, length, *ctx.geometry) if ctx.needs_input_grad[0] else None
-    by_output = convolve(x, gradient, None, outputs, *ctx.geometry) if ctx.needs_input_grad[1] else None
+    (x, y), (length, outputs, *geometry) = ctx.saved_tensors, ctx.sizes
+    by_input = transpose(y, gradient, None, length, *geometry) if ctx.needs_input_grad[0] else None
+    by_output = convolve(x, gradient, None, outputs, *geometry) if ctx.needs_input_grad[1] else None
     return by_input, by_output, None, None, None, None, None
 
 
