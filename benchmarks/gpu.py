@@ -17,15 +17,24 @@ from maxconv._problem import part_of_full
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-CASES = {
-    "float32": [(2**26, 4**power) for power in range(1, 8)] + [(2**20, 64), (1024, 16)],
-    "bfloat16": [(2**26, 4), (2**26, 16), (2**26, 64)],
+# Lengths of signals, or shapes of many, with lengths of filters.
+CASES: dict[str, list[tuple[int | tuple[int, int], int]]] = {
+    "float32": [
+        *((2**26, 4**power) for power in range(1, 8)),
+        *(((1024, 2**16), 4**power) for power in range(1, 8)),
+        (2**20, 64),
+        (1024, 16),
+    ],
+    "bfloat16": [(2**26, 4), (2**26, 16), (2**26, 64), ((1024, 2**16), 4)],
+    "float16": [(2**26, 4), (2**26, 16)],
     "float64": [(2**26, 4), (2**26, 16), (2**26, 64)],
 }
 LAUNCHES = 5
 ROUNDS = 20
 FEWEST_FFT_TAPS = 16
 MOST_SUMMED_TAPS = 1024
+MOST_TAPS_OF_TORCH = 256
+"""More take PyTorch's sums longer than its FFTs, 0.2 s a launch."""
 
 
 def by_events(record: Callable[[Any], Any], events: tuple[Any, Any], call: Callable[[], Any]) -> Timing:
@@ -48,22 +57,23 @@ def bench() -> list[dict[str, Any]]:
     from max.driver import Accelerator
 
     device = Accelerator()
-    rows = [bench_kernel(device, dtype, n, m) for dtype, cases in CASES.items() for n, m in cases]
+    rows = [bench_kernel(device, dtype, shape, m) for dtype, cases in CASES.items() for shape, m in cases]
     return [*rows, bench_resident_call(device), bench_host_arrays()]
 
 
-def bench_kernel(device: Any, dtype: str, n: int, m: int) -> dict[str, Any]:
+def bench_kernel(device: Any, dtype: str, shape: int | tuple[int, int], m: int) -> dict[str, Any]:
     """Time one correlation of resident arrays, "same" mode; refuse a wrong result."""
     import torch
     from max.driver import Buffer, DeviceEvent
 
-    x = torch.randn(n, device="cuda", dtype=getattr(torch, dtype))
+    *batch, n = (shape,) if isinstance(shape, int) else shape
+    x = torch.randn(shape, device="cuda", dtype=getattr(torch, dtype))
     k = torch.randn(m, device="cuda", dtype=x.dtype)
     target = torch.empty_like(x)
     torch.cuda.synchronize()
     signal, taps = Buffer.from_dlpack(x), Buffer.from_dlpack(k)
-    y = Buffer(signal.dtype, (n,), device=device)
-    problem = part_of_full(n, m, "same", flip=False)
+    problem = part_of_full(n, m, "same", flip=False)._replace(batch=tuple(batch))
+    y = Buffer(signal.dtype, problem.shape, device=device)
     addresses = y._data_ptr(), signal._data_ptr(), taps._data_ptr()
     launches = {}
     if m <= MOST_SUMMED_TAPS:
@@ -77,7 +87,9 @@ def bench_kernel(device: Any, dtype: str, n: int, m: int) -> dict[str, Any]:
     for launch in launches.values():
         result = launch() or y
         device.synchronize()
-        check(torch.from_dlpack(result), x, k, problem.pad_left)
+        for which in (0, -1):
+            found = torch.from_dlpack(result).reshape(-1, n)[which]
+            check(found, x.reshape(-1, n)[which], k, problem.pad_left)
 
     def transform() -> Any:
         length = n + m - 1
@@ -89,12 +101,13 @@ def bench_kernel(device: Any, dtype: str, n: int, m: int) -> dict[str, Any]:
     timings = {"copy": by_events(record, on_torch, partial(target.copy_, x))}
     for name, launch in launches.items():
         timings[name] = by_events(device.default_queue.record_event, on_max, launch)
-    if m <= MOST_SUMMED_TAPS:
-        summed = partial(torch.conv1d, x[None, None], k[None, None], padding=m // 2)
+    if m <= MOST_TAPS_OF_TORCH:
+        summed = partial(torch.conv1d, x.reshape(-1, 1, n), k[None, None], padding=m // 2)
         timings["torch conv1d"] = by_events(record, on_torch, summed)
-    if m >= FEWEST_FFT_TAPS and dtype != "bfloat16":
+    if m >= FEWEST_FFT_TAPS and dtype in {"float32", "float64"}:
         timings["torch fft"] = by_events(record, on_torch, transform)
-    return row(f"{dtype} N={n} K={m}", timings, "copy")
+    rows = "".join(f"rows={count} " for count in batch)
+    return row(f"{dtype} {rows}N={n} K={m}", timings, "copy")
 
 
 def check(y: Any, x: Any, k: Any, pad_left: int) -> None:

@@ -34,6 +34,9 @@ SAMPLES_PER_WORKER, SHARED_BLOCK = 1 << 17, 1 << 16
 _NEAR_BYTES = 2 << 20
 
 
+FEW_GPU_TAPS = 16
+"""So many hide behind the memory's time, by direct_short_gpu.mojo."""
+
 LONGEST_GPU_FFT = 1 << 22
 """Taps that transforms on a GPU serve at most."""
 
@@ -143,7 +146,8 @@ def choose_on_gpu(problem: Problem, itemsize: int) -> Choice:
     cost = costs("gpu")["direct"][f"float{8 * itemsize}"]
     meeting = min(problem.taps, problem.samples)
     lone_tile = meeting * cost["lone_tap"]
-    many_tiles = problem.rows * problem.outputs * (cost["output"] + meeting * cost["multiply_add"])
+    summed = meeting if problem.taps > FEW_GPU_TAPS else 0
+    many_tiles = problem.rows * problem.outputs * (cost["output"] + summed * cost["multiply_add"])
     direct = cost["call"] + max(lone_tile, many_tiles)
     lengths = [int(length) for length in costs("gpu")["fft"][f"float{8 * itemsize}"]["blocks"]]
     usable = [nfft for nfft in lengths if problem.taps <= nfft]
