@@ -62,6 +62,18 @@ def test_what_lanes_do_not_serve_has_no_pieces():
         assert lanes.pieces(long._replace(**change), 4) == []
 
 
+@pytest.mark.parametrize("dtype", ["f2", "f8", "c8", "i1", "?", "bfloat16"])
+def test_plain_arrays_share_the_memory(rng, dtype):
+    """`plain` views any element type and layout where it lies."""
+    import ml_dtypes
+
+    x = rng.integers(0, 2, (4, 6)).astype(getattr(ml_dtypes, dtype, dtype))[::2, ::3]
+    y = lanes.plain(x)
+    assert y.dtype == x.dtype
+    assert y.ctypes.data == x.ctypes.data
+    np.testing.assert_array_equal(y, x)
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", ["f2", "f4", "f8", "i2", "c8"])
 @pytest.mark.parametrize("taps", [5, 64, 2001])
@@ -77,14 +89,31 @@ def test_large_host_arrays_have_the_values_of_the_cpu(rng, dtype, taps):
 
 
 @pytest.mark.gpu
-def test_page_locked_memory_stays_page_locked(rng):
-    """A signal in page-locked memory gives a result there, of the same values."""
+@pytest.mark.parametrize("samples", [1000, 5_000_001])
+def test_page_locked_tensors_are_taken(rng, samples):
+    """PyTorch's page-locked tensors are served like others; large ones give results that are page-locked, too."""
     torch = pytest.importorskip("torch")
-    x, k = torch.randn(5_000_001), rng.standard_normal(31).astype("f4")
+    x, k = torch.randn(samples), rng.standard_normal(31).astype("f4")
     y = maxconv.convolve(x.pin_memory(), torch.from_numpy(k), device="gpu")
-    assert y.is_pinned()
+    assert y.is_pinned() == (samples > 1000)
     np.testing.assert_array_equal(y.numpy(), maxconv.convolve(x.numpy(), k, device="gpu"))
     assert not lanes.is_page_locked(x.numpy())
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("samples", [1000, 5_000_001])
+def test_page_locked_buffers_are_taken(rng, samples):
+    """MAX's page-locked Buffers are host memory: the result is a Buffer there."""
+    from max.driver import Accelerator, Buffer, Usage
+    from max.dtype import DType
+
+    x = Buffer(DType.float32, (samples,), Accelerator(), Usage.STAGING)
+    x.to_numpy()[:] = rng.standard_normal(samples, "f4")
+    k = rng.standard_normal(31).astype("f4")
+    y = maxconv.convolve(x, Buffer.from_numpy(k), device="gpu")
+    assert isinstance(y, Buffer)
+    assert lanes.is_page_locked(y.to_numpy()) == (samples > 1000)
+    np.testing.assert_array_equal(y.to_numpy(), maxconv.convolve(np.array(x.to_numpy()), k, device="gpu"))
 
 
 @pytest.mark.gpu
