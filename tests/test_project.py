@@ -110,7 +110,7 @@ LAYERS = {
     "_methods": {"_engine", "_errors", "_plan", "_problem"},
     "_short": {"_engine", "_methods", "_plan", "_problem"},
     "_polyphase": set(),
-    "_plan": {"_problem"},
+    "_plan": {"_layer", "_problem"},
     "_problem": {"_errors"},
     "_layer": {"_errors", "_problem"},
     "_ops_path": set(),

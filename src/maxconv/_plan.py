@@ -11,8 +11,10 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ._problem import Problem
+
 if TYPE_CHECKING:
-    from ._problem import Problem
+    from ._layer import LayerProblem
 
 COSTS = Path(__file__).with_name("_costs.json")
 """What was measured, in nanoseconds and bytes per second, with device, versions and date; `poe bench calibrate` writes
@@ -89,6 +91,18 @@ def choose(problem: Problem, itemsize: int) -> Choice:
     best, nfft = min((_fft_ns(problem, itemsize, 1 << log2), 1 << log2) for log2 in range(shortest, longest + 1))
     margin = NEAR_MARGIN if _is_near(problem, itemsize) else FAR_MARGIN
     return Choice("fft" if best < margin * direct else "direct", nfft, direct * 1e-9, best * 1e-9)
+
+
+@lru_cache(maxsize=256)
+def block_of_layer(layer: LayerProblem, itemsize: int) -> int:
+    """Return the length of the blocks whose FFTs serve a layer on the CPU; 0 if sums promise to be faster."""
+    is_one_filter_each = layer.groups == layer.in_channels == layer.out_channels
+    if layer.taps < FEWEST_FFT_TAPS or not is_one_filter_each or layer.stride * layer.dilation > 1:
+        return 0
+    rows = Problem(layer.length, layer.taps, layer.outputs, layer.pad_left, flip=False)
+    batch = (layer.batch, layer.in_channels)
+    choice = choose(rows._replace(batch=batch, tap_rows=layer.in_channels), itemsize)
+    return choice.nfft if choice.method == "fft" else 0
 
 
 def _direct_ns(problem: Problem, itemsize: int) -> float:
