@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from workers import CHUNKS, call_again, submit_calls
+from workers import CHUNKS, submit_calls
 
 import maxconv
 
@@ -41,8 +41,8 @@ def bench(gigabytes: float = DEFAULT_GIGABYTES) -> list[dict[str, Any]]:
         limits = {"n_workers": WORKERS, "threads_per_worker": 1, "memory_limit": MEMORY, "dashboard_address": ":0"}
         with LocalCluster(**limits) as cluster, Client(cluster) as client:
             workers = sorted(client.scheduler_info()["workers"])
-            calls = partial(call_again, BLOCK, 1, "cpu")
-            wait(submit_calls(client, workers, calls))  # loads the kernels
+            chunks = {worker: client.submit(np.ones, BLOCK, "f4", workers=[worker], pure=False) for worker in workers}
+            wait(submit_calls(client, chunks, 1, "cpu"))  # loads the kernels
             x = da.from_zarr(str(folder / "in.zarr"), chunks=BLOCK)
             out = create(folder / "out.zarr", len(x))
             for number, stretch in enumerate(
@@ -74,7 +74,7 @@ def bench(gigabytes: float = DEFAULT_GIGABYTES) -> list[dict[str, Any]]:
                     flush=True,
                 )
             start = time.perf_counter()
-            wait(submit_calls(client, workers, calls))
+            wait(submit_calls(client, chunks, 1, "cpu"))
             in_memory = WORKERS * CHUNKS * 4 * BLOCK / (time.perf_counter() - start)
             peak = max(client.run(peak_memory).values())
             check(x, da.from_zarr(zarr.open(str(folder / "out.zarr"), mode="r")), taps)

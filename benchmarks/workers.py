@@ -1,4 +1,8 @@
-"""One worker process and two, each with its own GPU: throughput on data that already lies in host memory."""
+"""One worker process and two, each with its own GPU: throughput on data that already lies in host memory.
+
+From ordinary memory samples are copied into page-locked memory and results out of it, so that two workers ask for as
+much as the host's memory gives; page-locked chunks go over each GPU's own bus as they lie.
+"""
 
 from __future__ import annotations
 
@@ -15,25 +19,26 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 TAPS = 4097
-CHUNKS = 16
-"""Chunks in the memory of each worker: half a second of work, beside which the scheduler takes little to begin."""
-SAMPLES = {"gpu": 1 << 26, "cpu": 1 << 22}
-"""Of a chunk: 256 MB for a GPU."""
+CHUNKS = 12
+"""Chunks in the memory of each worker: so much work that the scheduler takes little to begin beside it."""
+SAMPLES = {"gpu": 1 << 27, "cpu": 1 << 22}
+"""Of a chunk: 512 MB for a GPU."""
 ROUNDS = 5
 THREADS = (1, 2)
 """Threads of a worker: with two, one computes or copies while the other gathers its samples."""
 
 
 def bench(device: str) -> list[dict[str, Any]]:
-    """Measure workers of one thread and of two."""
-    return [measure(device, threads) for threads in THREADS]
+    """Measure workers of one thread and of two, and both kinds of memory."""
+    kinds = (False, True) if device == "gpu" else (False,)
+    return [measure(device, threads, is_locked) for is_locked in kinds for threads in THREADS]
 
 
-def measure(device: str, threads: int) -> dict[str, Any]:
+def measure(device: str, threads: int, is_locked: bool) -> dict[str, Any]:
     """Time both numbers of workers in turns, through Dask and by plain calls; print throughput and ratios."""
     import dask
     import dask.array as da
-    from dask.distributed import Client, LocalCluster, wait
+    from dask.distributed import Client, LocalCluster, futures_of, wait
 
     taps = np.hanning(TAPS).astype("f4")
     chunk = SAMPLES[device]
@@ -46,12 +51,18 @@ def measure(device: str, threads: int) -> dict[str, Any]:
         workers = sorted(client.scheduler_info()["workers"])
         places = sorted(client.run(own_place, device).values())
         print(f"{threads} threads a worker, which compute on {', '.join(places)}", flush=True)
-        random = da.random.default_rng()
+        make = partial(random_samples, chunk, device if is_locked else None)
         halves = [
-            client.persist(random.random(CHUNKS * chunk, dtype="f4", chunks=chunk), workers=[worker])
+            client.persist(
+                da.map_blocks(
+                    make, chunks=((chunk,) * CHUNKS,), dtype="f4", meta=np.empty(0, "f4"), name=f"x-{worker}"
+                ),
+                workers=[worker],
+            )
             for worker in workers
         ]
         wait(halves)
+        firsts = [(worker, futures_of(half)[0]) for worker, half in zip(workers, halves, strict=True)]
         signals = {1: halves[0], 2: da.concatenate(halves)}
         samples: dict[str, list[float]] = {}
         for turn in range(ROUNDS + 1):
@@ -60,9 +71,7 @@ def measure(device: str, threads: int) -> dict[str, Any]:
                 y = maxconv.convolve(x, scaled, "same", device=device)
                 works: dict[str, Callable[[], Any]] = {
                     f"dask, {count}": partial(client.persist, y, workers=workers[:count]),
-                    f"calls, {count}": partial(
-                        submit_calls, client, workers[:count], partial(call_again, chunk, threads, device)
-                    ),
+                    f"calls, {count}": partial(submit_calls, client, dict(firsts[:count]), threads, device),
                 }
                 for name, work in works.items():
                     start = time.perf_counter()
@@ -74,7 +83,21 @@ def measure(device: str, threads: int) -> dict[str, Any]:
                         check(x, result, scaled)
                     del result
     timings = {name: summarize(values) for name, values in samples.items()}
-    return report(f"{CHUNKS} chunks of {4 * chunk} bytes a worker, K={TAPS}, {threads} threads", timings, places)
+    memory = "page-locked" if is_locked else "ordinary"
+    case = f"{CHUNKS} {memory} chunks of {4 * chunk} bytes a worker, K={TAPS}, {threads} threads"
+    return report(case, timings, places)
+
+
+def random_samples(count: int, device: str | None) -> np.ndarray:
+    """Make a chunk, in page-locked memory if a device is named."""
+    from maxconv._engine import lanes
+
+    samples = np.resize(np.random.default_rng().random(1 << 20, "f4"), count)
+    if device is None:
+        return samples
+    locked = lanes._empty(samples.shape, samples.dtype, own_place(device), is_locked=True)
+    locked[:] = samples
+    return locked
 
 
 def own_place(device: str) -> str:
@@ -84,17 +107,19 @@ def own_place(device: str) -> str:
     return devices.own() if device == "gpu" else device
 
 
-def submit_calls(client: Any, workers: list[str], calls: Callable[[int], None]) -> list[Any]:
-    """Let workers make calls at the same time."""
-    return [client.submit(calls, number, workers=[worker], pure=False) for number, worker in enumerate(workers)]
+def submit_calls(client: Any, chunks: dict[str, Any], threads: int, device: str) -> list[Any]:
+    """Let workers make calls at the same time, each on a chunk that it holds."""
+    return [
+        client.submit(call_again, chunk, threads, device, workers=[worker], pure=False)
+        for worker, chunk in chunks.items()
+    ]
 
 
-def call_again(samples: int, threads: int, device: str, _: int) -> None:
+def call_again(x: np.ndarray, threads: int, device: str) -> None:
     """Convolve as many chunks as `measure` does, without Dask, in as many threads."""
     from concurrent.futures import ThreadPoolExecutor
 
-    x, taps = np.ones(samples, "f4"), np.hanning(TAPS).astype("f4")
-    place = own_place(device)
+    taps, place = np.hanning(TAPS).astype("f4"), own_place(device)
 
     def call(_: int) -> None:
         maxconv.convolve(x, taps, "same", device=place)
