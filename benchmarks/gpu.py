@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,15 +17,24 @@ from maxconv._problem import part_of_full
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-CASES = {
-    "float32": [(2**26, 4**power) for power in range(1, 8)] + [(2**20, 64), (1024, 16)],
-    "bfloat16": [(2**26, 4), (2**26, 16), (2**26, 64)],
+# Lengths of signals, or shapes of many, with lengths of filters.
+CASES: dict[str, list[tuple[int | tuple[int, int], int]]] = {
+    "float32": [
+        *((2**26, 4**power) for power in range(1, 8)),
+        *(((1024, 2**16), 4**power) for power in range(1, 8)),
+        (2**20, 64),
+        (1024, 16),
+    ],
+    "bfloat16": [(2**26, 4), (2**26, 16), (2**26, 64), ((1024, 2**16), 4)],
+    "float16": [(2**26, 4), (2**26, 16)],
     "float64": [(2**26, 4), (2**26, 16), (2**26, 64)],
 }
 LAUNCHES = 5
 ROUNDS = 20
 FEWEST_FFT_TAPS = 16
 MOST_SUMMED_TAPS = 1024
+MOST_TAPS_OF_TORCH = 256
+"""More take PyTorch's sums longer than its FFTs, 0.2 s a launch."""
 
 
 def by_events(record: Callable[[Any], Any], events: tuple[Any, Any], call: Callable[[], Any]) -> Timing:
@@ -47,22 +57,23 @@ def bench() -> list[dict[str, Any]]:
     from max.driver import Accelerator
 
     device = Accelerator()
-    rows = [bench_kernel(device, dtype, n, m) for dtype, cases in CASES.items() for n, m in cases]
+    rows = [bench_kernel(device, dtype, shape, m) for dtype, cases in CASES.items() for shape, m in cases]
     return [*rows, bench_resident_call(device), bench_host_arrays()]
 
 
-def bench_kernel(device: Any, dtype: str, n: int, m: int) -> dict[str, Any]:
+def bench_kernel(device: Any, dtype: str, shape: int | tuple[int, int], m: int) -> dict[str, Any]:
     """Time one correlation of resident arrays, "same" mode; refuse a wrong result."""
     import torch
     from max.driver import Buffer, DeviceEvent
 
-    x = torch.randn(n, device="cuda", dtype=getattr(torch, dtype))
+    *batch, n = (shape,) if isinstance(shape, int) else shape
+    x = torch.randn(shape, device="cuda", dtype=getattr(torch, dtype))
     k = torch.randn(m, device="cuda", dtype=x.dtype)
     target = torch.empty_like(x)
     torch.cuda.synchronize()
     signal, taps = Buffer.from_dlpack(x), Buffer.from_dlpack(k)
-    y = Buffer(signal.dtype, (n,), device=device)
-    problem = part_of_full(n, m, "same", flip=False)
+    problem = part_of_full(n, m, "same", flip=False)._replace(batch=tuple(batch))
+    y = Buffer(signal.dtype, problem.shape, device=device)
     addresses = y._data_ptr(), signal._data_ptr(), taps._data_ptr()
     launches = {}
     if m <= MOST_SUMMED_TAPS:
@@ -76,7 +87,9 @@ def bench_kernel(device: Any, dtype: str, n: int, m: int) -> dict[str, Any]:
     for launch in launches.values():
         result = launch() or y
         device.synchronize()
-        check(torch.from_dlpack(result), x, k, problem.pad_left)
+        for which in (0, -1):
+            found = torch.from_dlpack(result).reshape(-1, n)[which]
+            check(found, x.reshape(-1, n)[which], k, problem.pad_left)
 
     def transform() -> Any:
         length = n + m - 1
@@ -88,12 +101,13 @@ def bench_kernel(device: Any, dtype: str, n: int, m: int) -> dict[str, Any]:
     timings = {"copy": by_events(record, on_torch, partial(target.copy_, x))}
     for name, launch in launches.items():
         timings[name] = by_events(device.default_queue.record_event, on_max, launch)
-    if m <= MOST_SUMMED_TAPS:
-        summed = partial(torch.conv1d, x[None, None], k[None, None], padding=m // 2)
+    if m <= MOST_TAPS_OF_TORCH:
+        summed = partial(torch.conv1d, x.reshape(-1, 1, n), k[None, None], padding=m // 2)
         timings["torch conv1d"] = by_events(record, on_torch, summed)
-    if m >= FEWEST_FFT_TAPS and dtype != "bfloat16":
+    if m >= FEWEST_FFT_TAPS and dtype in {"float32", "float64"}:
         timings["torch fft"] = by_events(record, on_torch, transform)
-    return row(f"{dtype} N={n} K={m}", timings, "copy")
+    rows = "".join(f"rows={count} " for count in batch)
+    return row(f"{dtype} {rows}N={n} K={m}", timings, "copy")
 
 
 def check(y: Any, x: Any, k: Any, pad_left: int) -> None:
@@ -123,8 +137,32 @@ def bench_resident_call(device: Any) -> dict[str, Any]:
 
 
 def bench_host_arrays() -> dict[str, Any]:
-    """Time host arrays on the CPU and by way of the GPU, transfers included."""
+    """Time host arrays on the CPU and by way of the GPU, transfers included, beside others' transfers alone."""
+    import torch
+
     rng = np.random.default_rng()
     x, k = (rng.standard_normal(n).astype(np.float32) for n in (2**26, 64))
-    calls = {place: partial(maxconv.convolve, x, k, device=place) for place in ("cpu", "gpu")}
-    return row("NumPy to NumPy, N=2^26 K=64", time_calls(calls, rounds=5), "cpu")
+    pageable = torch.from_numpy(x)
+    locked, target = pageable.pin_memory(), torch.empty(2**26, pin_memory=True)
+    there, back = torch.empty(2**26, device="cuda"), torch.empty(2**26, device="cuda")
+    streams = torch.cuda.Stream(), torch.cuda.Stream()
+
+    def copy_both_ways() -> None:
+        for stream, to, source in zip(streams, (there, target), (locked, back), strict=True):
+            with torch.cuda.stream(stream):
+                to.copy_(source, non_blocking=True)
+        torch.cuda.synchronize()
+
+    fastest = "page-locked torch copies, both ways at once"
+    calls: dict[str, Callable[[], Any]] = {
+        fastest: copy_both_ways,
+        "page-locked maxconv": partial(maxconv.convolve, locked.numpy(), k, device="gpu"),
+        "pageable torch copies": lambda: there.copy_(pageable).cpu(),
+        "pageable maxconv": partial(maxconv.convolve, x, k, device="gpu"),
+        "maxconv on the CPU": partial(maxconv.convolve, x, k, device="cpu"),
+    }
+    if find_spec("cupy") is not None:
+        import cupy
+
+        calls["pageable CuPy copies"] = lambda: cupy.asnumpy(cupy.asarray(x))
+    return row("NumPy to NumPy, N=2^26 K=64", time_calls(calls, rounds=9), fastest)

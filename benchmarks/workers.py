@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 TAPS = 4097
-CHUNKS = 8
-"""Chunks in the memory of each worker."""
+CHUNKS = 16
+"""Chunks in the memory of each worker: half a second of work, beside which the scheduler takes little to begin."""
 SAMPLES = {"gpu": 1 << 26, "cpu": 1 << 22}
 """Of a chunk: 256 MB for a GPU."""
-ROUNDS = 7
+ROUNDS = 5
 THREADS = (1, 2)
 """Threads of a worker: with two, one computes or copies while the other gathers its samples."""
 
@@ -48,7 +48,7 @@ def measure(device: str, threads: int) -> dict[str, Any]:
         print(f"{threads} threads a worker, which compute on {', '.join(places)}", flush=True)
         random = da.random.default_rng()
         halves = [
-            client.persist(random.standard_normal(CHUNKS * chunk, dtype="f4", chunks=chunk), workers=[worker])
+            client.persist(random.random(CHUNKS * chunk, dtype="f4", chunks=chunk), workers=[worker])
             for worker in workers
         ]
         wait(halves)

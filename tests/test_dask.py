@@ -271,6 +271,17 @@ def test_a_block_waits_for_nothing_but_its_samples(rng):
     assert all(key.startswith(("('ones", "('halo")) for key in needed)
 
 
+def test_halos_are_cut_early_and_keep_no_chunk(rng):
+    """One task cuts both ends of a chunk, so that no worker waits for the last task of another, and copies them."""
+    y = maxconv.convolve(da.ones(10**6, chunks=10**5), rng.standard_normal(1001), "same")
+    graph = dict(y.dask)
+    halos = [key for key in graph if key[0].startswith("halo")]
+    assert len(halos) == len(y.chunks[0])
+    for ends in dask.get(graph, halos):
+        assert 0 < sum(map(len, ends)) <= 1000
+        assert all(end.base is None for end in ends)
+
+
 def test_long_taps_are_in_the_graph_once(rng):
     """A graph of a hundred blocks is hardly larger than its taps: no task holds a copy."""
     k = rng.standard_normal(100_000)

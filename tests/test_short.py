@@ -118,3 +118,31 @@ def test_arrays_on_a_gpu_have_the_bits_of_the_usual_way(monkeypatch, rng, functi
     assert _short.convolve(x, k, "full", "fft", None, True) is None
     assert _short.convolve(x, k, "half", "auto", None, True) is None
     assert _short.convolve(x[::2], k, "full", "auto", None, True) is None
+
+
+@pytest.mark.parametrize("outputs", [1, 1039, 2048, 100_000])
+def test_small_results_have_memory_of_their_own(outputs):
+    """Results cut from one allocation do not meet, and have the asked length; long ones are allocated alone."""
+    from max.driver import CPU, Buffer
+    from max.dtype import DType
+
+    spare: list[Buffer] = []
+    results = [_short._allocate(spare, Buffer, DType.float32, outputs, CPU()), *spare]
+    assert len(results) == {1: 64, 1039: 30, 2048: 16, 100_000: 1}[outputs]
+    for number, y in enumerate(results):
+        y.to_numpy()[:] = number
+    for number, y in enumerate(results):
+        np.testing.assert_array_equal(y.to_numpy(), np.full(outputs, number, "f4"))
+
+
+@pytest.mark.gpu
+def test_results_on_a_gpu_that_are_kept_stay_as_they_are(rng):
+    """Of many small calls each keeps its result, whatever memory the next ones take."""
+    from max.driver import Accelerator, Buffer
+
+    device, k = Accelerator(), rng.standard_normal(5).astype("f4")
+    signals = [rng.standard_normal(100, "f4") for _ in range(600)]
+    there = Buffer.from_numpy(k).to(device)
+    kept = [maxconv.convolve(Buffer.from_numpy(x).to(device), there) for x in signals]
+    for x, y in zip(signals, kept, strict=True):
+        np.testing.assert_allclose(y.to_numpy(), np.convolve(x, k), rtol=0, atol=1e-5)

@@ -15,7 +15,7 @@ import math
 import operator
 from bisect import bisect_right
 from functools import partial
-from itertools import accumulate, product
+from itertools import accumulate, chain, product
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import dask.array as da
@@ -176,6 +176,10 @@ def map_blocks(
     name = f"{function}-{token}"
     begins = [0, *accumulate(x.chunks[axis])]
     pieces = [[piece for span in block.spans for piece in _pieces(begins, *span)] for block in blocks]
+    halos: dict[int, list[tuple[int, int]]] = {}
+    for chunk, low, high in dict.fromkeys(chain.from_iterable(pieces)):
+        if (high - low) * _FEWEST_OWN <= x.chunks[axis][chunk]:
+            halos.setdefault(chunk, []).append((low, high))
     tasks: dict[Any, Any] = {}
 
     def read_pieces(order: int, other: tuple[int, ...], number: int) -> list[Any]:
@@ -183,9 +187,14 @@ def map_blocks(
         array, keys = read[order], []
         before, after = other[:axis], other[axis:]
         for chunk, low, high in pieces[number]:
-            key: tuple[Any, ...] = (array.name, *before, chunk, *after)
-            if high - low < x.chunks[axis][chunk]:
-                whole, key = key, (f"halo-{order}-{token}", *before, chunk, *after, low, high)
+            place = (*before, chunk, *after)
+            key: tuple[Any, ...] = (array.name, *place)
+            if (low, high) in halos.get(chunk, ()):
+                whole, halo = key, (f"halo-{order}-{token}", *place)
+                tasks[halo] = (_copies, whole, [_along(axis, *stretch) for stretch in halos[chunk]])
+                key = (operator.getitem, halo, halos[chunk].index((low, high)))
+            elif high - low < x.chunks[axis][chunk]:
+                whole, key = key, (f"part-{order}-{token}", *place, low, high)
                 tasks[key] = (operator.getitem, whole, _along(axis, low, high))
             keys.append(key)
         return keys
@@ -233,6 +242,15 @@ def _rows(x: da.Array, k: da.Array, axis: int, index: tuple[int, ...]) -> tuple[
 def _along(axis: int, begin: int, end: int) -> tuple[slice, ...]:
     """Index a stretch along an axis."""
     return (*(slice(None) for _ in range(axis)), slice(begin, end))
+
+
+def _copies(chunk: np.ndarray, stretches: list[tuple[slice, ...]]) -> list[np.ndarray]:
+    """Cut the halos out of a chunk, both at once: one of them is wanted early, the other may be by another worker.
+
+    A task each, the second came behind all blocks of this worker, and the other one waited for it to the end. Copies,
+    because a view would keep the chunk in memory.
+    """
+    return [chunk[stretch].copy() for stretch in stretches]
 
 
 def _run(

@@ -11,8 +11,10 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ._problem import Problem
+
 if TYPE_CHECKING:
-    from ._problem import Problem
+    from ._layer import LayerProblem
 
 COSTS = Path(__file__).with_name("_costs.json")
 """What was measured, in nanoseconds and bytes per second, with device, versions and date; `poe bench calibrate` writes
@@ -33,6 +35,9 @@ MULTIPLY_ADDS_PER_WORKER, MULTIPLY_ADDS_OF_AN_OUTPUT = 1 << 22, 8
 SAMPLES_PER_WORKER, SHARED_BLOCK = 1 << 17, 1 << 16
 _NEAR_BYTES = 2 << 20
 
+
+FEW_GPU_TAPS = 16
+"""So many hide behind the memory's time, by direct_short_gpu.mojo."""
 
 LONGEST_GPU_FFT = 1 << 22
 """Taps that transforms on a GPU serve at most."""
@@ -86,6 +91,18 @@ def choose(problem: Problem, itemsize: int) -> Choice:
     best, nfft = min((_fft_ns(problem, itemsize, 1 << log2), 1 << log2) for log2 in range(shortest, longest + 1))
     margin = NEAR_MARGIN if _is_near(problem, itemsize) else FAR_MARGIN
     return Choice("fft" if best < margin * direct else "direct", nfft, direct * 1e-9, best * 1e-9)
+
+
+@lru_cache(maxsize=256)
+def block_of_layer(layer: LayerProblem, itemsize: int) -> int:
+    """Return the length of the blocks whose FFTs serve a layer on the CPU; 0 if sums promise to be faster."""
+    is_one_filter_each = layer.groups == layer.in_channels == layer.out_channels
+    if layer.taps < FEWEST_FFT_TAPS or not is_one_filter_each or layer.stride * layer.dilation > 1:
+        return 0
+    rows = Problem(layer.length, layer.taps, layer.outputs, layer.pad_left, flip=False)
+    batch = (layer.batch, layer.in_channels)
+    choice = choose(rows._replace(batch=batch, tap_rows=layer.in_channels), itemsize)
+    return choice.nfft if choice.method == "fft" else 0
 
 
 def _direct_ns(problem: Problem, itemsize: int) -> float:
@@ -143,7 +160,8 @@ def choose_on_gpu(problem: Problem, itemsize: int) -> Choice:
     cost = costs("gpu")["direct"][f"float{8 * itemsize}"]
     meeting = min(problem.taps, problem.samples)
     lone_tile = meeting * cost["lone_tap"]
-    many_tiles = problem.rows * problem.outputs * (cost["output"] + meeting * cost["multiply_add"])
+    summed = meeting if problem.taps > FEW_GPU_TAPS else 0
+    many_tiles = problem.rows * problem.outputs * (cost["output"] + summed * cost["multiply_add"])
     direct = cost["call"] + max(lone_tile, many_tiles)
     lengths = [int(length) for length in costs("gpu")["fft"][f"float{8 * itemsize}"]["blocks"]]
     usable = [nfft for nfft in lengths if problem.taps <= nfft]

@@ -7,6 +7,7 @@ bits are the same.
 
 from __future__ import annotations
 
+import os
 from functools import lru_cache
 from typing import Any
 
@@ -18,6 +19,12 @@ from ._engine import arrays, devices, is_native, native
 _SERVED = {"auto", "direct"}
 _TRANSFORMED = 4
 """Bytes of the smallest element that is transformed as it is: the usual way widens float16."""
+
+_SLAB_BYTES = 1 << 17
+_FEWEST_OF_SLAB, _MOST_OF_SLAB = 8, 64
+"""Small results on a GPU are cut from so many bytes, if these hold the fewest, and the most of them at a time."""
+_ALIGNMENT = 256
+"""Bytes: what MAX aligns allocations to, too."""
 
 _kernels: dict[np.dtype, Any] = {}
 """Element type, in native byte order, to its kernel; empty until the usual way has loaded the extension."""
@@ -78,22 +85,44 @@ def _convolve_there(in1: Any, in2: Any, mode: str, method: str, flip: bool) -> A
     called = _choice_there(dtype, in1.num_elements, in2.num_elements, mode, method, flip, place.id)
     if called is None:
         return None
-    kernel, sizes, is_swapped = called
+    kernel, context, sizes, _, outputs, spare, is_swapped = called
     try:
-        y = buffer(dtype, sizes[2:3], device=place)
+        y = spare.pop()
+    except IndexError:
+        y = _allocate(spare, buffer, dtype, outputs, place)
+        if y is None:
+            return None
+    x, k = (in2, in1) if is_swapped else (in1, in2)
+    kernel(context, y._data_ptr(), x._data_ptr(), k._data_ptr(), sizes)  # noqa: SLF001  # as in _engine
+    return y
+
+
+def _allocate(spare: list[Any], buffer: Any, dtype: Any, outputs: int, place: Any) -> Any:
+    """Return memory for a result, and leave more of it in `spare`; None if there is none.
+
+    MAX takes 4 us to allocate a Buffer and 1 to cut one off: small results are allocated many at once. All are
+    enqueued on one queue, so that their memory may be used again as soon as the last of them is gone.
+    """
+    pitch = -(-outputs * dtype.size_in_bytes // _ALIGNMENT) * _ALIGNMENT // dtype.size_in_bytes
+    count = min(_MOST_OF_SLAB, _SLAB_BYTES // (pitch * dtype.size_in_bytes))
+    try:
+        if count < _FEWEST_OF_SLAB:
+            return buffer(dtype, (outputs,), device=place)
+        slab = buffer(dtype, (count * pitch,), device=place)
     except ValueError:  # no memory, which the usual way says in better words
         return None
-    x, k = (in2, in1) if is_swapped else (in1, in2)
-    context = devices.handle(f"gpu:{place.id}")._device_context_ptr()  # noqa: SLF001  # as in _engine
-    kernel(context, (y._data_ptr(), x._data_ptr(), k._data_ptr()), sizes)  # noqa: SLF001
-    return y
+    spare += [slab[begin : begin + outputs] for begin in range(pitch, count * pitch, pitch)]
+    return slab[:outputs]
 
 
 @lru_cache(maxsize=1024)
 def _choice_there(
     dtype: Any, samples: int, taps: int, mode: str, method: str, flip: bool, index: int
-) -> tuple[Any, tuple[Any, ...], bool] | None:
-    """Return kernel, sizes and whether the operands change places; None for what the usual way does."""
+) -> tuple[Any, int, int, np.ndarray, int, list[Any], bool] | None:
+    """Return kernel, context, address of sizes, their array, outputs, spare results, whether operands change places.
+
+    None for what the usual way does.
+    """
     device = f"gpu:{index}"
     if not (samples and taps) or method not in _SERVED or dtype.name not in _problem.KERNEL_DTYPES:
         return None
@@ -103,7 +132,13 @@ def _choice_there(
         problem = _problem.swapped(problem)
     if not is_native(device) or (method == "auto" and not _methods.is_summed_there(problem, dtype.name)):
         return None
-    return *native.prepared_on_gpu(problem, _problem.kernel_dtype(dtype)), is_swapped
+    context = devices.handle(device)._device_context_ptr()  # noqa: SLF001  # as in _engine
+    kernel, words = native.prepared_on_gpu(problem, _problem.kernel_dtype(dtype))
+    return kernel, context, words.ctypes.data, words, problem.outputs, [], is_swapped
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_choice_there.cache_clear)  # the usual way knows what to say there
 
 
 @lru_cache(maxsize=1024)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import _layer, _plan
-from ._engine import arrays, devices, is_native, joined, layers, run_fft, tail, upload
+from ._engine import arrays, devices, is_native, joined, layers, tail, upload
 from ._errors import DeviceError, DtypeError, ShapeError
 from ._problem import Problem
 
@@ -92,7 +92,7 @@ def conv1d(
     _layer.check_dtypes("conv1d", {"input": x, "weight": w} | ({} if b is None else {"bias": b}))
     bias_shape = None if b is None else b.shape
     problem = _layer.known_convolution("conv1d", x.shape, w.shape, bias_shape, stride, padding, dilation, groups)
-    y = _by_fft(problem, x, w, b, place)
+    y = None if place == "cpu" else _by_fft(problem, x, w, b, place)
     if y is None:
         y = layers.forward(problem, x, w, b, device=place)
     return _hand_over(y, x, came["input"].restore)
@@ -374,16 +374,13 @@ def _reshaped(array: Any, shape: tuple[int, ...]) -> Any:
 
 
 def _by_fft(problem: _layer.LayerProblem, x: Any, w: Any, bias: Any, place: str) -> Any:
-    """Compute a layer of one long filter a channel by overlap-save, if that promises to be faster; None if not."""
+    """Compute a layer of one long filter a channel on a GPU by overlap-save, if that promises to be faster."""
     is_one_filter_each = problem.groups == problem.in_channels == problem.out_channels
     if problem.taps < _plan.FEWEST_FFT_TAPS or not is_one_filter_each or problem.stride * problem.dilation > 1:
         return None
     channels = problem.in_channels
     rows = Problem(problem.length, problem.taps, problem.outputs, problem.pad_left, flip=False)
     rows = rows._replace(batch=(channels,), tap_rows=channels)
-    if place == "cpu":
-        rows = rows._replace(batch=(problem.batch * channels,))
-        return _by_fft_here(problem, rows, x, w.reshape(channels, problem.taps), bias)
     itemsize = x.dtype.itemsize if isinstance(x, np.ndarray) else x.dtype.size_in_bytes
     if bias is not None and itemsize == 2:  # noqa: PLR2004  # half precision, which would be rounded twice
         return None
@@ -391,24 +388,6 @@ def _by_fft(problem: _layer.LayerProblem, x: Any, w: Any, bias: Any, place: str)
     if choice.method != "fft":
         return None
     return layers.by_fft(problem, rows, _reshaped(x, problem.input_shape), w, bias, choice.nfft, place)
-
-
-def _by_fft_here(
-    problem: _layer.LayerProblem, rows: Problem, x: np.ndarray, w: np.ndarray, bias: np.ndarray | None
-) -> np.ndarray | None:
-    """Do so on the CPU."""
-    wide = np.dtype(np.float64 if x.dtype.itemsize == 8 else np.float32)  # noqa: PLR2004  # bytes of float64
-    choice = _plan.choose(rows, wide.itemsize)
-    if choice.method != "fft":
-        return None
-    signals, taps = x.astype(wide, copy=False), w.astype(wide, copy=False)
-    sums = run_fft("conv1d", rows, signals.reshape(rows.rows, problem.length), taps, choice.nfft)
-    if not np.isfinite(sums.sum()):
-        return None  # an FFT spreads NaN and Inf over its blocks, sums do not
-    y: np.ndarray = sums.reshape(problem.output_shape)
-    if bias is not None:
-        y += bias[:, np.newaxis]
-    return y.astype(x.dtype, copy=False)
 
 
 def _check_causal_dtypes(function: str, x: Any, w: Any, b: Any) -> None:

@@ -14,8 +14,8 @@ import numpy as np
 
 from .._errors import DeviceError, DtypeError
 from .._problem import kernel_dtype
-from . import devices, native
-from .buffers import compact, host_buffer, to_numpy
+from . import devices, lanes, native
+from .buffers import compact, fetch, host_buffer, to_numpy
 from .buffers import download as download
 from .buffers import joined as joined
 from .buffers import tail as tail
@@ -56,6 +56,8 @@ def run(function: str, problem: Problem, x: Any, k: Any, device: str, *, way: st
     dtype = _common_kernel_dtype(function, x, k, device)
     if device != "cpu":
         launch = _launch_native if way == "native" or (way is None and is_native(device)) else _launch_graph
+        if launch is _launch_native and isinstance(x, np.ndarray) and (parts := lanes.pieces(problem, x.itemsize)):
+            return _run_in_pieces(problem, dtype, x, k, device, parts)
         return _run_on_accelerator(problem, dtype, x, k, device, launch)
     x, k = compact(x), compact(k)
     if way == "graph":
@@ -140,8 +142,18 @@ def run_fft(function: str, problem: Problem, x: Any, k: Any, nfft: int, device: 
 
     dtype = kernel_dtype(x.dtype)
     with blame_memory(_elements(problem), dtype, device):
-        there = upload(x, device) if isinstance(x, np.ndarray) else x
         taps = spectra.of_taps(problem, dtype, device, compact(k) if isinstance(k, np.ndarray) else k, nfft)
+        if isinstance(x, np.ndarray) and problem.tap_rows == 1 and nfft < spectra.LONG_NFFT:
+            parts = lanes.pieces(problem, x.itemsize)
+            if parts:
+                plan = taps._data_ptr()  # noqa: SLF001
+
+                def enqueue(lane: lanes.Lane, piece: lanes.Piece) -> None:
+                    addresses = lane.y, lane.x, plan, plan
+                    native.overlap_save_on_gpu(piece.problem, dtype, lane.context, addresses, nfft, 0)
+
+                return lanes.convolve(problem, x, device, parts, enqueue)
+        there = upload(x, device) if isinstance(x, np.ndarray) else x
         return like(x, spectra.convolve(problem, dtype, device, there, taps, nfft), x.dtype)
 
 
@@ -232,6 +244,20 @@ def _run_on_accelerator(
         return like(x, launch(problem, dtype, device, *there), x.dtype)
 
 
+def _run_in_pieces(
+    problem: Problem, dtype: str, x: np.ndarray, k: Any, device: str, parts: list[lanes.Piece]
+) -> np.ndarray:
+    with blame_memory(_elements(problem), dtype, device):
+        there = upload(k, device) if isinstance(k, np.ndarray) else k
+        first, filter_bytes = there._data_ptr(), problem.taps * x.itemsize  # noqa: SLF001
+
+        def enqueue(lane: lanes.Lane, piece: lanes.Piece) -> None:
+            taps = first if problem.tap_rows == 1 else first + piece.rows.start * filter_bytes
+            native.run_on_gpu(piece.problem, dtype, lane.context, lane.y, lane.x, taps)
+
+        return lanes.convolve(problem, x, device, parts, enqueue)
+
+
 @contextmanager
 def blame_memory(elements: int, dtype: str, device: str) -> Iterator[None]:
     """Say in Python's words that an accelerator's memory is full."""
@@ -251,11 +277,7 @@ def _elements(problem: Problem) -> int:
 
 def like(x: Any, y: Any, dtype: np.dtype) -> Any:
     """Copy a result to host memory if the signal came from there."""
-    if not isinstance(x, np.ndarray):
-        return y
-    from max.driver import CPU
-
-    return to_numpy(y.to(CPU()), dtype)
+    return fetch(y, dtype) if isinstance(x, np.ndarray) else y
 
 
 def _launch_native(problem: Problem, dtype: str, device: str, x: Any, k: Any) -> Any:

@@ -12,6 +12,7 @@ import numpy as np
 
 from .._errors import ArgumentError, DeviceError, DtypeError, ShapeError
 from .buffers import compact, host_buffer, to_numpy
+from .lanes import plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,7 +84,7 @@ def _ingest_dlpack(function: str, argument: str, value: Any) -> Operand:  # any 
         restore = _restorer(value)
         try:
             array = _view_bfloat16(value) if "bfloat16" in str(getattr(value, "dtype", "")) else np.from_dlpack(value)
-            return Operand(array, "cpu", lambda y: restore(_exportable(y)))
+            return Operand(array if kind == 1 else plain(array), "cpu", lambda y: restore(_exportable(y)))
         except (BufferError, ImportError, RuntimeError, TypeError, ValueError) as error:
             message = (
                 f"{function}: {argument}, a {type(value).__module__}.{type(value).__qualname__}, "

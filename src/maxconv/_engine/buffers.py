@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from . import devices, native
+from . import devices, lanes, native
 
 
 def compact(array: np.ndarray) -> np.ndarray:
@@ -36,17 +36,33 @@ def to_numpy(buffer: Any, dtype: np.dtype) -> np.ndarray:
 
 def upload(array: np.ndarray, device: str) -> Any:
     """Copy an array to an accelerator."""
-    return host_buffer(compact(array), array.dtype.name).to(devices.handle(device))
+    array, handle = compact(array), devices.handle(device)
+    if not lanes.serve(array.nbytes, handle):
+        return host_buffer(array, array.dtype.name).to(handle)
+    from max.driver import Buffer
+    from max.dtype import DType
+
+    there = Buffer(DType[array.dtype.name], array.shape, handle)
+    lanes.upload(array, there, device)
+    return there
+
+
+def fetch(buffer: Any, dtype: np.dtype) -> np.ndarray:
+    """Copy an accelerator's array to host memory, as an array of `dtype`."""
+    if not lanes.serve(buffer.num_elements * dtype.itemsize, buffer.device):
+        from max.driver import CPU
+
+        return to_numpy(buffer.to(CPU()), dtype)
+    array = np.empty(buffer.shape, dtype)
+    lanes.download(buffer, array, f"gpu:{buffer.device.id}")
+    return array
 
 
 def download(buffer: Any) -> np.ndarray:
     """Copy an accelerator's array to host memory; bfloat16, foreign to NumPy, becomes float32."""
-    from max.driver import CPU
-
-    here = buffer.to(CPU())
     if buffer.dtype.name == "bfloat16":
-        return (to_numpy(here, np.dtype(np.uint16)).astype(np.uint32) << 16).view(np.float32)
-    return to_numpy(here, np.dtype(buffer.dtype.name))
+        return (fetch(buffer, np.dtype(np.uint16)).astype(np.uint32) << 16).view(np.float32)
+    return fetch(buffer, np.dtype(buffer.dtype.name))
 
 
 def joined(first: Any, second: Any, device: str) -> Any:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .. import _plan
 from .._layer import dtype_name
 from . import blame_memory, devices, like, native
 from .buffers import compact, upload
@@ -31,6 +32,12 @@ def is_depthwise(problem: LayerProblem) -> bool:
 
 def forward(problem: LayerProblem, x: Any, w: Any, bias: Any = None, activation: int = 0, device: str = "cpu") -> Any:
     """Compute y (N, O, L_out) from x (N, C, L) and w (O, C/G, K)."""
+    if device == "cpu" and (nfft := _plan.block_of_layer(problem, _accumulator(x.dtype).itemsize)):
+        wide = _accumulator(x.dtype)
+        y = np.empty(problem.output_shape, wide)
+        arrays = y, *(compact(each.astype(wide, copy=False)) for each in (x, w)), _in_accumulator(bias, x.dtype)
+        native.run_layer_on_cpu(f"depthwise_fft_{wide.name}", arrays, problem, activation, nfft)
+        return y.astype(x.dtype, copy=False)
     if is_depthwise(problem):
         return causal(problem, x, w, bias, activation, device=device)
     return _run_product("conv", problem, problem.output_shape, x, w, bias, activation, device)
@@ -136,8 +143,13 @@ def _ones(channels: int, dtype: str, device: str) -> Any:
 
 def _in_accumulator(array: np.ndarray | None, dtype: np.dtype) -> np.ndarray:
     """Return a small operand in the type that sums of `dtype` are kept in; empty if there is none."""
-    wide = np.dtype(np.float64 if dtype.itemsize == 8 else np.float32)  # noqa: PLR2004  # bytes of float64
+    wide = _accumulator(dtype)
     return np.empty(0, wide) if array is None else compact(array.astype(wide, copy=False))
+
+
+def _accumulator(dtype: np.dtype) -> np.dtype:
+    """Return the type that sums of a type are kept in."""
+    return np.dtype(np.float64 if dtype.itemsize == 8 else np.float32)  # noqa: PLR2004  # bytes of float64
 
 
 def _run_on_gpu(

@@ -178,21 +178,38 @@ def gradient_workspace(function: str, problem: LayerProblem) -> int:
 
 def run_on_gpu(problem: Problem, dtype: str, context: int, y: int, x: int, k: int) -> None:
     """Enqueue the computation of `y`; arrays are device addresses, `context` is the device's context pointer."""
-    kernel, sizes = prepared_on_gpu(problem, dtype)
-    kernel(context, (y, x, k), sizes)
+    kernel, words = prepared_on_gpu(problem, dtype)
+    kernel(context, y, x, k, words.ctypes.data)
 
 
 @lru_cache(maxsize=1024)
-def prepared_on_gpu(problem: Problem, dtype: str) -> tuple[Callable[..., None], tuple[float, ...]]:
-    """Return what computes a problem from (context, addresses of (y, x, k), sizes), and the sizes."""
-    sizes = problem.samples, problem.taps, problem.outputs, problem.pad_left, int(problem.flip)
-    whole = (*sizes, problem.rows, problem.tap_rows, *_border(problem))
-    return getattr(_extension("gpu"), f"direct_{dtype}"), whole
+def prepared_on_gpu(problem: Problem, dtype: str) -> tuple[Callable[..., None], np.ndarray]:
+    """Return what computes a problem from (context, addresses of y, x and k, address of words), and the words."""
+    mode, cval = _border(problem)
+    sizes = problem.samples, problem.taps, problem.outputs, problem.pad_left, problem.flip, problem.rows
+    words = np.array([*sizes, problem.tap_rows, mode, 0])
+    words[-1:] = np.array([cval], np.int64 if "int" in dtype else np.float64).view(np.int64)
+    return getattr(_extension("gpu"), f"direct_{dtype}"), words
 
 
 def copy_columns_on_gpu(itemsize: int, context: int, addresses: tuple[int, int], sizes: tuple[int, ...]) -> None:
     """Enqueue a copy; `addresses` are (y, x), `sizes` (rows, count, row stride of y, row stride of x) in elements."""
     getattr(_extension("gpu"), f"copy_columns_{itemsize}")(context, addresses, sizes)
+
+
+def upload(context: int, there: int, here: int, size: int) -> None:
+    """Enqueue the copy of `size` bytes to a device."""
+    _extension("gpu").upload(context, there, here, size)
+
+
+def download(context: int, here: int, there: int, size: int) -> None:
+    """Enqueue the copy of `size` bytes from a device."""
+    _extension("gpu").download(context, here, there, size)
+
+
+def wait(context: int) -> None:
+    """Wait for everything that was enqueued."""
+    _extension("gpu").wait(context)
 
 
 def gpu_fft_plan_length(nfft: int, tap_rows: int) -> int:

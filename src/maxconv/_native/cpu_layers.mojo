@@ -12,8 +12,10 @@ from std.python.bindings import PythonModuleBuilder
 from _ops.kernels.conv_cpu import conv_cpu
 from _ops.kernels.conv_weight_gradient_cpu import conv_weight_gradient_cpu
 from _ops.kernels.depthwise_cpu import depthwise_cpu
+from _ops.kernels.overlap_save_cpu import overlap_save_channels_cpu
 from _ops.shared.accumulate import accum_dtype
 from _ops.shared.epilogue import Epilogue
+from _ops.shared.geometry import Geometry
 from _ops.shared.history import History
 from _ops.shared.layer_geometry import LayerGeometry
 from numpy_array import data_of, flags_of, is_empty, length_of, rows_of
@@ -40,10 +42,12 @@ def PyInit_cpu_layers() abi("C") -> PythonObject:
         module.def_function[convolve_into[DType.float32, False]]("conv_float32")
         module.def_function[convolve_into[DType.float32, True]]("conv_transpose_float32")
         module.def_function[depthwise_into[DType.float32]]("depthwise_float32")
+        module.def_function[depthwise_fft_into[DType.float32]]("depthwise_fft_float32")
         module.def_function[weight_gradient_into[DType.float32]]("weight_gradient_float32")
         module.def_function[convolve_into[DType.float64, False]]("conv_float64")
         module.def_function[convolve_into[DType.float64, True]]("conv_transpose_float64")
         module.def_function[depthwise_into[DType.float64]]("depthwise_float64")
+        module.def_function[depthwise_fft_into[DType.float64]]("depthwise_fft_float64")
         module.def_function[weight_gradient_into[DType.float64]]("weight_gradient_float64")
         return module.finalize()
     except e:
@@ -199,6 +203,56 @@ def depthwise_into[
     var workers = Int(py=max_workers)
     with GILReleased(Python()):
         depthwise_cpu[dtype](outputs, signals, weights, epilogue, geometry, history, workers)
+    return PythonObject(None)
+
+
+def depthwise_fft_into[
+    dtype: DType
+](
+    arrays: PythonObject, sizes: PythonObject, activation: PythonObject, nfft: PythonObject, max_workers: PythonObject
+) raises -> PythonObject:
+    """Fills the result of a depthwise convolution of one filter a channel by overlap-save.
+
+    Where a sum is not finite, all are done again directly: an FFT spreads NaN and infinity over its blocks.
+
+    Parameters:
+        dtype: Element type of all arrays, float32 or float64.
+
+    Args:
+        arrays: Contiguous NumPy arrays (y, x, w, bias); bias empty if there is none.
+        sizes: A `LayerProblem`; stride and dilation are 1.
+        activation: One of the constants of epilogue.mojo.
+        nfft: Block length, a power of two of at least K.
+        max_workers: Upper bound of threads; 0 for one per core.
+
+    Returns:
+        None.
+
+    Raises:
+        If one of the last four arguments does not hold integers.
+    """
+    comptime ACC = accum_dtype[dtype]()
+    var layer = read_geometry(sizes)
+    var geometry = Geometry(
+        samples=layer.length,
+        taps=layer.taps,
+        outputs=layer.outputs,
+        pad_left=layer.pad_left,
+        flip=False,
+        rows=layer.batch * layer.in_channels,
+        tap_rows=layer.in_channels,
+    )
+    var outputs = data_of[dtype](arrays[0])
+    var signals = data_of[dtype](arrays[1])
+    var weights = data_of[dtype](arrays[2])
+    var wide = data_of[ACC](arrays[2])  # the same: these types are summed in themselves
+    var epilogue = read_epilogue[ACC](arrays[3], activation)
+    var nothing = History[dtype](untracked(signals), False, untracked(data_of[DType.int32](arrays[1])), False)
+    var block = Int(py=nfft)
+    var workers = Int(py=max_workers)
+    with GILReleased(Python()):
+        if not overlap_save_channels_cpu(outputs, signals, weights, epilogue, geometry, block, workers):
+            depthwise_cpu[dtype](outputs, signals, wide, epilogue, layer, nothing, workers)
     return PythonObject(None)
 
 

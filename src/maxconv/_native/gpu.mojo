@@ -4,15 +4,19 @@ One function per algorithm and dtype, `direct_float32` and so on; all checks are
 Built by `maxconv._engine.native` with `mojo build --emit shared-lib --target-accelerator`, once per GPU family.
 """
 
+from std.memory import bitcast
 from std.os import abort
-from std.python import PythonObject
+from std.python import Python, PythonObject
+from std.python._cpython import GILReleased
 from std.python.bindings import PythonModuleBuilder
+from max.gpu.host import DeviceBuffer
 
 from _ops.kernels.cast_gpu import SOURCES, cast_gpu
 from _ops.kernels.columns_gpu import columns_gpu
 from _ops.kernels.copy_columns_gpu import copy_columns_gpu
 from _ops.kernels.direct_gpu import direct_gpu
 from _ops.kernels.polyphase_gpu import polyphase_gpu
+from _ops.shared.border import Border
 from _ops.shared.extension import Extension
 from _ops.shared.geometry import Geometry
 from _ops.shared.polyphase_geometry import PolyphaseGeometry
@@ -53,12 +57,28 @@ def PyInit_gpu() abi("C") -> PythonObject:
         module.def_function[copy_columns_into[DType.uint16]]("copy_columns_2")
         module.def_function[copy_columns_into[DType.uint32]]("copy_columns_4")
         module.def_function[copy_columns_into[DType.uint64]]("copy_columns_8")
+        module.def_function[upload]("upload")
+        module.def_function[download]("download")
+        module.def_function[wait]("wait")
         return module.finalize()
     except e:
-        abort(String("maxconv: the native GPU extension could not be initialised: ", e))
+        abort(
+            String(
+                "maxconv: the native GPU extension could not be initialised: ",
+                e,
+            )
+        )
 
 
-def direct_into[dtype: DType](context: PythonObject, arrays: PythonObject, sizes: PythonObject) raises -> PythonObject:
+def direct_into[
+    dtype: DType
+](
+    context: PythonObject,
+    y: PythonObject,
+    x: PythonObject,
+    k: PythonObject,
+    sizes: PythonObject,
+) raises -> PythonObject:
     """Enqueues a direct convolution or correlation of x and k into y; returns before it is computed.
 
     Parameters:
@@ -66,9 +86,12 @@ def direct_into[dtype: DType](context: PythonObject, arrays: PythonObject, sizes
 
     Args:
         context: Address of the device's context, `max.driver.Device._device_context_ptr()`.
-        arrays: Device addresses (y, x, k).
-        sizes: (N, K, L_out, pad_left, flip, rows, tap_rows) as in `Geometry`, flip being 1 for convolution; then
-            (mode, value) as in `Border`.
+        y: Device address of the result.
+        x: Device address of the signals.
+        k: Device address of the taps.
+        sizes: Host address of nine words, which are read faster than a tuple: (N, K, L_out, pad_left, flip, rows,
+            tap_rows) as in `Geometry`, flip being 1 for convolution; then (mode, value) as in `Border`, the value of
+            a floating-point type by its bits as float64.
 
     Returns:
         None.
@@ -76,30 +99,36 @@ def direct_into[dtype: DType](context: PythonObject, arrays: PythonObject, sizes
     Raises:
         If the launch is refused.
     """
+    var words = device_pointer[DType.int64](sizes)
     var geometry = Geometry(
-        samples=Int(py=sizes[0]),
-        taps=Int(py=sizes[1]),
-        outputs=Int(py=sizes[2]),
-        pad_left=Int(py=sizes[3]),
-        flip=Int(py=sizes[4]) != 0,
-        rows=Int(py=sizes[5]),
-        tap_rows=Int(py=sizes[6]),
+        samples=Int(words[unsafe_offset=0]),
+        taps=Int(words[unsafe_offset=1]),
+        outputs=Int(words[unsafe_offset=2]),
+        pad_left=Int(words[unsafe_offset=3]),
+        flip=words[unsafe_offset=4] != 0,
+        rows=Int(words[unsafe_offset=5]),
+        tap_rows=Int(words[unsafe_offset=6]),
     )
-    var device = device_context(context)
+    var value = words[unsafe_offset=8]
+    var beyond: Scalar[dtype]
+    comptime if dtype.is_floating_point():
+        beyond = bitcast[DType.float64](value).cast[dtype]()
+    else:
+        beyond = value.cast[dtype]()
     direct_gpu(
-        device_pointer[dtype](arrays[0]),
-        device_pointer[dtype](arrays[1]),
-        device_pointer[dtype](arrays[2]),
+        device_pointer[dtype](y),
+        device_pointer[dtype](x),
+        device_pointer[dtype](k),
         geometry,
-        device,
-        border_of[dtype](sizes[7], sizes[8]),
+        device_context(context),
+        Border[dtype](Int(words[unsafe_offset=7]), beyond),
     )
     return PythonObject(None)
 
 
 def columns_into[
     dtype: DType
-](context: PythonObject, arrays: PythonObject, sizes: PythonObject, border: PythonObject) raises -> PythonObject:
+](context: PythonObject, arrays: PythonObject, sizes: PythonObject, border: PythonObject,) raises -> PythonObject:
     """Enqueues a direct convolution or correlation of the columns of x into y; returns before it is computed.
 
     Parameters:
@@ -142,7 +171,7 @@ def columns_into[
 
 def polyphase_into[
     dtype: DType
-](context: PythonObject, arrays: PythonObject, sizes: PythonObject, extension: PythonObject) raises -> PythonObject:
+](context: PythonObject, arrays: PythonObject, sizes: PythonObject, extension: PythonObject,) raises -> PythonObject:
     """Enqueues upsampling, filtering and downsampling of x into y; returns before it is computed.
 
     Parameters:
@@ -185,7 +214,7 @@ def polyphase_into[
 
 def cast_into[
     dtype: DType
-](context: PythonObject, arrays: PythonObject, count: PythonObject, source: PythonObject) raises -> PythonObject:
+](context: PythonObject, arrays: PythonObject, count: PythonObject, source: PythonObject,) raises -> PythonObject:
     """Enqueues the conversion of x into y; returns before it is done.
 
     Parameters:
@@ -208,7 +237,11 @@ def cast_into[
     comptime for given in SOURCES:
         if name == String(given):
             cast_gpu(
-                device_pointer[dtype](arrays[0]), device_pointer[DType.uint8](arrays[1]), given, Int(py=count), device
+                device_pointer[dtype](arrays[0]),
+                device_pointer[DType.uint8](arrays[1]),
+                given,
+                Int(py=count),
+                device,
             )
             return PythonObject(None)
     raise Error("cast_into: no element type ", name)
@@ -242,4 +275,88 @@ def copy_columns_into[
         Int(py=sizes[3]),
         device_context(context),
     )
+    return PythonObject(None)
+
+
+def upload(
+    context: PythonObject,
+    there: PythonObject,
+    here: PythonObject,
+    size: PythonObject,
+) raises -> PythonObject:
+    """Enqueues a copy to the device; returns before it is done if the memory here is page-locked.
+
+    Args:
+        context: As for `direct_into`.
+        there: Address on the device.
+        here: Address in host memory.
+        size: Bytes.
+
+    Returns:
+        None.
+
+    Raises:
+        If the copy is refused.
+    """
+    var device = device_context(context)
+    device.enqueue_copy(
+        DeviceBuffer[DType.uint8](
+            device,
+            device_pointer[DType.uint8](there),
+            Int(py=size),
+            owning=False,
+        ),
+        device_pointer[DType.uint8](here),
+    )
+    return PythonObject(None)
+
+
+def download(
+    context: PythonObject,
+    here: PythonObject,
+    there: PythonObject,
+    size: PythonObject,
+) raises -> PythonObject:
+    """Enqueues a copy from the device; returns before it is done if the memory here is page-locked.
+
+    Args:
+        context: As for `direct_into`.
+        here: Address in host memory.
+        there: Address on the device.
+        size: Bytes.
+
+    Returns:
+        None.
+
+    Raises:
+        If the copy is refused.
+    """
+    var device = device_context(context)
+    device.enqueue_copy(
+        device_pointer[DType.uint8](here),
+        DeviceBuffer[DType.uint8](
+            device,
+            device_pointer[DType.uint8](there),
+            Int(py=size),
+            owning=False,
+        ),
+    )
+    return PythonObject(None)
+
+
+def wait(context: PythonObject) raises -> PythonObject:
+    """Waits until everything that was enqueued is done; other threads of Python run meanwhile.
+
+    Args:
+        context: As for `direct_into`.
+
+    Returns:
+        None.
+
+    Raises:
+        If something that was enqueued failed.
+    """
+    var device = device_context(context)
+    with GILReleased(Python()):
+        device.synchronize()
     return PythonObject(None)

@@ -18,6 +18,7 @@ Tuning:     VECTORS, THREADS.
 
 from std.bit import count_trailing_zeros
 from std.math import ceildiv
+from std.sys.info import size_of
 from std.utils.numerics import isnan
 from std.utils.static_tuple import StaticTuple
 from max.gpu import MAX_THREADS_PER_BLOCK_METADATA, block_idx, thread_idx
@@ -70,7 +71,8 @@ def is_short_depthwise[dtype: DType](geometry: LayerGeometry, has_numbers: Bool)
     """
     var is_dense = geometry.stride == 1 and geometry.dilation == 1 and not has_numbers
     var are_vectors = min(geometry.length, geometry.outputs) >= 2 * vector_width[dtype]()
-    var are_countable = max(geometry.length, geometry.outputs, abs(geometry.pad_left)) <= LONGEST_ROW
+    # Two at a time: kernels ask this, too, and `max` of three puts them into local memory.
+    var are_countable = max(max(geometry.length, geometry.outputs), abs(geometry.pad_left)) <= LONGEST_ROW
     return is_dense and geometry.taps <= MOST_TAPS and are_vectors and are_countable
 
 
@@ -172,6 +174,8 @@ def depthwise_short_gpu[
         if place_count(geometry.taps) == taps:
             comptime CAUSAL = causal_lead[dtype, taps]()
             comptime BLOCKS = 6 if taps == FEW_TAPS else 4
+            # More windows of 16 float64 samples do not fit into registers.
+            comptime HELD = VECTORS if taps * size_of[dtype]() <= 64 else 2
             var lead = common_lead[taps](x, y, geometry)
             comptime if taps == FEW_TAPS:
                 # Layers of models: no places without a tap, and their input gradients.
@@ -183,7 +187,7 @@ def depthwise_short_gpu[
                         return
             comptime for known in [CAUSAL, ANY_LEAD]:
                 if known == (lead if lead == CAUSAL else ANY_LEAD):
-                    launch_vectors[taps, known, False, VECTORS, THREADS, BLOCKS](
+                    launch_vectors[taps, known, False, HELD, THREADS, BLOCKS](
                         y, x, w, epilogue, geometry, history, queue, is_mirrored
                     )
 

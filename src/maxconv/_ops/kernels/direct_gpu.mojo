@@ -31,6 +31,7 @@ from max.gpu.sync import barrier
 from ..shared.accumulate import accum_dtype, multiply_add
 from ..shared.border import OMIT, Border
 from ..shared.geometry import Geometry
+from .direct_short_gpu import direct_short_gpu, is_short_direct
 
 comptime THREADS = 128
 """Threads of a block: several blocks fit an SM, so that some load while others add. 256 are 1 % slower."""
@@ -92,6 +93,10 @@ def direct_gpu[
     """
     if geometry.outputs == 0:
         return  # a grid of no blocks is an error
+    comptime if dtype.is_floating_point():
+        if is_short_direct[dtype](geometry):
+            direct_short_gpu(y, x, k, geometry, ctx, border)
+            return
     comptime TILE = THREADS * group_count[dtype]() * run_length[dtype]()
     comptime kernel = compute_tile[dtype]
     for first_row in range(0, geometry.rows, MAX_GRID_ROWS):

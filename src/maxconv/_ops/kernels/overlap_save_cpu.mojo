@@ -32,15 +32,19 @@ Source:     overlap-save: Oppenheim and Schafer, Discrete-Time Signal Processing
 """
 
 from std.math import ceildiv
+from std.sys.info import simd_width_of
+from std.utils.numerics import isfinite
 from max.algorithm import sync_parallelize
 from max.runtime.asyncrt import parallelism_level
 
 from ..shared.accumulate import accum_dtype
 from ..shared.border import OMIT, Border
+from ..shared.epilogue import Epilogue
 from ..shared.fft_block import ALIGNMENT, Site, align, load_block, plan_length, store_block, transform_of, untracked
 from ..shared.fft_lanes import split_lines, visit_node, visit_resident
 from ..shared.fft_plan import Elements, PASS_LEVELS, Transform, prepare_twiddles
 from ..shared.geometry import Geometry
+from ..shared.shares import Shares
 
 comptime SAMPLES_PER_WORKER = 1 << 17
 """Samples to transform below which a further thread does not pay: one core takes about 100 us for them (float32). A
@@ -113,28 +117,46 @@ def prepare_plan[
         flip: True: convolution. False: correlation.
         nfft: Block length, a power of two of at least `shortest_block`.
     """
+    var transform = transform_of[accum_dtype[dtype](), is_complex](untracked(plan), nfft)
+    prepare_twiddles(transform)
+    prepare_spectrum[dtype, is_complex](transform, k, taps, flip)
+
+
+def prepare_spectrum[
+    dtype: DType, is_complex: Bool = False
+](transform: Transform[accum_dtype[dtype]()], k: Pointer[Scalar[dtype], MutAnyOrigin], taps: Int, flip: Bool):
+    """Computes the spectrum of the taps for a transform whose twiddles are there.
+
+    Parameters:
+        dtype: Element type of the taps.
+        is_complex: True if elements come in pairs (real, imaginary).
+
+    Args:
+        transform: Receives the spectrum.
+        k: Taps.
+        taps: K, at most nfft.
+        flip: True: convolution. False: correlation.
+    """
     comptime ACC = accum_dtype[dtype]()
     comptime WIDTH = Transform[ACC].WIDTH
     comptime LINE = Transform[ACC].LINE
-    var transform = transform_of[ACC, is_complex](untracked(plan), nfft)
-    prepare_twiddles(transform)
     var length = transform.length
     var spectrum = transform.spectrum()
-    for at in range(0, 2 * length, WIDTH):
-        spectrum.unsafe_store(at, SIMD[ACC, WIDTH](0))
 
     # Output t of a block is sum_j x[t + j]*g[j], which is coefficient t of x times sum_j g[j]*X^(-j): the valid outputs
     # then are the first ones. The way there and back multiplies by m, a power of two: undone here, exactly.
     var geometry = Geometry(0, taps, 0, 0, flip, 1, 1)
     var scale = Scalar[ACC](1) / Scalar[ACC](length)
+    comptime if is_complex:
+        for at in range(0, 2 * length, WIDTH):
+            spectrum.unsafe_store(at, SIMD[ACC, WIDTH](0))
 
-    @always_inline
-    def add(position: Int, part: Int, value: Scalar[ACC]) {imm}:
-        spectrum[unsafe_offset=position // WIDTH * LINE + part * WIDTH + position % WIDTH] = value * scale
+        @always_inline
+        def add(position: Int, part: Int, value: Scalar[ACC]) {imm}:
+            spectrum[unsafe_offset=position // WIDTH * LINE + part * WIDTH + position % WIDTH] = value * scale
 
-    for j in range(taps):
-        var tap = geometry.tap_index(j)
-        comptime if is_complex:
+        for j in range(taps):
+            var tap = geometry.tap_index(j)
             var re = k[unsafe_offset=2 * tap].cast[ACC]()
             var im = k[unsafe_offset=2 * tap + 1].cast[ACC]()
             if j == 0:
@@ -144,21 +166,47 @@ def prepare_plan[
                 # X^(-j) = -i * X^(m - j)
                 add(length - j, 0, im)
                 add(length - j, 1, -re)
-        else:
-            var value = k[unsafe_offset=tap].cast[ACC]()
-            if j == 0:
-                add(0, 0, value)
-            elif j <= length:
-                # X^(-j) = -i * X^(m - j)
-                add(length - j, 1, -value)
-            else:
-                # X^(-j) = -X^(2m - j)
-                add(2 * length - j, 0, -value)
+    else:
+        for at in range(0, length, WIDTH):
+            # X^(-j) = -i * X^(m - j) = -X^(2m - j)
+            spectrum.unsafe_store(2 * at, scale * load_descending[ACC](k, geometry, 2 * length - at))
+            spectrum.unsafe_store(2 * at + WIDTH, scale * load_descending[ACC](k, geometry, length - at))
+        spectrum[] = k[unsafe_offset=geometry.tap_index(0)].cast[ACC]() * scale
 
     comptime for levels in range(1, PASS_LEVELS + 1):
         if transform.first_levels() == levels:
             split_lines[levels](spectrum, transform.lines(), transform.plan)
     visit_children[False](transform, spectrum, 0, 1 << transform.first_levels())
+
+
+@always_inline
+def load_descending[
+    dtype: DType, //, acc: DType
+](k: Pointer[Scalar[dtype], MutAnyOrigin], geometry: Geometry, last: Int) -> SIMD[acc, simd_width_of[acc]()]:
+    """Loads the negatives of neighbouring taps, the last one first.
+
+    Parameters:
+        dtype: Element type of the taps.
+        acc: Accumulation type.
+
+    Args:
+        k: Taps.
+        geometry: How many there are, and their order.
+        last: Which tap comes first, at least the vector's width.
+
+    Returns:
+        The values; zeros for taps that do not exist.
+    """
+    comptime WIDTH = simd_width_of[acc]()
+    var values = SIMD[acc, WIDTH](0)
+    if last < geometry.taps:
+        var first = last - (WIDTH - 1)
+        if geometry.flip:
+            return -k.unsafe_load[width=WIDTH](geometry.tap_index(last)).cast[acc]()
+        return -k.unsafe_load[width=WIDTH](geometry.tap_index(first)).cast[acc]().reversed()
+    for lane in range(max(0, last + 1 - geometry.taps), WIDTH):
+        values[lane] = -k[unsafe_offset=geometry.tap_index(last - lane)].cast[acc]()
+    return values
 
 
 def overlap_save_cpu[
@@ -263,11 +311,175 @@ def compute_blocks[
     var buffer = List[Scalar[ACC]](unsafe_uninit_length=2 * nfft + ALIGNMENT)
     var lines = align(Elements[ACC](unsafe_from_address=Int(buffer.unsafe_ptr())))
     for block in range(begin, end):
-        var site = Site[dtype, is_complex](y, x, plan, geometry, border, nfft, block)
-        load_block(site, lines, 0, site.columns())
-        visit_children[True](site.transform, lines, 0, site.children())
-        store_block(site, lines, 0, site.columns())
+        compute_block(Site[dtype, is_complex](y, x, plan, geometry, border, nfft, block), lines)
     _ = buffer^
+
+
+@always_inline
+def compute_block[
+    dtype: DType, is_complex: Bool, //
+](site: Site[dtype, is_complex], lines: Elements[accum_dtype[dtype]()]):
+    """Computes one block on the calling thread.
+
+    Parameters:
+        dtype: Element type of the arrays.
+        is_complex: True if elements come in pairs.
+
+    Args:
+        site: The block.
+        lines: Work space, all lines of a block.
+    """
+    load_block(site, lines, 0, site.columns())
+    visit_children[True](site.transform, lines, 0, site.children())
+    store_block(site, lines, 0, site.columns())
+
+
+def overlap_save_channels_cpu[
+    dtype: DType
+](
+    y: Pointer[Scalar[dtype], MutAnyOrigin],
+    x: Pointer[Scalar[dtype], MutAnyOrigin],
+    k: Pointer[Scalar[dtype], MutAnyOrigin],
+    epilogue: Epilogue,
+    geometry: Geometry,
+    nfft: Int,
+    max_workers: Int,
+) -> Bool:
+    """Computes all outputs of a layer of one filter a channel; each spectrum is made where it is used, and forgotten.
+
+    A thread's one plan stays in its caches; plans of all filters would be several times as large as the layer.
+
+    Parameters:
+        dtype: Element type of the arrays.
+
+    Args:
+        y: Outputs, shape (N, C, L_out); every one is written.
+        x: Signals, shape (N, C, L).
+        k: Taps, shape (C, K).
+        epilogue: What is added to each channel, and an activation.
+        geometry: Sizes and shifts of N*C rows and C filters.
+        nfft: Block length, at least K.
+        max_workers: Upper bound of threads; 0 for one per core, 1 to stay on the calling thread.
+
+    Returns:
+        Whether all sums were finite: NaN and infinity are in outputs that they do not belong to.
+    """
+    var channels = geometry.tap_rows
+    var blocks = geometry.rows // channels * ceildiv(geometry.outputs, nfft - geometry.taps + 1)  # of a channel
+    var workers = channels * (blocks + 1) * nfft // SAMPLES_PER_WORKER
+    if workers > 1 and max_workers != 1:
+        workers = min(workers, parallelism_level(None) if max_workers == 0 else max_workers)
+    if max_workers == 1 or workers < 1:
+        workers = 1
+    # Few channels are cut into parts, each with a spectrum of its own.
+    var parts = min(blocks, ceildiv(workers, channels))
+    var shares = Shares(channels * parts)
+    var finite = List[Bool](length=workers, fill=True)
+    var are_finite = Pointer[Bool, MutUntrackedOrigin](unsafe_from_address=Int(finite.unsafe_ptr()))
+
+    def compute_shares(worker: Int) {imm}:
+        are_finite[unsafe_offset=worker] = compute_channels(y, x, k, epilogue, geometry, nfft, shares, parts)
+
+    if workers == 1:
+        compute_shares(0)
+    else:
+        sync_parallelize(compute_shares, workers)
+    var are_all = True
+    for each in finite:
+        are_all = are_all and each
+    return are_all
+
+
+def compute_channels[
+    dtype: DType
+](
+    y: Pointer[Scalar[dtype], MutAnyOrigin],
+    x: Pointer[Scalar[dtype], MutAnyOrigin],
+    k: Pointer[Scalar[dtype], MutAnyOrigin],
+    epilogue: Epilogue,
+    geometry: Geometry,
+    nfft: Int,
+    shares: Shares,
+    parts: Int,
+) -> Bool:
+    """Computes parts of channels on the calling thread until there are none left.
+
+    Parameters:
+        dtype: Element type of the arrays.
+
+    Args:
+        y: All outputs.
+        x: All signals.
+        k: All taps.
+        epilogue: Bias and activation.
+        geometry: Sizes and shifts.
+        nfft: Block length.
+        shares: The parts, counted over channels.
+        parts: Into how many parts the blocks of a channel are cut.
+
+    Returns:
+        Whether all sums were finite.
+    """
+    comptime ACC = accum_dtype[dtype]()
+    var plan = List[Scalar[ACC]](unsafe_uninit_length=plan_length[dtype](nfft))
+    var buffer = List[Scalar[ACC]](unsafe_uninit_length=2 * nfft + ALIGNMENT)
+    var there = Elements[ACC](unsafe_from_address=Int(plan.unsafe_ptr()))
+    var lines = align(Elements[ACC](unsafe_from_address=Int(buffer.unsafe_ptr())))
+    var transform = transform_of[ACC, False](there, nfft)
+    prepare_twiddles(transform)
+    var nothing = Border[dtype](OMIT, 0)
+    var own = Geometry(geometry.samples, geometry.taps, geometry.outputs, geometry.pad_left, geometry.flip, 1, 1)
+    var row_blocks = ceildiv(geometry.outputs, nfft - geometry.taps + 1)
+    var channels = geometry.tap_rows
+    var blocks = geometry.rows // channels * row_blocks
+    var are_finite = True
+    while True:
+        var share = shares.take()
+        if not share:
+            break
+        var channel = share.value() // parts
+        var part = share.value() % parts
+        prepare_spectrum[dtype](transform, k.unsafe_offset(channel * geometry.taps), geometry.taps, geometry.flip)
+        for index in range(part * blocks // parts, (part + 1) * blocks // parts):
+            var block = (index // row_blocks * channels + channel) * row_blocks + index % row_blocks
+            var site = Site[dtype, False](untracked(y), untracked(x), there, own, nothing, nfft, block)
+            compute_block(site, lines)
+            are_finite = finish_block(site, epilogue, channel) and are_finite
+    _ = plan^
+    _ = buffer^
+    return are_finite
+
+
+def finish_block[dtype: DType, //](site: Site[dtype, False], epilogue: Epilogue, channel: Int) -> Bool:
+    """Adds the bias to a block's outputs, which lie in the cache, and applies the activation.
+
+    Parameters:
+        dtype: Element type of the outputs.
+
+    Args:
+        site: The block.
+        epilogue: Bias and activation.
+        channel: Which channel.
+
+    Returns:
+        Whether all outputs were finite before.
+    """
+    comptime ACC = accum_dtype[dtype]()
+    comptime WIDTH = simd_width_of[ACC]()
+    var finite = SIMD[DType.bool, WIDTH](fill=True)
+    var at = site.first
+    while at + WIDTH <= site.last:
+        var sums = site.y.unsafe_load[width=WIDTH](at).cast[ACC]()
+        finite &= isfinite(sums)
+        site.y.unsafe_store(at, epilogue.apply(channel, sums).cast[dtype]())
+        at += WIDTH
+    var are_all = finite.reduce_and()
+    while at < site.last:
+        var sum = site.y[unsafe_offset=at].cast[ACC]()
+        are_all = are_all and isfinite(sum)
+        site.y[unsafe_offset=at] = epilogue.apply(channel, sum).cast[dtype]()
+        at += 1
+    return are_all
 
 
 def share_block[
