@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import resource
+import time
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +26,9 @@ REPRODUCERS = [
     Layer("pytorch#192902", 12288, 12288, 4, 16384, groups=12288),
     Layer("pytorch#192902 causal", 12288, 12288, 4, 16384, groups=12288, kind="causal_conv1d"),
 ]
+
+#: Seconds of calls in a row: fewer launches than a GPU's queue holds.
+CALL_SECONDS = 0.005
 
 SOAK_CALLS = 100_000
 SOAK_LENGTHS = 5000
@@ -78,11 +83,11 @@ def bench_layer(layer: Layer, kind: Any, on: str) -> list[dict[str, Any]]:
         with torch.no_grad():
             return function(*operands)
 
-    def train(function: Callable[..., Any]) -> Any:
-        return torch.autograd.grad(function(*operands), operands, gradient)
+    def both(function: Callable[..., Any]) -> Any:
+        return train(function, operands, gradient)
 
     rows = []
-    for what, run in (("forward", forward), ("forward and backward", train)):
+    for what, run in (("forward", forward), ("forward and backward", both)):
         calls = {name: partial(run, function) for name, function in functions.items()}
         rows.append(row(f"{layer.name} {str(kind)[6:]} {what}", time_on(on, calls), "torch"))
     return rows
@@ -99,22 +104,51 @@ def time_on(on: str, calls: Mapping[str, Callable[[], Any]]) -> dict[str, Timing
 
 
 def bench_call(on: str) -> list[dict[str, Any]]:
-    """Time what a call costs the host, on tensors so small that the sums do not count."""
+    """Time what a call costs the host, on tensors so small that the sums do not count; on a GPU those do not wait."""
     import torch
 
     import maxconv.torch
 
-    x, b = torch.randn(1, 8, 64, device=on), torch.randn(8, device=on)
+    batch, channels, length, outputs = (2, 64, 500, 128) if on == "cuda" else (1, 8, 64, 8)
+    x = torch.randn(batch, channels, length, device=on)
     rows = []
-    for name, group_in in (("dense", 8), ("depthwise", 1)):
-        w = torch.randn(8, group_in, 3, device=on)
-        for what, weight in (("", w), (", recorded for backward", w.clone().requires_grad_())):
-            calls = {
-                library: partial(function, x, weight, b, groups=8 // group_in)
-                for library, function in (("torch", torch.nn.functional.conv1d), ("maxconv", maxconv.torch.conv1d))
-            }
-            rows.append(row(f"one {name} call{what}", time_calls(calls), "torch"))
+    for name, shape, padding, groups in (
+        ("dense", (outputs, channels, 3), 0, 1),
+        ("depthwise", (channels, 1, 4), 3, channels),
+    ):
+        w = torch.randn(shape, device=on)
+        trained = [x.clone().requires_grad_(), w.clone().requires_grad_()]
+        functions = {
+            library: partial(function, padding=padding, groups=groups)
+            for library, function in (("torch", torch.nn.functional.conv1d), ("maxconv", maxconv.torch.conv1d))
+        }
+        gradient = torch.randn_like(functions["torch"](x, w))
+        streams = {"": contextlib.nullcontext()} | ({", side stream": side_stream()} if on == "cuda" else {})
+        for where, stream in streams.items():
+            calls = {library: partial(function, x, w) for library, function in functions.items()}
+            with stream:
+                rows.append(row(f"one {name} call{where}", time_calls(calls, seconds=CALL_SECONDS), "torch"))
+        calls = {library: partial(function, x, trained[1]) for library, function in functions.items()}
+        timings = time_calls(calls, seconds=CALL_SECONDS)
+        rows.append(row(f"one {name} call, recorded for backward", timings, "torch"))
+        calls = {library: partial(train, function, trained, gradient) for library, function in functions.items()}
+        timings = time_calls(calls, seconds=CALL_SECONDS)
+        rows.append(row(f"one {name} call and its backward", timings, "torch"))
     return rows
+
+
+def side_stream() -> Any:
+    """Make a stream of CUDA current."""
+    import torch
+
+    return torch.cuda.stream(torch.cuda.Stream())
+
+
+def train(function: Callable[..., Any], operands: list[Any], gradient: Any) -> Any:
+    """Compute a layer and the gradients of its operands."""
+    import torch
+
+    return torch.autograd.grad(function(*operands), operands, gradient)
 
 
 def soak(device: str) -> list[dict[str, Any]]:
@@ -145,10 +179,11 @@ def soak(device: str) -> list[dict[str, Any]]:
 
     work(SOAK_LENGTHS * 2)  # builds, and fills every pool
     built.clear()
-    before = used()
+    before, start = used(), time.perf_counter()
     work(SOAK_CALLS)
-    after = used()
+    after, seconds = used(), time.perf_counter() - start
     native.build = build
     growth = {name: after[name] - count for name, count in before.items()}
-    print(f"{SOAK_CALLS} calls, growth in bytes: {growth}, built: {built}")
-    return [{"case": f"{SOAK_CALLS} calls", "growth in bytes": growth, "built": len(built)}]
+    print(f"{SOAK_CALLS} calls in {seconds:.0f} s, bytes before: {before}, growth: {growth}, built: {built}")
+    facts = {"seconds": seconds, "bytes before": before, "growth in bytes": growth, "built": len(built)}
+    return [{"case": f"{SOAK_CALLS} calls", **facts}]

@@ -71,11 +71,11 @@ def conv1d(
     >>> maxconv.torch.conv1d(x, torch.tensor([[[1.0, 1.0]]]), padding="same")
     tensor([[[3., 5., 7., 4.]]])
     """
-    options = stride, padding, dilation, groups
     if not torch.compiler.is_compiling():
-        y = _short.conv1d(input, weight, bias, options)
+        y = _short.conv1d(input, weight, bias, stride, padding, dilation, groups)
         if y is not None:
             return y
+    options = stride, padding, dilation, groups
     x, w, b = _operands("conv1d", input, weight, bias)
     problem = _checked(_layer.convolution, "conv1d", x, w, b, *options)
     geometry = problem.stride, problem.pad_left, problem.dilation, problem.groups

@@ -154,7 +154,7 @@ def _batched(shape: Any, channels: int, length: int) -> tuple[int, ...]:
     return (*shape[:-2], channels, length)
 
 
-def _bias_gradient(gradient: Any) -> Any:
+def bias_gradient(gradient: Any) -> Any:
     """Sum over everything but the channels."""
     return gradient.sum((0, 2) if gradient.dim() == 3 else 1)  # noqa: PLR2004  # (N, O, L_out)
 
@@ -178,21 +178,21 @@ def _save(ctx: Any, inputs: Any, output: Any) -> None:  # noqa: ARG001
     ctx.save_for_backward(first if by_second else None, second if by_first else None)
 
 
-def convolve_gradients(ctx: Any, gradient: Any) -> tuple[Any, Any, Any]:
-    """Return the gradients by input, weight and bias.
+def convolve_gradients(operands: Any, sizes: Any, needs: Any, gradient: Any) -> tuple[Any, Any, Any]:
+    """Return the gradients by input, weight and bias, None for those that none needs.
 
-    `ctx.sizes` are (L, K, stride, padding, dilation, groups); it has saved input and weight, or None for what none of
-    the gradients that are needed is made of.
+    `operands` are input and weight, or None for what is in none of those; `sizes` are (L, K, stride, padding, dilation,
+    groups).
     """
-    (x, w), (length, taps, *geometry) = ctx.saved_tensors, ctx.sizes
-    needs_input, needs_weight, needs_bias, *_ = ctx.needs_input_grad
-    by_input = transpose(gradient, w, None, length, *geometry) if needs_input else None
-    by_weight = correlate(x, gradient, taps, *geometry) if needs_weight else None
-    return by_input, by_weight, _bias_gradient(gradient) if needs_bias else None
+    (x, w), (length, taps, *geometry) = operands, sizes
+    by_input = transpose(gradient, w, None, length, *geometry) if needs[0] else None
+    by_weight = correlate(x, gradient, taps, *geometry) if needs[1] else None
+    return by_input, by_weight, bias_gradient(gradient) if needs[2] else None
 
 
 def _convolve_backward(ctx: Any, gradient: Any) -> Any:
-    return *convolve_gradients(ctx, gradient), None, None, None, None, None
+    gradients = convolve_gradients(ctx.saved_tensors, ctx.sizes, ctx.needs_input_grad, gradient)
+    return *gradients, None, None, None, None, None
 
 
 def _transpose(output: Any, weight: Any, bias: Any, length: int, *geometry: int) -> Any:
@@ -217,7 +217,7 @@ def _transpose_backward(ctx: Any, gradient: Any) -> Any:
     (y, w), (outputs, taps, *geometry) = ctx.saved_tensors, ctx.sizes
     by_output = convolve(gradient, w, None, outputs, *geometry) if ctx.needs_input_grad[0] else None
     by_weight = correlate(gradient, y, taps, *geometry) if ctx.needs_input_grad[1] else None
-    by_bias = _bias_gradient(gradient) if ctx.needs_input_grad[2] else None
+    by_bias = bias_gradient(gradient) if ctx.needs_input_grad[2] else None
     return by_output, by_weight, by_bias, None, None, None, None, None
 
 
@@ -321,7 +321,7 @@ def _causal_backward(ctx: Any, gradient: Any) -> Any:
             by_state, by_x = by_x.split([taps - 1, x.shape[-1]], -1)
         if ctx.needs_input_grad[1]:
             by_weight = correlate(whole.to(w.dtype), gradient.to(w.dtype), taps, *geometry).squeeze(1)
-    by_bias = _bias_gradient(gradient).to(b.dtype) if ctx.needs_input_grad[2] else None
+    by_bias = bias_gradient(gradient).to(b.dtype) if ctx.needs_input_grad[2] else None
     return by_x, by_weight, by_bias, by_state, None, None
 
 
