@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import ctypes
 import math
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import cache
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -183,17 +185,21 @@ def download(there: Any, array: np.ndarray, device: str) -> None:
 
 def _run(device: str, work: Callable[[Lane, int], None], count: int) -> None:
     """Do some numbered works, each in one of the lanes."""
-    free = _lanes(device)
+    with _opening:
+        free, threads = _lanes(device), _threads()
     devices.handle(device).synchronize()  # lanes know nothing of what the default queue still does to this memory
 
     def do(index: int) -> None:
         lane = free.get()
         try:
             work(lane, index)
+        except BaseException:
+            lane.wait()  # what was enqueued before still reads its memory
+            raise
         finally:
             free.put(lane)
 
-    tasks = [_threads().submit(do, index) for index in range(count)]
+    tasks = [threads.submit(do, index) for index in range(count)]
     errors = [error for task in tasks if (error := task.exception()) is not None]  # all are done: memory may be freed
     if errors:
         raise errors[0]
@@ -204,16 +210,24 @@ def width() -> int:
     return min(MOST_THREADS, _plan.cores())
 
 
+_opening = threading.Lock()
+"""Held while lanes are made, which two first calls would else make twice."""
+
+
 @cache
 def _threads() -> ThreadPoolExecutor:
+    """Return the threads, which serve all devices."""
     return ThreadPoolExecutor(width(), "maxconv")
 
 
 @cache
 def _lanes(device: str) -> SimpleQueue[Lane]:
+    """Return the lanes of a device that nobody uses, for all callers; at first all of them."""
     free: SimpleQueue[Lane] = SimpleQueue()
-    for _ in range(width()):
-        free.put(Lane(device))
+    free.put(Lane(device))
+    with suppress(MemoryError, ValueError):  # fewer will do
+        for _ in range(width() - 1):
+            free.put(Lane(device))
     return free
 
 
