@@ -238,19 +238,11 @@ def gpu_fft_costs(dtype: str) -> dict[str, Any]:
 
 def gpu_costs() -> dict[str, Any]:
     """Measure the transfers of host arrays to a GPU and back, a call, and the arithmetic of the kernels."""
-    from max.driver import CPU
-
-    handle = devices.accelerator(0)
     (x,) = vectors("float32", 1 << 26)
-    there = Buffer.from_numpy(x).to(handle)
-
-    def upload() -> None:
-        Buffer.from_numpy(x).to(handle)
-        handle.synchronize()
-
+    there = _engine.upload(x, "gpu:0")
     small = vectors("float32", 64, 16)
     (call_ns,) = least_ns(partial(maxconv.convolve, small[0], small[1], device="gpu"))
-    up_ns, down_ns = least_ns(upload, lambda: there.to(CPU()).to_numpy())
+    up_ns, down_ns = least_ns(partial(_engine.upload, x, "gpu:0"), partial(_engine.download, there))
     return {
         "host_call": call_ns,
         "upload_bytes_per_second": 1e9 * x.nbytes / up_ns,

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
+import math
+from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -17,6 +23,87 @@ def small_lanes(monkeypatch) -> None:
     monkeypatch.setattr(lanes, "FEWEST_BYTES", 8192)
 
 
+class LaneHere(lanes.Lane):
+    """A lane whose device is the host: kernels and copies are done at once."""
+
+    def __init__(self) -> None:
+        """Give the "device" and the page-locked memory values that no test expects."""
+        self.context = 0
+        self._there = [np.full(lanes.BLOCK_BYTES, 0x7F, np.uint8) for _ in range(2)]
+        self._here = np.full(lanes.BLOCK_BYTES, 0x55, np.uint8)
+        self.x, self.y = (memory.ctypes.data for memory in self._there)
+
+
+@pytest.fixture
+def lanes_here(monkeypatch, small_lanes) -> SimpleQueue:  # noqa: ARG001  # small first
+    """Let three lanes on the host do what those of a GPU do."""
+    free = SimpleQueue()
+    for _ in range(3):
+        free.put(LaneHere())
+    monkeypatch.setattr(lanes, "_lanes", lambda _: free)
+    monkeypatch.setattr(lanes, "is_page_locked", lambda _: False)
+    monkeypatch.setattr(lanes.devices, "handle", lambda _: SimpleNamespace(synchronize=lambda: None))
+    monkeypatch.setattr(native, "upload", lambda _, there, here, size: ctypes.memmove(there, here, size))
+    monkeypatch.setattr(native, "download", lambda _, here, there, size: ctypes.memmove(here, there, size))
+    monkeypatch.setattr(native, "wait", lambda _: None)
+    return free
+
+
+def array_at(address: int, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """View memory."""
+    return (
+        np.ctypeslib.as_array((ctypes.c_uint8 * (math.prod(shape) * dtype.itemsize)).from_address(address))
+        .view(dtype)
+        .reshape(shape)
+    )
+
+
+def convolve_here(problem: Problem, x: np.ndarray, k: np.ndarray) -> np.ndarray:
+    """Compute a problem by lanes on the host."""
+
+    def launch(lane: lanes.Lane, piece: lanes.Piece) -> None:
+        part = piece.problem._replace(batch=(piece.rows.stop - piece.rows.start,))
+        signals = array_at(lane.x, (part.rows, part.samples), x.dtype)
+        array_at(lane.y, part.shape, x.dtype)[:] = run("convolve", part, signals, k, "cpu")
+
+    return lanes.convolve(problem, x, "gpu:0", lanes.pieces(problem, x.itemsize), launch)
+
+
+@pytest.mark.usefixtures("lanes_here")
+@pytest.mark.parametrize("is_locked", [False, True])
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8", "i1"])
+def test_lanes_compute_arrays_of_any_layout(rng, monkeypatch, dtype, is_locked):
+    """Vectors and rows, strided and reversed, page-locked or not, come back whole, with the bits of one piece."""
+    monkeypatch.setattr(lanes, "is_page_locked", lambda _: is_locked)
+    monkeypatch.setattr(lanes, "_empty", lambda shape, dtype, *_: np.full(shape, 77, dtype))
+    memory = (30 * rng.standard_normal((7, 20_001))).astype(dtype)
+    k = (3 * rng.standard_normal((1, 12))).astype(dtype)
+    for x in (memory, memory[::2], memory[:, ::-1], memory[::-3, 1::2], memory[:1], memory.reshape(-1, 59)):
+        problem = Problem(x.shape[1], 12, x.shape[1] + 5, 8, flip=True, batch=(len(x),))
+        np.testing.assert_array_equal(convolve_here(problem, x, k), run("convolve", problem, x, k, "cpu"))
+
+
+def test_an_error_in_a_piece_reaches_the_caller_and_leaves_the_lanes(lanes_here, rng):
+    """The first error is raised once no piece is under way; all lanes are free again."""
+    problem, x = Problem(50_000, 3, 50_000, 1, flip=True, batch=(1,)), rng.standard_normal((1, 50_000))
+    with pytest.raises(ZeroDivisionError):
+        lanes.convolve(problem, x, "gpu:0", lanes.pieces(problem, 8), lambda *_: 1 / 0)
+    assert lanes_here.qsize() == 3
+
+
+@pytest.mark.usefixtures("lanes_here")
+def test_lanes_copy_whole_arrays(rng):
+    """An array of any length is there, and back, byte by byte."""
+    for length in (1, 4096, 4097, 12_345):
+        x, y = rng.integers(0, 256, length, np.uint8), np.zeros(length, np.uint8)
+        there = np.zeros(length, np.uint8)
+        buffer = SimpleNamespace(_data_ptr=lambda there=there: there.ctypes.data)
+        lanes.upload(x, buffer, "gpu:0")
+        lanes.download(buffer, y, "gpu:0")
+        np.testing.assert_array_equal(there, x)
+        np.testing.assert_array_equal(y, x)
+
+
 def in_pieces(problem: Problem, x: np.ndarray, k: np.ndarray) -> np.ndarray:
     """Compute a problem piece by piece, as lanes do, on the CPU."""
     y = np.full((problem.rows, problem.outputs), 77, x.dtype)
@@ -24,6 +111,7 @@ def in_pieces(problem: Problem, x: np.ndarray, k: np.ndarray) -> np.ndarray:
         part = x[piece.rows, piece.samples]
         assert max(part.nbytes, y[piece.rows, piece.outputs].nbytes) <= lanes.BLOCK_BYTES
         taps = k[piece.rows] if problem.tap_rows > 1 else k
+        assert piece.problem.tap_rows == len(taps)
         task = piece.problem._replace(batch=(len(part),))
         y[piece.rows, piece.outputs] = run("convolve", task, np.ascontiguousarray(part), taps, "cpu")
     return y
@@ -41,6 +129,9 @@ def test_pieces_of_a_row_make_the_whole(rng, border, taps):
         problem = Problem(samples, taps, outputs, pad_left, flip=True, batch=(2,), border=border, cval=1.5)
         x, k = rng.standard_normal((2, samples), "f4"), rng.standard_normal((1, taps), "f4")
         np.testing.assert_array_equal(in_pieces(problem, x, k), run("convolve", problem, x, k, "cpu"))
+        for begin in (0, samples - 10):  # a few outputs at either end, which meet what is reflected there
+            few = problem._replace(outputs=10, pad_left=pad_left - begin)
+            np.testing.assert_array_equal(in_pieces(few, x, k), run("convolve", few, x, k, "cpu"))
 
 
 @pytest.mark.usefixtures("small_lanes")
@@ -119,8 +210,6 @@ def test_page_locked_buffers_are_taken(rng, samples):
 @pytest.mark.gpu
 def test_threads_may_share_the_lanes(rng):
     """Calls from several threads at once give each its own result."""
-    from concurrent.futures import ThreadPoolExecutor
-
     signals, k = [rng.standard_normal(3_000_000 + n, "f4") for n in range(6)], rng.standard_normal(7).astype("f4")
     with ThreadPoolExecutor(6) as pool:
         found = list(pool.map(lambda x: maxconv.convolve(x, k, device="gpu"), signals))
