@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from .. import _plan
 from .._errors import DeviceError
 from .._layer import LayerProblem
 from . import devices, native
@@ -23,6 +24,9 @@ NAMES = {torch.float16: "float16", torch.bfloat16: "bfloat16", torch.float32: "f
 #: Taps up to which the channels-last kernels serve, and the bytes of their vectors.
 _SHORT, _VECTOR = 16, 16
 
+#: Bytes of the types that sums are not kept in.
+_HALF = 2
+
 #: What PyTorch's compiled code makes its results by.
 _guards = torch._C._dynamo.guards  # noqa: SLF001
 
@@ -32,6 +36,9 @@ _DEFAULT_STREAM = 1
 
 def forward(problem: LayerProblem, x: Any, w: Any, bias: Any = None, activation: int = 0) -> Any:
     """Compute y (N, O, L_out) from x (N, C, L) and w (O, C/G, K)."""
+    if nfft := _block_of(problem, x):
+        kernel, y = _name("depthwise_fft", x.dtype), _empty(x, problem.output_shape)
+        return _run(kernel, y, (x, w, bias), problem, activation, nfft)
     if is_depthwise(problem):
         return causal(problem, x, w, bias, activation)
     y = _empty(x, problem.output_shape)
@@ -42,7 +49,7 @@ def transposed(problem: LayerProblem, y: Any, w: Any, bias: Any = None) -> Any:
     """Compute x (N, C, L) from y (N, O, L_out) and w (O, C/G, K): the input gradient of `forward`, too."""
     layer = mirrored(problem)
     if layer is not None and (not y.is_cuda or w.dtype is not y.dtype or is_channels_last(layer, y)):
-        return causal(layer, y, w.flip(-1), bias, 0)  # contiguous ones on a GPU are read backwards where they are
+        return forward(layer, y, w.flip(-1), bias)  # contiguous ones on a GPU are read backwards where they are
     x = _empty(y, problem.input_shape)
     return _run(_name("conv_transpose", y.dtype), x, (y, w, _bias(bias, y)), problem, 0)
 
@@ -63,6 +70,13 @@ def weight_gradient(problem: LayerProblem, x: Any, y: Any) -> Any:
     """Compute w (O, C/G, K) from x (N, C, L) and y (N, O, L_out), the gradient of the outputs."""
     if not (x.numel() and y.numel()):
         return x.new_zeros(problem.weight_shape)
+    if not x.is_cuda and problem.groups == problem.in_channels == problem.out_channels:
+        # One filter a channel meets its signal as the gradient of the outputs would, as the longer filter.
+        rows = problem.batch * problem.in_channels
+        lengths = problem.length, problem.taps, problem.outputs, problem.dilation, problem.stride
+        layer = LayerProblem(1, rows, rows, rows, *lengths, problem.pad_left)
+        if _block_of(layer, x):
+            return forward(layer, x, y).view(problem.batch, *problem.weight_shape).sum(0)
     kernel = _name("weight_gradient", x.dtype)
     operands: tuple[Any, ...] = x, y
     if is_channels_last(problem, x):
@@ -88,6 +102,11 @@ def causal(
     else:
         kernel, w = _name("depthwise", x.dtype), _widened(w, x)
     return _run(kernel, y, (x, w, _bias(bias, x), state, numbers), problem, activation)
+
+
+def _block_of(problem: LayerProblem, x: Any) -> int:
+    """Return the length of the blocks whose FFTs serve a layer on the CPU; 0 if sums do."""
+    return 0 if x.is_cuda or x.element_size() == _HALF else _plan.block_of_layer(problem, x.element_size())
 
 
 def is_channels_last(problem: LayerProblem, x: Any) -> bool:
