@@ -15,6 +15,7 @@ torch = pytest.importorskip("torch")
 mt = pytest.importorskip("maxconv.torch")
 
 from maxconv import ArgumentError, DeviceError, DtypeError, ShapeError  # noqa: E402  # behind the skips
+from maxconv._engine import native  # noqa: E402
 from maxconv.torch import _functional, _operators, _short  # noqa: E402
 
 functional = torch.nn.functional
@@ -56,6 +57,27 @@ def assert_same_layer(ours, theirs, operands, terms):
         assert_close(actual, exact, terms)
         for one, other in zip(torch.autograd.grad(actual, operands, gradient), expected, strict=True):
             assert_close(one, other, terms * max(1, actual.numel()))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_a_long_filter_and_its_gradients_go_by_fft(monkeypatch, dtype):
+    """One long filter a channel takes the FFT forward and for both gradients, within the bound of FFTs."""
+    kernels = []
+    run = native.run_layer_on_cpu
+    monkeypatch.setattr(native, "run_layer_on_cpu", lambda kernel, *rest: (kernels.append(kernel), run(kernel, *rest)))
+    x, w, b = draw(2, 6, 3000, dtype=dtype), draw(6, 1, 2048, dtype=dtype), draw(6, dtype=dtype)
+    y = mt.conv1d(x, w, b, padding=1000, groups=6)
+    g = draw(*y.shape, dtype=dtype, requires_grad=False)
+    actual = y, *torch.autograd.grad(y, (x, w, b), g)
+    assert kernels == 3 * [f"depthwise_fft_{str(dtype).removeprefix('torch.')}"]
+    wide = [operand.detach().double().requires_grad_() for operand in (x, w, b)]
+    exact = functional.conv1d(*wide, padding=1000, groups=6)
+    expected = exact, *torch.autograd.grad(exact, wide, g.double())
+    of_x, of_w, of_g = (operand.detach().double().norm(dim=-1, keepdim=True) for operand in (x, w, g))
+    scales = of_x * of_w[:, 0], of_g * of_w[:, 0], (of_x * of_g).sum(0)[:, None]
+    for one, other, scale in zip(actual[:3], expected[:3], scales, strict=True):
+        bound = 10 * torch.finfo(dtype).eps * 12 * scale
+        assert bool(((one.double() - other).abs() <= bound).all())
 
 
 def samples(name: str, dtype):

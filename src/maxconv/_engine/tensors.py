@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from .. import _plan
 from .._errors import DeviceError
 from .._layer import LayerProblem
 from . import devices, native
@@ -23,6 +24,9 @@ NAMES = {torch.float16: "float16", torch.bfloat16: "bfloat16", torch.float32: "f
 
 #: Taps up to which the channels-last kernels serve, and the bytes of their vectors.
 _SHORT, _VECTOR = 16, 16
+
+#: Bytes of the types that sums are not kept in.
+_HALF = 2
 
 #: What PyTorch's compiled code makes its results by.
 _torch: Any = torch._C  # noqa: SLF001
@@ -68,7 +72,7 @@ class Sum:
         self.kernel, self.problem, self.options = kernel, problem, options
         self.shape, self.dtype, self.device = shape, dtype, device
         self.strides = tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
-        self.has_history = kernel.startswith("depthwise") and not kernel.startswith("depthwise_last")
+        self.has_history = kernel.startswith("depthwise") and not kernel.startswith(("depthwise_last", "depthwise_fft"))
         self.workspace: tuple[int, ...] | None = None
         if device >= 0:
             _context(device)  # refuses what is no NVIDIA GPU
@@ -112,15 +116,19 @@ known_sum = lru_cache(maxsize=4096)(Sum)
 def forward_sum(problem: LayerProblem, x: Any, shape: tuple[int, ...]) -> Sum:
     """Return what `forward` does for contiguous operands, all of the type of x; the shape is that of y."""
     kernel = _depthwise_name(x, x) if is_depthwise(problem) else _name("conv", x.dtype)
-    return known_sum(kernel, problem, (0,), shape, x.dtype, x.get_device())
+    options: tuple[int, ...] = (0,)
+    if nfft := _block_of(problem, x):
+        kernel, options = _name("depthwise_fft", x.dtype), (0, nfft)
+    return known_sum(kernel, problem, options, shape, x.dtype, x.get_device())
 
 
 def gradient_sums(problem: LayerProblem, x: Any, w: Any) -> tuple[Sum, Sum] | None:
     """Return what `transposed` and `weight_gradient` do for contiguous operands, all of the type of x.
 
-    None where x is empty, and where `transposed` makes other operands of them.
+    None where x is empty, and for one filter a channel on the CPU, where both make other operands of them.
     """
-    if not x.numel() or (not x.is_cuda and mirrored(problem) is not None):
+    is_single = problem.groups == problem.in_channels == problem.out_channels
+    if not x.numel() or (not x.is_cuda and is_single):
         return None
     what, where = (x.dtype,), (x.dtype, x.get_device())
     by_input = known_sum(_name("conv_transpose", *what), problem, (0,), tuple(x.shape), *where)
@@ -129,6 +137,8 @@ def gradient_sums(problem: LayerProblem, x: Any, w: Any) -> tuple[Sum, Sum] | No
 
 def forward(problem: LayerProblem, x: Any, w: Any, bias: Any = None, activation: int = 0) -> Any:
     """Compute y (N, O, L_out) from x (N, C, L) and w (O, C/G, K)."""
+    if nfft := _block_of(problem, x):
+        return _run(_name("depthwise_fft", x.dtype), problem, problem.output_shape, x, (x, w, bias), activation, nfft)
     if is_depthwise(problem):
         return causal(problem, x, w, bias, activation)
     return _run(_name("conv", x.dtype), problem, problem.output_shape, x, (x, w, _bias(bias, x)), activation)
@@ -139,7 +149,7 @@ def transposed(problem: LayerProblem, y: Any, w: Any, bias: Any = None) -> Any:
     if not y.is_cuda or w.dtype is not y.dtype or not y.is_contiguous():
         layer = _known_mirrored(problem)
         if layer is not None and (not y.is_cuda or w.dtype is not y.dtype or is_channels_last(layer, y)):
-            return causal(layer, y, w.flip(-1), bias, 0)  # contiguous ones on a GPU are read backwards where they are
+            return forward(layer, y, w.flip(-1), bias)  # contiguous ones on a GPU are read backwards where they are
     return _run(_name("conv_transpose", y.dtype), problem, problem.input_shape, y, (y, w, _bias(bias, y)), 0)
 
 
@@ -163,6 +173,13 @@ def weight_gradient(problem: LayerProblem, x: Any, y: Any) -> Any:
     """Compute w (O, C/G, K) from x (N, C, L) and y (N, O, L_out), the gradient of the outputs."""
     if not (x.numel() and y.numel()):
         return x.new_zeros(problem.weight_shape)
+    if not x.is_cuda and problem.groups == problem.in_channels == problem.out_channels:
+        # One filter a channel meets its signal as the gradient of the outputs would, as the longer filter.
+        rows = problem.batch * problem.in_channels
+        lengths = problem.length, problem.taps, problem.outputs, problem.dilation, problem.stride
+        layer = LayerProblem(1, rows, rows, rows, *lengths, problem.pad_left)
+        if _block_of(layer, x):
+            return forward(layer, x, y).view(problem.batch, *problem.weight_shape).sum(0)
     if is_channels_last(problem, x):
         kernel, operands = _name("weight_gradient_last", x.dtype), (_aligned(x.mT), _aligned(y.mT))
     else:
@@ -186,6 +203,11 @@ def causal(
 def _depthwise_name(x: Any, w: Any) -> str:
     """Name the function of depthwise layers; on the CPU filters are widened before."""
     return _name("depthwise", x.dtype, w.dtype) if x.is_cuda else _name("depthwise", x.dtype)
+
+
+def _block_of(problem: LayerProblem, x: Any) -> int:
+    """Return the length of the blocks whose FFTs serve a layer on the CPU; 0 if sums do."""
+    return 0 if x.is_cuda or x.element_size() == _HALF else _plan.block_of_layer(problem, x.element_size())
 
 
 def is_channels_last(problem: LayerProblem, x: Any) -> bool:

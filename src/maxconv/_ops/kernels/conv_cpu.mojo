@@ -34,7 +34,17 @@ from ..shared.accumulate import accum_dtype, multiply_add
 from ..shared.epilogue import NONE, Epilogue, activate
 from ..shared.layer_geometry import LayerGeometry
 from ..shared.shares import Shares
-from .conv_tile_cpu import BLOCK_ROWS, BLOCK_VECTORS, LINE_BYTES, Walk, at_line, copy_weights, pack_tile
+from .conv_tile_cpu import (
+    BLOCK_ROWS,
+    BLOCK_VECTORS,
+    LINE_BYTES,
+    Walk,
+    at_line,
+    copy_weights,
+    fetch_source,
+    fetch_weights,
+    pack_tile,
+)
 
 comptime SHARES_PER_WORKER = 8
 """Pieces of work per thread at least, if there are so many: threads then end together."""
@@ -83,7 +93,7 @@ def conv_cpu[
     var shares = Shares(whole + (tiles - whole) * parts)
 
     def compute_shares(worker: Int) {imm}:
-        compute_tiles(result, source, w, epilogue, walk, shares, whole, parts)
+        compute_tiles(result, source, w, epilogue, walk, shares, whole, parts, workers)
 
     if workers == 1:
         compute_shares(0)
@@ -102,6 +112,7 @@ def compute_tiles[
     shares: Shares,
     whole: Int,
     parts: Int,
+    workers: Int,
 ):
     """Computes blocks of result channels in tiles on the calling thread until there are none left.
 
@@ -118,6 +129,7 @@ def compute_tiles[
         shares: The tiles, counted over signals, groups and tiles; behind the first `whole` ones the parts of each.
         whole: How many tiles are not cut.
         parts: Into how many parts the result channels of the others are cut.
+        workers: How many threads do so.
     """
     comptime ACC = accum_dtype[dtype]()
     comptime BLOCK = BLOCK_VECTORS * simd_width_of[ACC]()
@@ -157,7 +169,19 @@ def compute_tiles[
         if index != packed_index:
             present = pack_tile(packed, channels, walk, first)
             packed_index = index
+        # The source of the tile that this thread will probably take next comes closer meanwhile.
+        var next = index + workers
+        var next_first = next % walk.tiles * walk.tile
+        var next_channels = source.unsafe_offset(next // walk.tiles * walk.source_channels * walk.source_length)
         for block in range(part * blocks // of, (part + 1) * blocks // of):
+            if index + workers < whole:
+                fetch_source(
+                    next_channels,
+                    walk,
+                    next_first,
+                    block * walk.source_channels // blocks,
+                    (block + 1) * walk.source_channels // blocks,
+                )
             var channel = block * BLOCK_ROWS
             var rows = min(BLOCK_ROWS, walk.result_channels - channel)
             var these = weights
@@ -168,8 +192,15 @@ def compute_tiles[
             for each in range(rows):
                 biases[unsafe_offset=each] = epilogue.offset[ACC](group * walk.result_channels + channel + each)
             var count = min(walk.tile, ceildiv(walk.result_length, walk.result_step) - first)
+            var pieces = ceildiv(count, BLOCK) * walk.result_step
             for at in range(0, count, BLOCK):
                 for phase in range(walk.result_step):
+                    comptime if transposed:
+                        if block + 1 < (part + 1) * blocks // of:
+                            var piece = at // BLOCK * walk.result_step + phase
+                            var begin = piece * walk.source_channels // pieces
+                            var end = (piece + 1) * walk.source_channels // pieces
+                            fetch_weights(w, walk, group, channel + BLOCK_ROWS, begin, end)
                     var block_sums = sums.unsafe_offset(phase * BLOCK_ROWS * BLOCK)
                     var sum_stride = BLOCK
                     if is_final and count - at >= BLOCK:

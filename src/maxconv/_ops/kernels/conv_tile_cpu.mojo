@@ -24,8 +24,8 @@ registers; with 2 vectors 15 of AVX2's 16."""
 comptime BLOCK_VECTORS = 4 if simd_width_of[DType.float32]() >= 16 else 2
 """Vectors of each channel taken together."""
 
-comptime TILE_BYTES = 192 << 10
-"""Packed source of a tile: leaves most of a 512 KB L2 cache to the weights."""
+comptime TILE_BYTES = (320 if simd_width_of[DType.float32]() >= 16 else 192) << 10
+"""Packed source of a tile: about half of an L2 cache, of 1 MB or more where there is AVX-512, 512 KB or less elsewhere."""
 
 comptime SHORTEST_TILE = 16
 """Blocks of a tile that is shorter than it may be, for the threads' sake: its weights are read again for each."""
@@ -34,7 +34,7 @@ comptime LINE_BYTES = 64
 """A line of the caches."""
 
 comptime PREFETCHED_RUNS = 8
-"""How many runs ahead the weights that are copied are fetched: each run lies in a page of its own (512 -> 256 channels,
+"""How many runs ahead what is copied is fetched: each run lies in a page of its own (weights of 512 -> 256 channels,
 K = 16, 100 samples: 6 ms instead of 7)."""
 
 
@@ -200,35 +200,67 @@ def pack_tile[
     comptime ACC = accum_dtype[dtype]()
     comptime WIDTH = simd_width_of[ACC]()
     var step = walk.source_step
-    var latest_begin = 0
-    var earliest_end = walk.plane
-    for plane in range(walk.planes):
-        var start = walk.lowest + first * step + plane
-        var begin = min(walk.plane, ceildiv(max(0, -start), step))
-        var end = max(begin, min(walk.plane, ceildiv(walk.source_length - start, step)))
-        latest_begin = max(latest_begin, begin)
-        earliest_end = min(earliest_end, end)
-        for channel in range(walk.source_channels):
-            var there = packed.unsafe_offset((channel * walk.planes + plane) * walk.plane)
-            var here = channels.unsafe_offset(channel * walk.source_length + start)
-            for e in range(begin):
-                there[unsafe_offset=e] = 0
-            var e = begin
-            if step == 1:
-                while e + WIDTH <= end:
-                    there.unsafe_store(e, here.unsafe_load[width=WIDTH](e).cast[ACC]())
-                    e += WIDTH
-            elif step == 2:
-                while e + WIDTH < end:  # of the last pair there may be one element only
-                    var pairs = here.unsafe_load[width=2 * WIDTH](2 * e).deinterleave()
-                    there.unsafe_store(e, pairs[0].cast[ACC]())
-                    e += WIDTH
-            while e < end:
-                there[unsafe_offset=e] = here[unsafe_offset=e * step].cast[ACC]()
-                e += 1
-            for e in range(end, walk.plane):
-                there[unsafe_offset=e] = 0
-    return latest_begin, earliest_end
+    var start = walk.lowest + first * step
+    # Every plane has the positions [begin, end) of the source.
+    var begin = min(walk.plane, ceildiv(max(0, -start), step))
+    var end = max(begin, min(walk.plane, (walk.source_length - start - walk.planes) // step + 1))
+    for channel in range(walk.source_channels):
+        var there = packed.unsafe_offset(channel * walk.planes * walk.plane)
+        var here = channels.unsafe_offset(channel * walk.source_length + start)
+        if channel + PREFETCHED_RUNS < walk.source_channels and end > begin:
+            var ahead = here.unsafe_offset(PREFETCHED_RUNS * walk.source_length)
+            for line in range(begin * step, end * step, LINE_BYTES // size_of[dtype]()):
+                prefetch[PrefetchOptions().for_read().high_locality().to_data_cache()](ahead.unsafe_offset(line))
+        var e = begin
+        if step == 1:
+            while e + WIDTH <= end:
+                there.unsafe_store(e, here.unsafe_load[width=WIDTH](e).cast[ACC]())
+                e += WIDTH
+        elif walk.planes == 2 and step == 2:
+            while e + WIDTH <= end:
+                var pairs = here.unsafe_load[width=2 * WIDTH](2 * e).deinterleave()
+                there.unsafe_store(e, pairs[0].cast[ACC]())
+                there.unsafe_store(walk.plane + e, pairs[1].cast[ACC]())
+                e += WIDTH
+        for plane in range(walk.planes):
+            var of_plane = there.unsafe_offset(plane * walk.plane)
+            for at in range(begin):
+                of_plane[unsafe_offset=at] = 0
+            for at in range(e, end):
+                of_plane[unsafe_offset=at] = here[unsafe_offset=at * step + plane].cast[ACC]()
+            for at in range(end, walk.plane):
+                of_plane[unsafe_offset=at] = 0
+            # Beside them lies one position on either side that some planes may have.
+            for at in range(begin - 1, end + 1, end + 1 - begin):
+                var place = start + at * step + plane
+                if 0 <= at and at < walk.plane and 0 <= place and place < walk.source_length:
+                    of_plane[unsafe_offset=at] = here[unsafe_offset=at * step + plane].cast[ACC]()
+    return begin, end
+
+
+def fetch_source[
+    dtype: DType, transposed: Bool
+](channels: Pointer[Scalar[dtype], MutAnyOrigin], walk: Walk[dtype, transposed], first: Int, begin: Int, end: Int,):
+    """Asks for the source of a tile that will be laid out later, to come to the L2 cache.
+
+    Parameters:
+        dtype: Element type of the source.
+        transposed: As for `conv_cpu`.
+
+    Args:
+        channels: Source of the group.
+        walk: How the source is read.
+        first: First result of the tile within its phase.
+        begin: First channel to fetch.
+        end: One past the last one.
+    """
+    comptime LINE = LINE_BYTES // size_of[dtype]()
+    var start = walk.lowest + first * walk.source_step
+    var stop = min(walk.source_length, start + walk.plane * walk.source_step)
+    for channel in range(begin, end):
+        var here = channels.unsafe_offset(channel * walk.source_length)
+        for at in range(max(0, start), stop, LINE):
+            prefetch[PrefetchOptions().for_read().medium_locality().to_data_cache()](here.unsafe_offset(at))
 
 
 def copy_weights[
@@ -282,3 +314,34 @@ def copy_weights[
         while at < length:
             there[unsafe_offset=at] = here[unsafe_offset=at].cast[ACC]()
             at += 1
+
+
+def fetch_weights[
+    dtype: DType, transposed: Bool
+](
+    w: Pointer[Scalar[dtype], MutAnyOrigin],
+    walk: Walk[dtype, transposed],
+    group: Int,
+    channel: Int,
+    begin: Int,
+    end: Int,
+):
+    """Asks for weights of a block of a transposed sum that will be copied later, to come to the L2 cache.
+
+    Parameters:
+        dtype: Element type of the weights.
+        transposed: As for `conv_cpu`.
+
+    Args:
+        w: All weights.
+        walk: How the weights are read.
+        group: Which group.
+        channel: First result channel of the block, within its group.
+        begin: First source channel whose weights are fetched.
+        end: One past the last one.
+    """
+    var length = walk.geometry.taps * min(BLOCK_ROWS, walk.result_channels - channel)
+    for run in range(begin, end):
+        var here = w.unsafe_offset(walk.weight(channel, run, 0, group))
+        for at in range(0, length, LINE_BYTES // size_of[dtype]()):
+            prefetch[PrefetchOptions().for_read().medium_locality().to_data_cache()](here.unsafe_offset(at))
