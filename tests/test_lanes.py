@@ -63,8 +63,8 @@ def convolve_here(problem: Problem, x: np.ndarray, k: np.ndarray) -> np.ndarray:
 
     def launch(lane: lanes.Lane, piece: lanes.Piece) -> None:
         part = piece.problem._replace(batch=(piece.rows.stop - piece.rows.start,))
-        signals = array_at(lane.x, (part.rows, part.samples), x.dtype)
-        array_at(lane.y, part.shape, x.dtype)[:] = run("convolve", part, signals, k, "cpu")
+        signals = array_at(lane.x, (part.rows, part.samples), k.dtype)
+        array_at(lane.y, part.shape, k.dtype)[:] = run("convolve", part, signals, k, "cpu")
 
     return lanes.convolve(problem, x, "gpu:0", lanes.pieces(problem, x.itemsize), launch)
 
@@ -78,9 +78,11 @@ def test_lanes_compute_arrays_of_any_layout(rng, monkeypatch, dtype, is_locked):
     monkeypatch.setattr(lanes, "_empty", lambda shape, dtype, *_: np.full(shape, 77, dtype))
     memory = (30 * rng.standard_normal((7, 20_001))).astype(dtype)
     k = (3 * rng.standard_normal((1, 12))).astype(dtype)
-    for x in (memory, memory[::2], memory[:, ::-1], memory[::-3, 1::2], memory[:1], memory.reshape(-1, 59)):
+    swapped = memory.astype(memory.dtype.newbyteorder())
+    for x in (memory, memory[::2], memory[:, ::-1], memory[::-3, 1::2], memory[:1], memory.reshape(-1, 59), swapped):
         problem = Problem(x.shape[1], 12, x.shape[1] + 5, 8, flip=True, batch=(len(x),))
-        np.testing.assert_array_equal(convolve_here(problem, x, k), run("convolve", problem, x, k, "cpu"))
+        expected = run("convolve", problem, x.astype(dtype), k, "cpu")
+        np.testing.assert_array_equal(convolve_here(problem, x, k), expected)
 
 
 def test_an_error_in_a_piece_reaches_the_caller_and_leaves_the_lanes(lanes_here, rng):

@@ -143,16 +143,15 @@ def run_fft(function: str, problem: Problem, x: Any, k: Any, nfft: int, device: 
     dtype = kernel_dtype(x.dtype)
     with blame_memory(_elements(problem), dtype, device):
         taps = spectra.of_taps(problem, dtype, device, compact(k) if isinstance(k, np.ndarray) else k, nfft)
-        if isinstance(x, np.ndarray) and problem.tap_rows == 1 and nfft < spectra.LONG_NFFT:
-            parts = lanes.pieces(problem, x.itemsize)
-            if parts:
-                plan = taps._data_ptr()  # noqa: SLF001
+        is_cut = problem.tap_rows == 1 and nfft < spectra.LONG_NFFT  # which needs no workspace
+        if is_cut and isinstance(x, np.ndarray) and (parts := lanes.pieces(problem, x.itemsize)):
+            plan = taps._data_ptr()  # noqa: SLF001
 
-                def enqueue(lane: lanes.Lane, piece: lanes.Piece) -> None:
-                    addresses = lane.y, lane.x, plan, plan
-                    native.overlap_save_on_gpu(piece.problem, dtype, lane.context, addresses, nfft, 0)
+            def enqueue(lane: lanes.Lane, piece: lanes.Piece) -> None:
+                addresses = lane.y, lane.x, plan, plan
+                native.overlap_save_on_gpu(piece.problem, dtype, lane.context, addresses, nfft, 0)
 
-                return lanes.convolve(problem, x, device, parts, enqueue)
+            return lanes.convolve(problem, x, device, parts, enqueue)
         there = upload(x, device) if isinstance(x, np.ndarray) else x
         return like(x, spectra.convolve(problem, dtype, device, there, taps, nfft), x.dtype)
 

@@ -142,7 +142,7 @@ def convolve(
     problem
         What to compute.
     x
-        Signals (rows, N), or (N), in any memory layout.
+        Signals (rows, N), or (N), in any memory layout and byte order.
     device
         A "gpu:<id>" that is served natively.
     parts
@@ -150,6 +150,7 @@ def convolve(
     launch
         Enqueues a piece, from `x` of a lane to its `y`.
     """
+    x = x.astype(x.dtype.newbyteorder("="), copy=False)
     is_locked = x.flags.c_contiguous and is_page_locked(x)
     y = _empty(problem.shape, x.dtype, device, is_locked)
     from_rows, to_rows = x.reshape(-1, problem.samples), y.reshape(-1, problem.outputs)
