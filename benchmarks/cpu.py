@@ -1,7 +1,8 @@
 """Calls on NumPy arrays, from the tiniest to 10^7 samples, beside every peer that is installed.
 
 The limits of the direct kernel stand beside it: a matrix product of NumPy's BLAS for the rate of its sums, `copyto` for
-that of its bytes.
+that of its bytes. Between their turns the machine rests: OpenBLAS's threads wait for more work at full speed for 2^26
+ticks of the processor's clock, some 30 ms, and would take a core from who comes next.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ TINY = [(10, 3), (1000, 16)]
 SAMPLES = [10**2, 10**3, 10**4, 10**5, 10**6, 10**7]
 TAPS = [4, 16, 64, 256, 1024, 4096]
 MATRIX = 2048
+REST = 0.1
+"""Seconds between the turns of `limits`."""
 
 
 def bench() -> list[dict[str, Any]]:
@@ -55,7 +58,7 @@ def limits(dtype: str, kind: str) -> dict[str, Any]:
         product, work = partial(np.matmul, matrix, matrix, out=np.zeros_like(matrix)), n * m / MATRIX**3
     else:
         peer, product, work = "numpy.copyto", partial(np.copyto, np.zeros_like(x), x), 1.0
-    samples = sample_calls({"direct kernel": kernel, peer: product})
+    samples = sample_calls({"direct kernel": kernel, peer: product}, rest=REST)
     share = work * paired_ratio(samples[peer], samples["direct kernel"])
     print(f"{dtype} N={n} K={m}: {share:.2f} of the rate of {peer}")
     timings = {name: summarize(values) for name, values in samples.items()}

@@ -53,12 +53,13 @@ def time_calls(
 
 
 def sample_calls(
-    calls: Mapping[str, Callable[[], Any]], rounds: int = _ROUNDS, seconds: float = 0.02
+    calls: Mapping[str, Callable[[], Any]], rounds: int = _ROUNDS, seconds: float = 0.02, rest: float = 0.0
 ) -> dict[str, list[float]]:
     """Time functions on the host clock, in turns, so that a busy moment of the machine meets all of them alike.
 
     Each round of a function runs it as often as fits `seconds`, at least once. Each round starts with another function:
-    what one leaves in the caches and in the allocator meets them alike too.
+    what one leaves in the caches and in the allocator meets them alike too. Before each turn the machine rests for so
+    many seconds: threads of a library that wait at full speed after its last call are then asleep.
     """
     repeats: dict[str, int] = {}
     for name, call in calls.items():
@@ -71,6 +72,7 @@ def sample_calls(
     for _ in range(rounds):
         for name in order:
             call = calls[name]
+            time.sleep(rest)
             start = time.perf_counter()
             for _ in range(repeats[name]):
                 call()
