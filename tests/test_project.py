@@ -201,6 +201,14 @@ def test_mojo_tests_pass(compiled, source):
     compiled(source)
 
 
+def test_types_of_extensions_have_a_module():
+    """Python warns of a type without one, and an extension that makes it loads nowhere that warnings are errors."""
+    sources = "".join(path.read_text() for path in (PACKAGE / "_native").glob("*.mojo"))
+    names = re.findall(r'\.add_type\[.*\]\("(.*)"\)', sources)
+    assert names
+    assert all(name.startswith("maxconv.") for name in names)
+
+
 @pytest.mark.parametrize("source", [PACKAGE / "_native/gpu.mojo"], ids=["sm_90a"])
 def test_gpu_kernels_compile_without_a_gpu(compiled, source):
     """Each type's kernels compile for Hopper, with vector reads and no local memory."""

@@ -35,8 +35,9 @@ def PyInit_gpu_layers() abi("C") -> PythonObject:
     """
     try:
         var module = PythonModuleBuilder("gpu_layers")
-        _ = module.add_type[Kept[Queue]]("Queue")
-        _ = module.add_type[Kept[Layer]]("Layer")
+        # With a module each: Python warns of types without, and where warnings are errors nothing could be loaded.
+        _ = module.add_type[Kept[Queue]]("maxconv.Queue")
+        _ = module.add_type[Kept[Layer]]("maxconv.Layer")
         module.def_function[open_queue]("open_queue")
         module.def_function[open_layer]("open_layer")
         module.def_function[convolve_into[DType.float16, False]]("conv_float16")
