@@ -42,7 +42,7 @@ def bench(gigabytes: float = DEFAULT_GIGABYTES) -> list[dict[str, Any]]:
         with LocalCluster(**limits) as cluster, Client(cluster) as client:
             workers = sorted(client.scheduler_info()["workers"])
             chunks = {worker: client.submit(np.ones, BLOCK, "f4", workers=[worker], pure=False) for worker in workers}
-            wait(submit_calls(client, chunks, 1, "cpu"))  # loads the kernels
+            wait(submit_calls(client, chunks, 1, "cpu", "auto"))  # loads the kernels
             x = da.from_zarr(str(folder / "in.zarr"), chunks=BLOCK)
             out = create(folder / "out.zarr", len(x))
             for number, stretch in enumerate(
@@ -74,7 +74,7 @@ def bench(gigabytes: float = DEFAULT_GIGABYTES) -> list[dict[str, Any]]:
                     flush=True,
                 )
             start = time.perf_counter()
-            wait(submit_calls(client, chunks, 1, "cpu"))
+            wait(submit_calls(client, chunks, 1, "cpu", "auto"))
             in_memory = WORKERS * CHUNKS * 4 * BLOCK / (time.perf_counter() - start)
             peak = max(client.run(peak_memory).values())
             check(x, da.from_zarr(zarr.open(str(folder / "out.zarr"), mode="r")), taps)

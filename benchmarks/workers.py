@@ -29,12 +29,13 @@ THREADS = (1, 2)
 
 
 def bench(device: str) -> list[dict[str, Any]]:
-    """Measure workers of one thread and of two, and both kinds of memory."""
+    """Measure workers of one thread and of two, with both kinds of memory, and with sums, which take a GPU longer."""
     kinds = (False, True) if device == "gpu" else (False,)
-    return [measure(device, threads, is_locked) for is_locked in kinds for threads in THREADS]
+    rows = [measure(device, threads, is_locked, "fft") for is_locked in kinds for threads in THREADS]
+    return [*rows, measure(device, 1, kinds[-1], "direct")] if device == "gpu" else rows
 
 
-def measure(device: str, threads: int, is_locked: bool) -> dict[str, Any]:
+def measure(device: str, threads: int, is_locked: bool, method: str) -> dict[str, Any]:
     """Time both numbers of workers in turns, through Dask and by plain calls; print throughput and ratios."""
     import dask
     import dask.array as da
@@ -68,10 +69,10 @@ def measure(device: str, threads: int, is_locked: bool) -> dict[str, Any]:
         for turn in range(ROUNDS + 1):
             for count, x in signals.items():
                 scaled = (turn + 1) * taps  # else Dask would give what it has computed already
-                y = maxconv.convolve(x, scaled, "same", device=device)
+                y = maxconv.convolve(x, scaled, "same", method, device=device)
                 works: dict[str, Callable[[], Any]] = {
                     f"dask, {count}": partial(client.persist, y, workers=workers[:count]),
-                    f"calls, {count}": partial(submit_calls, client, dict(firsts[:count]), threads, device),
+                    f"calls, {count}": partial(submit_calls, client, dict(firsts[:count]), threads, device, method),
                 }
                 for name, work in works.items():
                     start = time.perf_counter()
@@ -84,7 +85,7 @@ def measure(device: str, threads: int, is_locked: bool) -> dict[str, Any]:
                     del result
     timings = {name: summarize(values) for name, values in samples.items()}
     memory = "page-locked" if is_locked else "ordinary"
-    case = f"{CHUNKS} {memory} chunks of {4 * chunk} bytes a worker, K={TAPS}, {threads} threads"
+    case = f"{CHUNKS} {memory} chunks of {4 * chunk} bytes a worker, K={TAPS}, {method}, {threads} threads"
     return report(case, timings, places)
 
 
@@ -107,22 +108,22 @@ def own_place(device: str) -> str:
     return devices.own() if device == "gpu" else device
 
 
-def submit_calls(client: Any, chunks: dict[str, Any], threads: int, device: str) -> list[Any]:
+def submit_calls(client: Any, chunks: dict[str, Any], threads: int, device: str, method: str) -> list[Any]:
     """Let workers make calls at the same time, each on a chunk that it holds."""
     return [
-        client.submit(call_again, chunk, threads, device, workers=[worker], pure=False)
+        client.submit(call_again, chunk, threads, device, method, workers=[worker], pure=False)
         for worker, chunk in chunks.items()
     ]
 
 
-def call_again(x: np.ndarray, threads: int, device: str) -> None:
+def call_again(x: np.ndarray, threads: int, device: str, method: str) -> None:
     """Convolve as many chunks as `measure` does, without Dask, in as many threads."""
     from concurrent.futures import ThreadPoolExecutor
 
     taps, place = np.hanning(TAPS).astype("f4"), own_place(device)
 
     def call(_: int) -> None:
-        maxconv.convolve(x, taps, "same", device=place)
+        maxconv.convolve(x, taps, "same", method, device=place)
 
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(call, range(CHUNKS)))
