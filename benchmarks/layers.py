@@ -71,7 +71,7 @@ def named(parts: list[str]) -> list[Layer]:
 def bench(layers: list[Layer]) -> list[dict[str, Any]]:
     """Time layers in float32 beside PyTorch; refuse a wrong result."""
     import torch
-    from timing import row, time_calls  # tests read this file from another folder
+    from timing import row, sample_calls, summarize  # tests read this file from another folder
 
     rng = np.random.default_rng()
     rows = []
@@ -90,8 +90,9 @@ def bench(layers: list[Layer]) -> list[dict[str, Any]]:
                 "torch": lambda layer=layer, tensors=tensors: by_torch(layer, *tensors),
                 "maxconv": lambda layer=layer, arrays=(x, w, b): by_maxconv(layer, *arrays),
             }
-            # Long turns: for some milliseconds after its last call each library's threads wait at full speed.
-            rows.append(row(layer.name, time_calls(calls, rounds=7, seconds=0.2), "torch"))
+            # Rests: for some milliseconds after its last call each library's threads wait at full speed.
+            samples = sample_calls(calls, rounds=15, seconds=0.08, rest=0.03)
+            rows.append(row(layer.name, {name: summarize(values) for name, values in samples.items()}, "torch"))
     return rows
 
 
