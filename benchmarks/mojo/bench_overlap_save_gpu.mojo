@@ -11,14 +11,17 @@ from max.gpu.host import DeviceBuffer, DeviceContext
 from _ops.kernels.overlap_save_gpu import overlap_save_gpu, plan_length_gpu, prepare_plan_gpu
 from _ops.kernels.overlap_save_long_gpu import overlap_save_long_gpu, prepare_plan_long_gpu
 from _ops.shared.accumulate import accum_dtype
-from _ops.shared.block_pair import hop_length
+from _ops.shared.block_pair import LONGEST_BLOCK, hop_length
 from _ops.shared.border import OMIT, Border
 from _ops.shared.fft_columns import LONGEST, SHORTEST, plan_length_long_gpu
-from _ops.shared.fft_points import LARGEST_SIZE, SMALLEST_SIZE
+from _ops.shared.fft_points import SMALLEST_SIZE
 from _ops.shared.geometry import Geometry
 
 comptime SAMPLES = 1 << 26
 """N: 256 MB of float32, more than any cache holds."""
+
+comptime ROWS = 1024
+"""Signals of 65536 samples, where the same are many."""
 
 comptime LAUNCHES = 20
 """Launches that are timed together."""
@@ -219,12 +222,12 @@ def main() raises:
     print(ctx.name(), "copy of", SAMPLES, "float32:", copying, "us")
     for taps in [16, 64, 256, 1024, 4096]:
         var nfft = SMALLEST_SIZE
-        while nfft <= LARGEST_SIZE:
+        while nfft <= LONGEST_BLOCK:
             if taps <= nfft and hop_length(nfft, taps) >= nfft // 8:
                 measure[DType.float32](ctx, x, y, taps, nfft, 1, 0, copying)
+                measure[DType.float32](ctx, x, y, taps, nfft, 1, taps // 2 - 1, copying)  # unaligned loads
+                measure[DType.float32](ctx, x, y, taps, nfft, ROWS, taps // 2 - 1, copying)
             nfft *= 2
-    measure[DType.float32](ctx, x, y, 1024, 4096, 1, 511, copying)  # unaligned loads
-    measure[DType.float32](ctx, x, y, 1024, 4096, 1024, 511, copying)  # rows of 65536 samples
     for taps in [4096, 16384, 100000, 1000000]:
         var nfft = SHORTEST
         while nfft <= LONGEST:

@@ -129,7 +129,7 @@ def run_fft(function: str, problem: Problem, x: Any, k: Any, nfft: int, device: 
         As for `run`, of a floating-point type; on the CPU float32 or float64. Beside an `x` on an accelerator, `k` may
         be a NumPy array all the same.
     nfft
-        Length of a block, a power of two.
+        Length of a block, a power of two; another on a GPU with too little shared memory for it.
     """
     if device == "cpu":
         y = np.empty((problem.rows, problem.outputs) if problem.batch else problem.outputs, x.dtype)
@@ -142,6 +142,7 @@ def run_fft(function: str, problem: Problem, x: Any, k: Any, nfft: int, device: 
 
     dtype = kernel_dtype(x.dtype)
     with blame_memory(_elements(problem), dtype, device):
+        nfft = spectra.served(nfft, problem.taps, dtype, device)
         taps = spectra.of_taps(problem, dtype, device, compact(k) if isinstance(k, np.ndarray) else k, nfft)
         is_cut = problem.tap_rows == 1 and nfft < spectra.LONG_NFFT  # which needs no workspace
         if is_cut and isinstance(x, np.ndarray) and (parts := lanes.pieces(problem, x.itemsize)):

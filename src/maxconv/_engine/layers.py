@@ -124,6 +124,7 @@ def by_fft(problem: LayerProblem, rows: Problem, x: Any, w: Any, bias: Any, nfft
     kind = x.dtype.name
     with blame_memory(math.prod(problem.input_shape) + math.prod(problem.output_shape), kind, device):
         there = upload(x, device) if isinstance(x, np.ndarray) else x
+        nfft = spectra.served(nfft, rows.taps, kind, device)
         taps = spectra.of_taps(rows, kind, device, compact(w) if isinstance(w, np.ndarray) else w, nfft)
         y = Buffer(there.dtype, problem.output_shape, device=devices.handle(device))
         for n in range(problem.batch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +17,26 @@ if TYPE_CHECKING:
 LONG_NFFT = 1 << 18
 """From this length on a transform goes through a workspace: the SHORTEST of overlap_save_long_gpu.mojo."""
 
+_SHARED_KB = {"75": 64, "80": 163, "86": 99, "87": 163, "89": 99, "90": 227, "100": 227, "103": 227, "120": 99}
+"""Of a block, by compute capability, the least for others (CUDA C++ Programming Guide, technical specifications)."""
+
 _WORKSPACE_BYTES = 1 << 30
 """Most that the blocks under way take of the device's memory. So few that they stay in the cache (32 MB on an H200)
 are slower: their kernels are too short to fill the device."""
 
 _LARGEST_KEPT_FILTER = 1 << 20
 """Bytes of taps up to which their spectrum is kept; 2^18 taps of float32 then hold 4 to 8 MB."""
+
+
+@lru_cache(maxsize=256)
+def served(nfft: int, taps: int, dtype: str, device: str) -> int:
+    """Return a length of block, or of the next shorter or longer that a device has the shared memory for."""
+    family = re.sub(r"\D", "", devices.handle(device).architecture_name)
+    # One place in 32 stays empty.
+    points = _SHARED_KB.get(family, 64) * 1024 * 32 // 33 // (16 if dtype == "float64" else 8)
+    while 2 * points < nfft < LONG_NFFT:
+        nfft = nfft // 2 if 4 * taps <= nfft else LONG_NFFT
+    return nfft
 
 
 def of_taps(problem: Problem, dtype: str, device: str, k: Any, nfft: int) -> Any:

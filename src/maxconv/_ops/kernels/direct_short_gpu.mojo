@@ -19,18 +19,13 @@ from std.memory import bitcast, unsafe_stack_allocation
 from std.sys.info import size_of
 from std.utils.numerics import isnan
 from std.utils.static_tuple import StaticTuple
-from max.gpu import (
-    MAX_THREADS_PER_BLOCK_METADATA,
-    block_idx,
-    grid_dim,
-    thread_idx,
-)
+from max.gpu import MAX_THREADS_PER_BLOCK_METADATA, block_idx, grid_dim, thread_idx
 from max.gpu.host import DeviceContext
 from max.gpu.sync import barrier
 
 from ..shared.accumulate import accum_dtype, multiply_add
 from ..shared.aligned_row import VECTOR_BYTES, AlignedRow, vector_width, widen
-from ..shared.border import Border
+from ..shared.border import CONSTANT, Border
 from ..shared.geometry import Geometry
 
 comptime THREADS = 128
@@ -80,11 +75,14 @@ def vectors_of_thread[dtype: DType](places: Int) -> Int:
     Returns:
         As many as registers hold the windows of.
     """
-    return 2 if size_of[dtype]() == 8 and places > 8 else 4
+    return 2 if size_of[dtype]() >= 4 and places > 8 else 4
 
 
-def least_blocks(places: Int) -> Int:
+def least_blocks[dtype: DType](places: Int) -> Int:
     """Decides for how many blocks of a multiprocessor registers must be enough.
+
+    Parameters:
+        dtype: Element type.
 
     Args:
         places: Places for taps.
@@ -92,7 +90,9 @@ def least_blocks(places: Int) -> Int:
     Returns:
         Blocks.
     """
-    return 6 if places <= 4 else 4
+    if places <= 4:
+        return 6
+    return 6 if size_of[dtype]() == 4 and places > 8 else 4 if size_of[dtype]() == 8 else 5
 
 
 def direct_short_gpu[
@@ -124,7 +124,7 @@ def direct_short_gpu[
     var fewest = 0
     comptime for places in PLACES:
         if fewest < geometry.taps and geometry.taps <= places:
-            launch_rows[dtype, places, vectors_of_thread[dtype](places), THREADS, least_blocks(places)](
+            launch_rows[dtype, places, vectors_of_thread[dtype](places), THREADS, least_blocks[dtype](places)](
                 y, x, k, geometry, ctx, border
             )
         fewest = places
@@ -320,7 +320,7 @@ def compute_known[
     # Behind all stores, where no registers are kept over a call.
     while left != 0:
         var vector = count_trailing_zeros(left)
-        compute_existing(result, signal, k, geometry, border, first + vector * PITCH)
+        compute_existing[places](result, signal, k, geometry, border, first + vector * PITCH)
         left &= left - 1
 
 
@@ -351,7 +351,7 @@ def narrow[dtype: DType, acc: DType, width: SIMDLength](sums: SIMD[acc, width]) 
 
 @no_inline
 def compute_existing[
-    dtype: DType, //
+    dtype: DType, //, places: Int
 ](
     result: AlignedRow[dtype],
     signal: AlignedRow[dtype],
@@ -364,6 +364,7 @@ def compute_existing[
 
     Parameters:
         dtype: Element type.
+        places: Places for taps, at least K.
 
     Args:
         result: The outputs of the row.
@@ -375,18 +376,25 @@ def compute_existing[
     """
     comptime ACC = accum_dtype[dtype]()
     var x = signal.samples.unsafe_origin_cast[MutAnyOrigin]()
-    for i in range(
-        max(Int(first), 0),
-        min(Int(first) + vector_width[dtype](), geometry.outputs),
-    ):
+    for i in range(max(Int(first), 0), min(Int(first) + vector_width[dtype](), geometry.outputs)):
         var sum = Scalar[ACC](0)
-        for j in range(geometry.taps):
-            var position = geometry.input_index(i, j)
-            if not border.omits() or (0 <= position and position < geometry.samples):
-                var sample = border.sample(x, position, geometry.samples).cast[ACC]()
-                sum = multiply_add(
-                    sample,
-                    k[unsafe_offset=geometry.tap_index(j)].cast[ACC](),
-                    sum,
-                )
+        if border.mode > CONSTANT:
+            for j in range(geometry.taps):
+                var sample = border.sample(x, geometry.input_index(i, j), geometry.samples).cast[ACC]()
+                sum = multiply_add(sample, k[unsafe_offset=geometry.tap_index(j)].cast[ACC](), sum)
+        else:
+            # All loads first: one after the other, those of a few threads would hold up their block.
+            var samples = Array[Scalar[ACC], places](fill=border.value.cast[ACC]())
+            var taps = Array[Scalar[ACC], places](fill=0)
+            comptime for j in range(places):
+                var position = geometry.input_index(i, j)
+                if 0 <= position and position < geometry.samples:
+                    samples[j] = x[unsafe_offset=position].cast[ACC]()
+                if j < geometry.taps:
+                    taps[j] = k[unsafe_offset=geometry.tap_index(j)].cast[ACC]()
+            comptime for j in range(places):
+                var position = geometry.input_index(i, j)
+                var is_there = not border.omits() or (0 <= position and position < geometry.samples)
+                if j < geometry.taps and is_there:
+                    sum = multiply_add(samples[j], taps[j], sum)
         result.samples[unsafe_offset=i] = sum.cast[dtype]()

@@ -2,20 +2,22 @@
 
 Computes:   y[r, i] = sum_j x[r, i + j - pad_left] * k[tap_index(j)], i in [0, L_out); x beyond its ends as `Border` says.
 Algorithm:  a thread block takes two neighbouring blocks of the signal as real and imaginary part of one complex
-            transform; the taps are real, so both parts come out convolved. Forward: decimation with natural input and
-            bit-reversed spectrum (shared/fft_threads.mojo); the plan holds the spectrum of the taps in the same
-            order, so nothing is reordered.
+            transform, or above LONGEST_PAIRED the halves of one block (shared/block_pair.mojo). Forward: decimation
+            with natural input and bit-reversed spectrum (shared/fft_threads.mojo); the plan holds the spectrum of the
+            taps in the same order, so nothing is reordered.
 Cost:       per complex point 6*log2(nfft) + 4 fp32 instructions and 19 others (counted in SASS for sm_90a), 86 bytes
-            through load and store units; nfft/(2*hop) points an output. For K = 1024, nfft = 4096, 2^26 float32 on
-            an H200 (29.6e12 lanes/s issue, 29.6 TB/s L1): 144 us of issue, 130 us of L1, 128 us of device memory.
+            through load and store units, folded 11 instructions more; nfft/(2*hop) points an output, folded too. For
+            K = 1024, nfft = 4096, 2^26 float32 on an H200 (29.6e12 lanes/s issue, 29.6 TB/s L1): 144 us of issue, 130
+            us of L1, 128 us of device memory.
 Layout:     x (rows, N), y (rows, L_out), k (1 or rows, K), contiguous. Plan, in accumulate.accum_dtype: the roots of
-            unity of shared/fft_threads.mojo, then for each filter its spectrum (nfft points) / nfft.
-Tile:       2*hop outputs, hop = nfft - K + 1, rounded down to a multiple of 32 where that costs little.
+            unity of shared/fft_threads.mojo, then for each filter its spectrum divided by the transform's length.
+Tile:       2*hop outputs, folded one hop; hop = nfft - K + 1, less up to 31 where that costs little.
 Accuracy:   computed in accumulate.accum_dtype on EVERY path of this file; error below 10*eps*log2(nfft) of
             ||x||*||k||, checked by check_overlap_save_gpu. A NaN or Inf spoils every thread block that loads it.
-Gate:       1 <= K <= nfft, nfft in SIZES; above 48 KB of shared memory only where the device grants it.
+Gate:       1 <= K <= nfft, nfft from SMALLEST_SIZE to `longest_block`; above 48 KB of shared memory only where the device grants it.
 Tuning:     nfft by the cost model of _plan.py; the registers of shared/fft_threads.mojo.
-Measured:   2^26 float32, H200, 2026-11-22, in device copies: 1.18 at K = 64, 1.35 at 256, 1.55 at 1024, 2.5 at 4096.
+Measured:   2^26 float32, H200, 2026-11-23, in device copies: 1.19 at K = 64, 1.35 at 256, 1.91 at 4096; two blocks
+            of 8192 instead of a folded one of 16384 took 2.44.
 Source:     overlap-save: Oppenheim and Schafer, Discrete-Time Signal Processing, chapter 8.
 """
 
@@ -27,13 +29,22 @@ from max.gpu.host import DeviceContext
 from max.gpu.memory import external_memory
 
 from ..shared.accumulate import accum_dtype
-from ..shared.block_pair import hop_length, load_pair, load_taps, store_pair
+from ..shared.block_pair import (
+    LONGEST_BLOCK,
+    hop_length,
+    is_folded,
+    load_folded_taps,
+    load_pair,
+    load_taps,
+    reach,
+    store_pair,
+    transform_length,
+)
 from ..shared.border import Border
 from ..shared.fft_points import (
-    LARGEST_SIZE,
-    SIZES,
     SMALLEST_SIZE,
     blocks_per_multiprocessor,
+    log2_exact,
     points,
     shared_bytes,
     threads,
@@ -50,20 +61,33 @@ from ..shared.geometry import Geometry
 from ..shared.shared_memory import require_shared_memory, shared_memory_request
 
 
+def longest_block[dtype: DType]() -> Int:
+    """Gives the longest block of a type.
+
+    Parameters:
+        dtype: Element type.
+
+    Returns:
+        Samples.
+    """
+    return LONGEST_BLOCK // 2 if dtype == DType.float64 else LONGEST_BLOCK
+
+
 def plan_length_gpu(nfft: Int, tap_rows: Int) -> Int:
     """Gives the length of a plan.
 
     Args:
-        nfft: Length of the transform.
+        nfft: Length of a block.
         tap_rows: Number of filters.
 
     Returns:
         Elements of the accumulation type.
     """
-    return roots_length(nfft) + tap_rows * 2 * nfft
+    var length = transform_length(nfft)
+    return roots_length(length) + tap_rows * 2 * length
 
 
-@__llvm_metadata(MAX_THREADS_PER_BLOCK_METADATA=StaticTuple[Int32, 1](Int32(threads(nfft))))
+@__llvm_metadata(MAX_THREADS_PER_BLOCK_METADATA=StaticTuple[Int32, 1](Int32(threads(transform_length(nfft)))))
 def transform_taps[
     dtype: DType, nfft: Int
 ](
@@ -85,22 +109,27 @@ def transform_taps[
         flip: 1 for convolution, 0 for correlation.
     """
     comptime ACC = accum_dtype[dtype]()
-    comptime COUNT = points(nfft)
+    comptime LENGTH = transform_length(nfft)
+    comptime COUNT = points(LENGTH)
     var thread = Int32(thread_idx.x)
     var filter = Int(block_idx.x)
     var shared = external_memory[Scalar[ACC], address_space=AddressSpace.SHARED, alignment=16]()
     var re = Array[Scalar[ACC], COUNT](fill=0)
     var im = Array[Scalar[ACC], COUNT](fill=0)
-    load_taps(re, k.unsafe_offset(filter * Int(taps)), Int(thread), threads(nfft), nfft, Int(taps), flip != 0)
-    transform_forward[nfft](re, im, shared, plans, thread)
-    store_spectrum[nfft](plans.unsafe_offset(roots_length(nfft) + filter * 2 * nfft), re, im, thread)
+    var mine = k.unsafe_offset(filter * Int(taps))
+    comptime if is_folded(nfft):
+        load_folded_taps(re, im, mine, Int(thread), threads(LENGTH), LENGTH, Int(taps), flip != 0)
+    else:
+        load_taps(re, mine, Int(thread), threads(LENGTH), LENGTH, Int(taps), flip != 0)
+    transform_forward[LENGTH, folded=is_folded(nfft)](re, im, shared, plans, thread)
+    store_spectrum[LENGTH](plans.unsafe_offset(roots_length(LENGTH) + filter * 2 * LENGTH), re, im, thread)
 
 
 @__llvm_metadata(
-    MAX_THREADS_PER_BLOCK_METADATA=StaticTuple[Int32, 1](Int32(threads(nfft))),
-    `nvvm.minctasm`=SIMDLength(blocks_per_multiprocessor(nfft, size_of[accum_dtype[dtype]()]())),
+    MAX_THREADS_PER_BLOCK_METADATA=StaticTuple[Int32, 1](Int32(threads(transform_length(nfft)))),
+    `nvvm.minctasm`=SIMDLength(blocks_per_multiprocessor(transform_length(nfft), size_of[accum_dtype[dtype]()]())),
 )
-def convolve_two_blocks[
+def convolve_blocks[
     dtype: DType, nfft: Int
 ](
     y: Pointer[Scalar[dtype], MutAnyOrigin],
@@ -115,7 +144,7 @@ def convolve_two_blocks[
     hop: Int32,
     blocks_per_row: UInt32,
 ):
-    """Kernel: one thread block computes two neighbouring blocks of outputs of one row.
+    """Kernel: one thread block computes two neighbouring blocks of outputs of one row, or a folded one.
 
     Parameters:
         dtype: Element type of signal and output.
@@ -135,33 +164,37 @@ def convolve_two_blocks[
         blocks_per_row: Thread blocks for each row.
     """
     comptime ACC = accum_dtype[dtype]()
-    comptime COUNT = points(nfft)
+    comptime LENGTH = transform_length(nfft)
+    comptime COUNT = points(LENGTH)
     var thread = Int32(thread_idx.x)
     var shared = external_memory[Scalar[ACC], address_space=AddressSpace.SHARED, alignment=16]()
     var re = Array[Scalar[ACC], COUNT](fill=0)
     var im = Array[Scalar[ACC], COUNT](fill=0)
     var row = UInt32(block_idx.x) // blocks_per_row
-    var begin = Int(UInt32(block_idx.x) - row * blocks_per_row) * 2 * Int(hop)
+    var good = reach(nfft, Int(hop))
+    var begin = Int(UInt32(block_idx.x) - row * blocks_per_row) * good
     var first = begin - Int(pad_left)
+    var distance = LENGTH if is_folded(nfft) else Int(hop)
 
-    load_pair[nfft](
+    load_pair[LENGTH](
         re,
         im,
         x.unsafe_offset(Int(row) * Int(samples)),
         first + Int(thread),
-        threads(nfft),
-        Int(hop),
+        threads(LENGTH),
+        distance,
         Int(samples),
         Border[dtype](Int(border_mode), border_value),
-        first >= 0 and first + Int(hop) + nfft <= Int(samples),
+        first >= 0 and first + distance + LENGTH <= Int(samples),
         shared,
         thread,
     )
-    transform_forward[nfft](re, im, shared, plan, thread)
-    var spectrum = plan.unsafe_offset(roots_length(nfft) + Int(row) * Int(has_own_filters) * 2 * nfft)
-    multiply_by_spectrum[nfft](re, im, spectrum, thread)
-    transform_back[nfft](re, im, shared, plan, thread)
-    store_pair(y.unsafe_offset(Int(row) * Int(outputs)), re, im, begin, thread, threads(nfft), hop, Int(outputs))
+    transform_forward[LENGTH, folded=is_folded(nfft)](re, im, shared, plan, thread)
+    var spectrum = plan.unsafe_offset(roots_length(LENGTH) + Int(row) * Int(has_own_filters) * 2 * LENGTH)
+    multiply_by_spectrum[LENGTH](re, im, spectrum, thread)
+    transform_back[LENGTH, folded=is_folded(nfft)](re, im, shared, plan, thread)
+    var y_row = y.unsafe_offset(Int(row) * Int(outputs))
+    store_pair(y_row, re, im, begin, thread, threads(LENGTH), Int32(distance), Int32(good), Int(outputs))
 
 
 def require_size[dtype: DType](nfft: Int, taps: Int, ctx: DeviceContext) raises:
@@ -178,11 +211,11 @@ def require_size[dtype: DType](nfft: Int, taps: Int, ctx: DeviceContext) raises:
     Raises:
         If the transform is of no compiled length, too short for the taps, or too large for the device.
     """
-    if nfft < SMALLEST_SIZE or nfft > LARGEST_SIZE or nfft & (nfft - 1) != 0:
-        raise Error("overlap_save_gpu: no transform of length ", nfft, "; there are 512, 1024, 2048, 4096 and 8192")
+    if nfft < SMALLEST_SIZE or nfft > longest_block[dtype]() or nfft & (nfft - 1) != 0:
+        raise Error("overlap_save_gpu: no blocks of length ", nfft, "; there are 512 to ", longest_block[dtype]())
     if taps < 1 or taps > nfft:
-        raise Error("overlap_save_gpu: ", taps, " taps do not fit a transform of ", nfft, " points")
-    require_shared_memory(shared_bytes(nfft, size_of[accum_dtype[dtype]()]()), ctx)
+        raise Error("overlap_save_gpu: ", taps, " taps do not fit a block of ", nfft, " samples")
+    require_shared_memory(shared_bytes(transform_length(nfft), size_of[accum_dtype[dtype]()]()), ctx)
 
 
 def prepare_plan_gpu[
@@ -211,11 +244,13 @@ def prepare_plan_gpu[
     """
     comptime ACC = accum_dtype[dtype]()
     require_size[dtype](nfft, geometry.taps, ctx)
-    comptime for size in materialize[SIZES]():
+    comptime for exponent in range(log2_exact(SMALLEST_SIZE), log2_exact(longest_block[dtype]()) + 1):
+        comptime size = 1 << exponent
         if nfft == size:
-            comptime bytes = shared_bytes(size, size_of[ACC]())
-            comptime roots = fill_roots[ACC, size]
-            ctx.enqueue_function[roots](plan, grid_dim=1, block_dim=threads(size))
+            comptime length = transform_length(size)
+            comptime bytes = shared_bytes(length, size_of[ACC]())
+            comptime roots = fill_roots[ACC, length, is_folded(size)]
+            ctx.enqueue_function[roots](plan, grid_dim=1, block_dim=threads(length))
             comptime kernel = transform_taps[dtype, size]
             ctx.enqueue_function[kernel](
                 plan,
@@ -223,7 +258,7 @@ def prepare_plan_gpu[
                 Int64(geometry.taps),
                 Int64(1 if geometry.flip else 0),
                 grid_dim=geometry.tap_rows,
-                block_dim=threads(size),
+                block_dim=threads(length),
                 shared_mem_bytes=bytes,
                 func_attribute=shared_memory_request(bytes),
             )
@@ -262,13 +297,15 @@ def overlap_save_gpu[
     if geometry.rows == 0 or geometry.outputs == 0:
         return  # a grid of no blocks is an error
     var hop = hop_length(nfft, geometry.taps)
-    var blocks_per_row = ceildiv(geometry.outputs, 2 * hop)
+    var blocks_per_row = ceildiv(geometry.outputs, reach(nfft, hop))
     if geometry.rows * blocks_per_row >= 1 << 31:
         raise Error("overlap_save_gpu: ", geometry.rows, " rows of ", blocks_per_row, " blocks exceed 2^31 - 1 blocks")
-    comptime for size in materialize[SIZES]():
+    comptime for exponent in range(log2_exact(SMALLEST_SIZE), log2_exact(longest_block[dtype]()) + 1):
+        comptime size = 1 << exponent
         if nfft == size:
-            comptime bytes = shared_bytes(size, size_of[ACC]())
-            comptime kernel = convolve_two_blocks[dtype, size]
+            comptime length = transform_length(size)
+            comptime bytes = shared_bytes(length, size_of[ACC]())
+            comptime kernel = convolve_blocks[dtype, size]
             ctx.enqueue_function[kernel](
                 y,
                 x,
@@ -282,7 +319,7 @@ def overlap_save_gpu[
                 Int32(hop),
                 UInt32(blocks_per_row),
                 grid_dim=geometry.rows * blocks_per_row,
-                block_dim=threads(size),
+                block_dim=threads(length),
                 shared_mem_bytes=bytes,
                 func_attribute=shared_memory_request(bytes),
             )

@@ -251,6 +251,7 @@ def transform_columns_back[
         Int32(column + width * Int(thread)),
         threads(COLUMN) * width,
         Int32(hop),
+        2 * Int32(hop),
         Int(outputs),
     )
 

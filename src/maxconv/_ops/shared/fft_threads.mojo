@@ -32,8 +32,8 @@ from .fft_points import (
     threads,
 )
 
-comptime TURN = 64
-"""Angles known at compile time are counted in 1/TURN of a full turn: as fine as 5 stages on 32 points need."""
+comptime TURN = 128
+"""Angles known at compile time are counted in 1/TURN of a full turn: as fine as 5 folded stages on 32 points need."""
 
 comptime PI = 3.14159265358979323846
 """Half a turn, in radians."""
@@ -43,9 +43,9 @@ def root_slots() -> Int:
     """Counts the roots of unity that each thread reads.
 
     Returns:
-        One for each pass but the first of the forward and the last of the inverse transform.
+        One for each pass but the first of the forward and the last of the inverse transform, and one to unfold.
     """
-    return 2 * (PASSES - 1)
+    return 2 * (PASSES - 1) + 1
 
 
 def roots_length(nfft: Int) -> Int:
@@ -186,18 +186,20 @@ def squared[acc: DType, //, times: Int](root: SIMD[acc, 2]) -> SIMD[acc, 2]:
 
 @always_inline
 def forward_pass[
-    acc: DType, count: Int, //, nfft: Int, step: Int
+    acc: DType, count: Int, //, nfft: Int, step: Int, folded: Bool
 ](mut re: Array[Scalar[acc], count], mut im: Array[Scalar[acc], count], root: SIMD[acc, 2]):
     """Does the stages of one pass of the forward transform on a thread's points.
 
     Stage s splits each of 2^s subtransforms of the span in two; their factors are root^(2^(stages-1-s)), turned by
-    the reversed phase of the subtransform's index within the span.
+    the reversed phase of the subtransform's index within the span. Folded, the first stage splits t^nfft - i, not
+    t^nfft - 1: by the factor exp(2*pi*i / 8), the next ones by its square root and so on.
 
     Parameters:
         acc: Accumulation type.
         count: Points of a thread.
         nfft: Length of the transform.
         step: Which pass; the first has factors known at compile time only.
+        folded: As for `transform_forward`.
 
     Args:
         re: Real parts.
@@ -215,11 +217,12 @@ def forward_pass[
                 comptime part = pair // half
                 comptime digit = part * 2 * half + pair % half
                 # The spans of one thread differ in the low bits of their index: a further turn.
-                comptime own = (reversed_phase(group, 5) >> stage) if owns_spans else 0
+                comptime own = (reversed_phase(group, 6) >> stage) if owns_spans else 0
+                comptime fold = (TURN // 8 >> stage) if folded and step == 0 else 0
                 add_and_subtract[
                     low=register_of(nfft, step, group, digit),
                     high=register_of(nfft, step, group, digit + half),
-                    angle=-(reversed_phase(part, 5) + own),
+                    angle=fold - reversed_phase(part, 6) - own,
                     is_plain=step == 0,
                 ](re, im, power)
 
@@ -265,12 +268,13 @@ def inverse_pass[
 
 
 @always_inline
-def forward_root[nfft: Int, step: Int](thread: Int) -> SIMD[DType.float64, 2]:
+def forward_root[nfft: Int, step: Int, folded: Bool](thread: Int) -> SIMD[DType.float64, 2]:
     """Computes the factor of a thread's last stage of a forward pass.
 
     Parameters:
         nfft: Length of the transform.
         step: Which pass.
+        folded: As for `transform_forward`.
 
     Args:
         thread: Index of the thread.
@@ -282,7 +286,9 @@ def forward_root[nfft: Int, step: Int](thread: Int) -> SIMD[DType.float64, 2]:
     comptime bits = log2_exact(nfft)
     var span_index = Int(first_point[nfft, step](Int32(thread))) // span
     var phase = reversed_phase(span_index << (log2_radix(nfft, step) - 1), bits)
-    return root_of_unity(-phase, 2 << bits)
+    comptime stage = bits - log2_exact(span) + log2_radix(nfft, step) - 1
+    comptime fold = 1 << (bits - stage) if folded else 0  # 1/8 of a turn, halved by every stage before
+    return root_of_unity(fold - 4 * phase, 8 << bits)
 
 
 @always_inline
@@ -327,7 +333,7 @@ def load_root[
 
 @always_inline
 def transform_forward[
-    acc: DType, count: Int, //, nfft: Int, lanes: Int = 1
+    acc: DType, count: Int, //, nfft: Int, lanes: Int = 1, folded: Bool = False
 ](
     mut re: Array[Scalar[acc], count],
     mut im: Array[Scalar[acc], count],
@@ -342,6 +348,7 @@ def transform_forward[
         count: Points of a thread.
         nfft: Length of the transform.
         lanes: Transforms side by side in the block, their points interleaved in shared memory.
+        folded: False: values at the roots of t^nfft = 1; True: of t^nfft = i, which are those turned by 1/4 / nfft.
 
     Args:
         re: Real parts; on entry of points thread + threads * e, on return of the spectrum's places of the last pass.
@@ -350,15 +357,15 @@ def transform_forward[
         roots: What `fill_roots` filled.
         thread: Index of the thread within its transform.
     """
-    forward_pass[nfft, 0](re, im, 0)
+    forward_pass[nfft, 0, folded](re, im, 0)
     comptime for step in range(1, PASSES):
         exchange[nfft, step - 1, step, lanes](re, im, shared, thread)
-        forward_pass[nfft, step](re, im, load_root[nfft, step - 1](roots, thread))
+        forward_pass[nfft, step, folded](re, im, load_root[nfft, step - 1](roots, thread))
 
 
 @always_inline
 def transform_back[
-    acc: DType, count: Int, //, nfft: Int, lanes: Int = 1
+    acc: DType, count: Int, //, nfft: Int, lanes: Int = 1, folded: Bool = False
 ](
     mut re: Array[Scalar[acc], count],
     mut im: Array[Scalar[acc], count],
@@ -373,6 +380,7 @@ def transform_back[
         count: Points of a thread.
         nfft: Length of the transform.
         lanes: Transforms side by side in the block, their points interleaved in shared memory.
+        folded: As for `transform_forward`.
 
     Args:
         re: Real parts, as `transform_forward` leaves them and takes them.
@@ -387,6 +395,15 @@ def transform_back[
         comptime step = last - 1 - done
         exchange[nfft, step + 1, step, lanes](re, im, shared, thread)
         inverse_pass[nfft, step](re, im, load_root[nfft, last + step](roots, thread))
+    comptime if folded:
+        # Values at the turned roots are the transform of points turned as well: point n by n/4 / nfft, back here.
+        var unfold = load_root[nfft, 2 * last](roots, thread)
+        comptime for e in range(count):
+            comptime fixed = root_of_unity(-e, 4 * count)
+            var turned = multiply(SIMD[acc, 2](re[e], im[e]), SIMD[acc, 2](fixed[0].cast[acc](), fixed[1].cast[acc]()))
+            turned = multiply(turned, unfold)
+            re[e] = turned[0]
+            im[e] = turned[1]
 
 
 def spectrum_place[acc: DType, nfft: Int](thread: Int32, e: Int) -> Int32:
@@ -407,12 +424,13 @@ def spectrum_place[acc: DType, nfft: Int](thread: Int32, e: Int) -> Int32:
     return 2 * (Int32(e // width * width * threads(nfft) + e % width) + thread * Int32(width))
 
 
-def fill_roots[acc: DType, nfft: Int](roots: Pointer[Scalar[acc], MutAnyOrigin]):
+def fill_roots[acc: DType, nfft: Int, folded: Bool = False](roots: Pointer[Scalar[acc], MutAnyOrigin]):
     """Kernel: one block computes the roots of unity of one length of transform, in float64.
 
     Parameters:
         acc: Accumulation type.
         nfft: Length of the transform.
+        folded: As for `transform_forward`.
 
     Args:
         roots: As many elements as `roots_length` says.
@@ -421,11 +439,14 @@ def fill_roots[acc: DType, nfft: Int](roots: Pointer[Scalar[acc], MutAnyOrigin])
     var thread = Int(thread_idx.x)
     var mine = roots.unsafe_offset(2 * thread)
     comptime for step in range(last):
-        var ahead = forward_root[nfft, step + 1](thread)
+        var ahead = forward_root[nfft, step + 1, folded](thread)
         var back = inverse_root[nfft, step](thread)
         comptime for part in range(2):
             mine[unsafe_offset=2 * threads(nfft) * step + part] = ahead[part].cast[acc]()
             mine[unsafe_offset=2 * threads(nfft) * (last + step) + part] = back[part].cast[acc]()
+    var unfold = root_of_unity(-thread, 4 * nfft)
+    comptime for part in range(2):
+        mine[unsafe_offset=2 * threads(nfft) * 2 * last + part] = unfold[part].cast[acc]()
 
 
 @always_inline
