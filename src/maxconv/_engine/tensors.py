@@ -109,22 +109,27 @@ known_sum = lru_cache(maxsize=4096)(Sum)
 """The same, made once."""
 
 
-def forward_sum(problem: LayerProblem, x: Any, shape: tuple[int, ...]) -> Sum:
-    """Return what `forward` does for contiguous operands, all of the type of x; the shape is that of y."""
-    kernel = _depthwise_name(x, x) if is_depthwise(problem) else _name("conv", x.dtype)
-    return known_sum(kernel, problem, (0,), shape, x.dtype, x.get_device())
+def forward_sum(problem: LayerProblem, x: Any, w: Any, shape: tuple[int, ...], activation: int = 0) -> Sum:
+    """Return what `forward` does for contiguous operands that the kernels take as they are; y has the shape."""
+    kernel = _depthwise_name(x, w) if is_depthwise(problem) else _name("conv", x.dtype)
+    return known_sum(kernel, problem, (activation,), shape, x.dtype, x.get_device())
 
 
-def gradient_sums(problem: LayerProblem, x: Any, w: Any) -> tuple[Sum, Sum] | None:
-    """Return what `transposed` and `weight_gradient` do for contiguous operands, all of the type of x.
-
-    None where x is empty, and where `transposed` makes other operands of them.
-    """
-    if not x.numel() or (not x.is_cuda and mirrored(problem) is not None):
+def transposed_sum(problem: LayerProblem, y: Any, shape: tuple[int, ...]) -> Sum | None:
+    """Return what `transposed` does for contiguous operands; None where it makes other operands of them."""
+    if not y.is_cuda and mirrored(problem) is not None:
         return None
-    what, where = (x.dtype,), (x.dtype, x.get_device())
-    by_input = known_sum(_name("conv_transpose", *what), problem, (0,), tuple(x.shape), *where)
-    return by_input, known_sum(_name("weight_gradient", *what), problem, (), tuple(w.shape), *where)
+    return known_sum(_name("conv_transpose", y.dtype), problem, (0,), shape, y.dtype, y.get_device())
+
+
+def gradient_sums(
+    problem: LayerProblem, y: Any, x_shape: tuple[int, ...], w_shape: tuple[int, ...]
+) -> tuple[Sum, Sum] | None:
+    """Return what `transposed` and `weight_gradient` do for contiguous operands; None where these are made first."""
+    by_input = None if 0 in x_shape else transposed_sum(problem, y, x_shape)
+    if by_input is None:
+        return None
+    return by_input, known_sum(_name("weight_gradient", y.dtype), problem, (), w_shape, y.dtype, y.get_device())
 
 
 def forward(problem: LayerProblem, x: Any, w: Any, bias: Any = None, activation: int = 0) -> Any:

@@ -35,8 +35,8 @@ def PyInit_gpu_layers() abi("C") -> PythonObject:
     """
     try:
         var module = PythonModuleBuilder("gpu_layers")
-        _ = module.add_type[Kept[Queue]]("Queue")
-        _ = module.add_type[Kept[Layer]]("Layer")
+        _ = module.add_type[Kept[Queue]]("maxconv.Queue")  # Python warns of types without a module
+        _ = module.add_type[Kept[Layer]]("maxconv.Layer")
         module.def_function[open_queue]("open_queue")
         module.def_function[open_layer]("open_layer")
         module.def_function[convolve_into[DType.float16, False]]("conv_float16")
