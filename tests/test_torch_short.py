@@ -29,14 +29,15 @@ LAYERS = [
 @pytest.fixture(autouse=True)
 def nothing_remembered():
     """Forget the calls of other tests."""
-    _short._calls.clear()
+    _short._alike.cache_clear()
 
 
 @pytest.fixture
 def usual(monkeypatch):
     """Count the calls that take the usual way."""
     calls = []
-    for module, name in ((_functional, "_operands"), (_operators, "convolve_gradients")):
+    names = (_functional, "_operands"), (_functional, "_check_devices"), (_operators, "convolve_gradients")
+    for module, name in names:
         run = getattr(module, name)
         monkeypatch.setattr(module, name, lambda *operands, run=run, name=name: (calls.append(name), run(*operands))[1])
     return calls
@@ -63,6 +64,47 @@ def test_a_call_like_one_before_takes_the_short_way(layer, has_bias, usual):
             usual.clear()
     depthwise = ["convolve_gradients"] * 2  # on the CPU they make other operands of their weights
     assert usual == (depthwise if layer[-1] == 8 else [])
+
+
+@pytest.mark.parametrize("has_bias", [False, True])
+@pytest.mark.parametrize("batch", [(), (2,)])
+def test_transposed_and_causal_layers_take_it_too(batch, has_bias, usual):
+    """Their outputs and gradients are those of PyTorch every time, and the usual way is asked but once for each."""
+    for turn in range(4):
+        x, w, b = (
+            torch.randn(shape, dtype=torch.float64).requires_grad_() for shape in ((*batch, 4, 9), (4, 3, 5), (3,))
+        )
+        taps, offsets = torch.randn(4, 3, dtype=torch.float64).requires_grad_(), b.new_zeros(4).requires_grad_()
+        bias, offset = (b, offsets) if has_bias else (None, None)
+        pairs = [
+            (mt.conv_transpose1d(x, w, bias, 2, 1, 1, 1, 2), functional.conv_transpose1d(x, w, bias, 2, 1, 1, 1, 2)),
+            (
+                mt.causal_conv1d(x, taps, offset, activation="silu"),
+                functional.silu(functional.conv1d(x, taps.unsqueeze(1), offset, 1, 2, 1, 4)[..., :9]),
+            ),
+        ]
+        for (y, exact), last in zip(pairs, ([w, bias], [taps, offset]), strict=True):
+            torch.testing.assert_close(y, exact)
+            operands = [x, *last[: 2 if has_bias else 1]]
+            gradient = torch.randn_like(y)
+            actual = torch.autograd.grad(y, operands, gradient)
+            torch.testing.assert_close(actual, torch.autograd.grad(exact, operands, gradient))
+        if not turn:
+            usual.clear()
+    assert usual == []
+
+
+def test_other_arguments_of_a_causal_layer_are_noticed():
+    """A remembered layer with another activation, or with a history, is another layer."""
+    x, w = torch.randn(2, 4, 9), torch.randn(4, 3)
+    plain = [mt.causal_conv1d(x, w) for _ in range(2)][1]
+    torch.testing.assert_close(mt.causal_conv1d(x, w, activation="relu"), plain.relu())
+    y, state = mt.causal_conv1d(x[..., :5], w, return_final_state=True)
+    rest = mt.causal_conv1d(x[..., 5:], w, initial_state=state)
+    torch.testing.assert_close(torch.cat([y, rest], -1), plain)
+    numbers = torch.tensor([0, 0, 0, 0, 0, 1, 1, 1, 1]).expand(2, 9)
+    expected = torch.cat([y, mt.causal_conv1d(x[..., 5:], w)], -1)
+    torch.testing.assert_close(mt.causal_conv1d(x, w, seq_idx=numbers), expected)
 
 
 def test_neither_way_changes_the_bits(usual):

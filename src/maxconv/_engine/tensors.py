@@ -113,26 +113,36 @@ known_sum = lru_cache(maxsize=4096)(Sum)
 """The same, made once."""
 
 
-def forward_sum(problem: LayerProblem, x: Any, shape: tuple[int, ...]) -> Sum:
-    """Return what `forward` does for contiguous operands, all of the type of x; the shape is that of y."""
-    kernel = _depthwise_name(x, x) if is_depthwise(problem) else _name("conv", x.dtype)
-    options: tuple[int, ...] = (0,)
-    if nfft := _block_of(problem, x):
-        kernel, options = _name("depthwise_fft", x.dtype), (0, nfft)
+def forward_sum(
+    problem: LayerProblem, x: Any, w: Any, shape: tuple[int, ...], activation: int = 0, *, is_causal: bool = False
+) -> Sum:
+    """Return what `forward`, or `causal`, does for contiguous operands that the kernels take as they are.
+
+    The result, y, has the shape.
+    """
+    kernel = _depthwise_name(x, w) if is_depthwise(problem) else _name("conv", x.dtype)
+    options: tuple[int, ...] = (activation,)
+    if not is_causal and (nfft := _block_of(problem, x)):
+        kernel, options = _name("depthwise_fft", x.dtype), (activation, nfft)
     return known_sum(kernel, problem, options, shape, x.dtype, x.get_device())
 
 
-def gradient_sums(problem: LayerProblem, x: Any, w: Any) -> tuple[Sum, Sum] | None:
-    """Return what `transposed` and `weight_gradient` do for contiguous operands, all of the type of x.
-
-    None where x is empty, and for one filter a channel on the CPU, where both make other operands of them.
-    """
-    is_single = problem.groups == problem.in_channels == problem.out_channels
-    if not x.numel() or (not x.is_cuda and is_single):
+def transposed_sum(problem: LayerProblem, y: Any, shape: tuple[int, ...]) -> Sum | None:
+    """Return what `transposed` does for contiguous operands; None where it makes other operands of them."""
+    if not y.is_cuda and mirrored(problem) is not None:
         return None
-    what, where = (x.dtype,), (x.dtype, x.get_device())
-    by_input = known_sum(_name("conv_transpose", *what), problem, (0,), tuple(x.shape), *where)
-    return by_input, known_sum(_name("weight_gradient", *what), problem, (), tuple(w.shape), *where)
+    return known_sum(_name("conv_transpose", y.dtype), problem, (0,), shape, y.dtype, y.get_device())
+
+
+def gradient_sums(
+    problem: LayerProblem, y: Any, x_shape: tuple[int, ...], w_shape: tuple[int, ...]
+) -> tuple[Sum, Sum] | None:
+    """Return what `transposed` and `weight_gradient` do for contiguous operands; None where these are made first."""
+    by_input = None if 0 in x_shape else transposed_sum(problem, y, x_shape)
+    is_single = problem.groups == problem.in_channels == problem.out_channels
+    if by_input is None or (is_single and not y.is_cuda):
+        return None
+    return by_input, known_sum(_name("weight_gradient", y.dtype), problem, (), w_shape, y.dtype, y.get_device())
 
 
 def forward(problem: LayerProblem, x: Any, w: Any, bias: Any = None, activation: int = 0) -> Any:

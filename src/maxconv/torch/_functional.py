@@ -72,7 +72,7 @@ def conv1d(
     tensor([[[3., 5., 7., 4.]]])
     """
     if not torch.compiler.is_compiling():
-        y = _short.conv1d(input, weight, bias, stride, padding, dilation, groups)
+        y = _short.run("conv1d", input, weight, bias, stride, padding, dilation, groups)
         if y is not None:
             return y
     options = stride, padding, dilation, groups
@@ -81,7 +81,7 @@ def conv1d(
     geometry = problem.stride, problem.pad_left, problem.dilation, problem.groups
     y = _operators.convolve(x, w, b, problem.outputs, *geometry)
     if not torch.compiler.is_compiling():
-        _short.remember(x, w, b, options, problem, y)
+        _short.remember_convolution(x, w, b, options, problem, y)
     return y
 
 
@@ -130,21 +130,18 @@ def conv_transpose1d(
     >>> maxconv.torch.conv_transpose1d(torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([[[1.0, 0.5]]]), stride=2)
     tensor([[1.0000, 0.5000, 2.0000, 1.0000, 3.0000, 1.5000]])
     """
+    options = stride, padding, output_padding, groups, dilation
+    if not torch.compiler.is_compiling():
+        x = _short.run("conv_transpose1d", input, weight, bias, *options)
+        if x is not None:
+            return x
     y, w, b = _operands("conv_transpose1d", input, weight, bias)
-    problem = _checked(
-        _layer.transposed_convolution,
-        "conv_transpose1d",
-        y,
-        w,
-        b,
-        stride,
-        padding,
-        output_padding,
-        groups,
-        dilation,
-    )
+    problem = _checked(_layer.transposed_convolution, "conv_transpose1d", y, w, b, *options)
     geometry = problem.stride, problem.pad_left, problem.dilation, problem.groups
-    return _operators.transpose(y, w, b, problem.length, *geometry)
+    x = _operators.transpose(y, w, b, problem.length, *geometry)
+    if not torch.compiler.is_compiling():
+        _short.remember_transposed(y, w, b, options, problem, x)
+    return x
 
 
 def causal_conv1d(
@@ -193,6 +190,12 @@ def causal_conv1d(
     tensor([[1.0000, 2.5000, 4.0000]])
     """
     function = "causal_conv1d"
+    has_history = initial_state is not None or seq_idx is not None or return_final_state
+    is_short = not has_history and not torch.compiler.is_compiling()
+    if is_short:
+        y = _short.run(function, x, weight, bias, activation)
+        if y is not None:
+            return y
     operands = {"x": x, "weight": weight, "bias": bias, "initial_state": initial_state, "seq_idx": seq_idx}
     _check_tensors(function, operands)
     _check_devices(function, {name: None if operand is None else operand.device for name, operand in operands.items()})
@@ -215,6 +218,8 @@ def causal_conv1d(
     if initial_state is not None:
         _layer.check_shape(function, "initial_state", initial_state.shape, state_shape)
     y = _operators.causal(x, weight, bias, initial_state, seq_idx, code)
+    if is_short:
+        _short.remember_causal(x, weight, bias, activation, code, problem)
     if not return_final_state:
         return y
     before = x.new_zeros(state_shape) if initial_state is None else initial_state

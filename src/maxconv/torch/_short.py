@@ -1,4 +1,4 @@
-"""The shortest way of `conv1d`: a call like one that the usual way has served is one check and one kernel.
+"""The shortest way of layers on tensors: a call like one that the usual way has served is one check and one kernel.
 
 PyTorch's compiled code guards what it was traced for by a single call: types, shapes, strides, element types, devices,
 whether operands want gradients, and that no mode, transform or autocast watches. The same call tells here whether what
@@ -8,7 +8,8 @@ else, refusals included, is left to the usual way. The bits are the same.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch.autograd import forward_ad
@@ -17,6 +18,8 @@ from .._engine import tensors
 from . import _operators
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .._layer import LayerProblem
 
 _guards = torch._C._dynamo.guards  # noqa: SLF001
@@ -27,71 +30,57 @@ _MOST, _MOST_ALIKE = 1024, 8
 #: Element types whose bias the CPU's kernels take as it is.
 _NOT_WIDENED = {torch.float32, torch.float64}
 
-_calls: dict[Any, tuple[_Call, ...]] = {}
+
+class _Call(NamedTuple):
+    """What it takes to do a call with contiguous operands again."""
+
+    check: Callable[..., bool]
+    """Tells whether operands are like those of before, and PyTorch's modes as they were."""
+    compute: tensors.Sum
+    """Computes the result."""
+    record: Callable[..., Any] | None
+    """Computes and records it, of operands and `rest`; None if no operand wants a gradient."""
+    rest: tuple[Any, ...]
+    """What follows the operands."""
 
 
-class _Call:
-    """A call of `conv1d` with contiguous operands, and all that it takes to do it again."""
+class _Layer:
+    """What the gradients of `conv1d` are computed by."""
 
-    __slots__ = (
-        "check",
-        "check_gradient",
-        "compute",
-        "dilation",
-        "gradients",
-        "groups",
-        "has_input_gradient",
-        "has_weight_gradient",
-        "is_recorded",
-        "padding",
-        "sizes",
-        "stride",
-    )
+    __slots__ = ("check_gradient", "compute", "gradients", "keeps_input", "keeps_weight", "problem", "shapes", "sizes")
 
-    def __init__(self, operands: Any, options: Any, problem: LayerProblem, shape: tuple[int, ...]) -> None:
-        x, w = operands[:2]
-        self.check, self.check_gradient = _guard(operands), None
-        self.stride, self.padding, self.dilation, self.groups = options
-        self.compute = tensors.forward_sum(problem, x, shape)
-        self.gradients = tensors.gradient_sums(problem, x, w)
+    def __init__(self, compute: tensors.Sum, problem: LayerProblem, x: Any, w: Any) -> None:
+        self.compute, self.problem, self.shapes = compute, problem, (tuple(x.shape), tuple(w.shape))
+        self.gradients: Any = None
+        self.keeps_input, self.keeps_weight = w.requires_grad, x.requires_grad  # each makes the other's gradient
         self.sizes = problem.length, problem.taps, problem.stride, problem.pad_left, problem.dilation, problem.groups
-        self.is_recorded = any(operand.requires_grad for operand in operands)
-        self.has_input_gradient, self.has_weight_gradient = x.requires_grad, w.requires_grad
-
-    def has_types_of(self, *options: Any) -> bool:
-        """Tell whether options that equal these are of their types: True equals 1, but is no stride."""
-        known = self.stride, self.padding, self.dilation, self.groups
-        return all(type(one) is type(other) for one, other in zip(options, known, strict=True))
-
-
-def _guard(operands: Any) -> Any:
-    """Return what tells whether others are like these, and PyTorch's modes as they are now."""
-    return _guards.TensorGuards(*operands, dynamic_dims_sizes=None, dynamic_dims_strides=None).check
+        self.check_gradient: Callable[..., bool] | None = None
 
 
 class _Recorded(torch.autograd.Function):
-    """The call with its gradients."""
+    """`conv1d` and its gradients."""
 
     @staticmethod
-    def forward(ctx: Any, x: Any, w: Any, bias: Any, call: _Call) -> Any:
-        ctx.call = call
-        ctx.save_for_backward(x if call.has_weight_gradient else None, w if call.has_input_gradient else None)
-        return call.compute(x, w, bias)
+    def forward(ctx: Any, x: Any, w: Any, bias: Any, layer: _Layer) -> Any:
+        ctx.layer = layer
+        ctx.save_for_backward(x if layer.keeps_input else None, w if layer.keeps_weight else None)
+        return layer.compute(x, w, bias)
 
     @staticmethod
     def backward(ctx: Any, gradient: Any) -> Any:
-        call: _Call = ctx.call
+        layer: _Layer = ctx.layer
         x, w = saved = ctx.saved_tensors
         needs_x, needs_w, needs_bias, _ = needs = ctx.needs_input_grad
         operands = [operand for operand in (gradient, x, w) if operand is not None]
         is_plain = not torch.is_grad_enabled() and forward_ad._current_level < 0  # noqa: SLF001  # no public name
-        if is_plain and call.check_gradient is not None and call.check_gradient(*operands):
-            by_x, by_w = call.gradients
+        if is_plain and layer.check_gradient is not None and layer.check_gradient(*operands):
+            by_x, by_w = layer.gradients
             by_bias = _operators.bias_gradient(gradient) if needs_bias else None
             return by_x(gradient, w) if needs_x else None, by_w(x, gradient) if needs_w else None, by_bias, None
-        gradients = _operators.convolve_gradients(saved, call.sizes, needs, gradient)
-        if is_plain and call.gradients is not None and _is_served(operands):
-            call.check_gradient = _guard(operands)
+        gradients = _operators.convolve_gradients(saved, layer.sizes, needs, gradient)
+        if is_plain and _is_served(operands):
+            layer.gradients = tensors.gradient_sums(layer.problem, gradient, *layer.shapes)
+            layer.check_gradient = None if layer.gradients is None else _guard(operands)
         return *gradients, None
 
 
@@ -99,40 +88,70 @@ class _Recorded(torch.autograd.Function):
 _record: Any = super(torch.autograd.Function, _Recorded).apply
 
 
-def conv1d(x: Any, w: Any, bias: Any, stride: Any, padding: Any, dilation: Any, groups: Any) -> Any:
+@lru_cache(maxsize=_MOST, typed=True)  # True equals 1, but is no stride
+def _alike(*_: Any) -> list[_Call]:
+    """Return the calls of a function with the same shapes and options."""
+    return []
+
+
+def run(function: str, x: Any, w: Any, bias: Any, *options: Any) -> Any:
     """Compute a layer as a call before did; None if no such call is remembered. Written for few bytecodes."""
     try:
-        calls = _calls.get((x.shape, w.shape, bias is None, stride, padding, dilation, groups))
-    except (AttributeError, TypeError):  # no tensor, or a list for an option, which has no hash
-        return None
-    if calls is None or forward_ad._current_level >= 0:  # noqa: SLF001  # no public name
+        calls = _alike(function, x.shape, w.shape, bias is None, *options)
+    except (AttributeError, TypeError):  # no tensor, or a list for an option, or a symbolic size: they have no hash
         return None
     for call in calls:
-        if not (call.check(x, w) if bias is None else call.check(x, w, bias)):
-            continue
-        if stride is call.stride and padding is call.padding and dilation is call.dilation and groups is call.groups:
-            pass
-        elif not call.has_types_of(stride, padding, dilation, groups):
-            continue
-        if call.is_recorded and torch.is_grad_enabled():
-            return _record(x, w, bias, call)
-        return call.compute(x, w, bias)
+        if (call.check(x, w) if bias is None else call.check(x, w, bias)) and forward_ad._current_level < 0:  # noqa: SLF001
+            if call.record is not None and torch.is_grad_enabled():
+                return call.record(x, w, bias, *call.rest)
+            return call.compute(x, w, bias)
     return None
 
 
-def remember(x: Any, w: Any, bias: Any, options: tuple[Any, ...], problem: LayerProblem, y: Any) -> None:
-    """Keep a call that the usual way has served with the result y, if this way can serve the next one like it."""
-    operands = (x, w) if bias is None else (x, w, bias)
-    if not y.numel() or forward_ad._current_level >= 0 or not _is_served(operands):  # noqa: SLF001  # no public name
-        return
-    key = x.shape, w.shape, bias is None, *options
+def remember_convolution(x: Any, w: Any, bias: Any, options: tuple[Any, ...], problem: LayerProblem, y: Any) -> None:
+    """Keep a call of `conv1d` that the usual way has served with the result y, if this way serves the next."""
+    operands = _present(x, w, bias)
+    if y.numel() and forward_ad._current_level < 0 and _is_served(operands):  # noqa: SLF001
+        compute = tensors.forward_sum(problem, x, w, tuple(y.shape))
+        _keep("conv1d", operands, options, compute, _record, _Layer(compute, problem, x, w))
+
+
+def remember_transposed(y: Any, w: Any, bias: Any, options: tuple[Any, ...], problem: LayerProblem, x: Any) -> None:
+    """Do so with a call of `conv_transpose1d`."""
+    operands = _present(y, w, bias)
+    if x.numel() and forward_ad._current_level < 0 and _is_served(operands):  # noqa: SLF001
+        compute = tensors.transposed_sum(problem, y, tuple(x.shape))
+        rest = problem.length, problem.stride, problem.pad_left, problem.dilation, problem.groups
+        if compute is not None:
+            _keep("conv_transpose1d", operands, options, compute, _operators.transpose.recorded, *rest)
+
+
+def remember_causal(x: Any, w: Any, bias: Any, activation: str | None, code: int, problem: LayerProblem) -> None:
+    """Do so with a call of `causal_conv1d` that has no history."""
+    operands = _present(x, w, bias)
+    if x.numel() and forward_ad._current_level < 0 and _is_served(operands):  # noqa: SLF001
+        compute = tensors.forward_sum(problem, x, w, tuple(x.shape), code, is_causal=True)
+        _keep("causal_conv1d", operands, (activation,), compute, _operators.causal.recorded, None, None, code)
+
+
+def _present(x: Any, w: Any, bias: Any) -> tuple[Any, ...]:
+    return (x, w) if bias is None else (x, w, bias)
+
+
+def _keep(function: str, operands: Any, options: Any, compute: tensors.Sum, record: Any, *rest: Any) -> None:
+    x, w, *bias = operands
     try:
-        alike = _calls.get(key, ())
+        calls = _alike(function, x.shape, w.shape, not bias, *options)
     except TypeError:
         return
-    if len(_calls) >= _MOST:
-        _calls.clear()
-    _calls[key] = (_Call(operands, options, problem, tuple(y.shape)), *alike[: _MOST_ALIKE - 1])
+    wants_gradient = any(operand.requires_grad for operand in operands)
+    calls.insert(0, _Call(_guard(operands), compute, record if wants_gradient else None, rest))
+    del calls[_MOST_ALIKE:]
+
+
+def _guard(operands: Any) -> Any:
+    """Return what tells whether others are like these, and PyTorch's modes as they are now."""
+    return _guards.TensorGuards(*operands, dynamic_dims_sizes=None, dynamic_dims_strides=None).check
 
 
 def _is_served(operands: Any) -> bool:
