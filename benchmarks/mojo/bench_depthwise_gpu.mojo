@@ -7,6 +7,7 @@ from std.sys.info import size_of
 from max.gpu.host import DeviceContext
 
 from _ops.kernels.depthwise_gpu import depthwise_gpu, mirrored
+from _ops.kernels.depthwise_last_gpu import MOST_TAPS, depthwise_last_gpu
 from _ops.kernels.weight_gradient_gpu import weight_gradient_gpu, weight_gradient_workspace
 from _ops.shared.accumulate import accum_dtype
 from _ops.shared.epilogue import NONE, SILU, Epilogue
@@ -41,7 +42,9 @@ def measure[dtype: DType](ctx: DeviceContext, geometry: LayerGeometry, activatio
     var x = ctx.enqueue_create_buffer[dtype](arrays * samples + skew)
     var y = ctx.enqueue_create_buffer[dtype](arrays * values + skew)
     var w = ctx.enqueue_create_buffer[dtype](geometry.out_channels * geometry.taps)
-    var workspace = ctx.enqueue_create_buffer[accum_dtype[dtype]()](weight_gradient_workspace[dtype](geometry))
+    var workspace = ctx.enqueue_create_buffer[accum_dtype[dtype]()](
+        max(weight_gradient_workspace[dtype](geometry), weight_gradient_workspace[dtype, True](geometry))
+    )
     # Numbers that are neither zero nor denormal.
     ctx.enqueue_memset(x, Scalar[dtype](1.37))
     ctx.enqueue_memset(y, Scalar[dtype](0.73))
@@ -79,6 +82,14 @@ def measure[dtype: DType](ctx: DeviceContext, geometry: LayerGeometry, activatio
         for turn in range(arrays):
             weight_gradient_gpu[dtype](wp, parts, x_of(turn), y_of(turn), geometry, ctx)
 
+    def forward_last() raises {imm}:
+        for turn in range(arrays):
+            depthwise_last_gpu(y_of(turn), x_of(turn), wp, epilogue, geometry, ctx)
+
+    def weights_last() raises {imm}:
+        for turn in range(arrays):
+            weight_gradient_gpu[dtype, True](wp, parts, x_of(turn), y_of(turn), geometry, ctx)
+
     var each = Float64(1000 * LAUNCHES * arrays)
     _ = ctx.execution_time(copy, 3)
     var copying = Float64(ctx.execution_time(copy, LAUNCHES)) / each
@@ -91,6 +102,12 @@ def measure[dtype: DType](ctx: DeviceContext, geometry: LayerGeometry, activatio
     var sizes = String(t"{dtype} N {geometry.batch} C {geometry.in_channels} L {geometry.length} K {geometry.taps}")
     print(sizes, "pad", geometry.pad_left, "activation", activation, "skew", skew, ": copy", copying, "us, forward")
     print("   ", forth, "us", forth / copying, ", transposed", back, "us", back / copying, ", weights", gradient, "us")
+    if skew == 0 and geometry.taps <= MOST_TAPS:
+        _ = ctx.execution_time(forward_last, 3)
+        forth = Float64(ctx.execution_time(forward_last, LAUNCHES)) / each
+        _ = ctx.execution_time(weights_last, 3)
+        gradient = Float64(ctx.execution_time(weights_last, LAUNCHES)) / each
+        print("    channels last", forth, "us", forth / copying, ", weights", gradient, "us", gradient / copying)
     _ = x^
     _ = y^
     _ = w^

@@ -26,7 +26,7 @@ from max.gpu import MAX_THREADS_PER_BLOCK_METADATA, block_idx, thread_idx
 from max.gpu.sync import barrier
 
 from ..shared.accumulate import accum_dtype, multiply_add
-from ..shared.epilogue import Epilogue, activate
+from ..shared.epilogue import NONE, Epilogue, activate
 from ..shared.layer_geometry import LayerGeometry
 from ..shared.queue import Queue
 
@@ -44,6 +44,12 @@ comptime FEW_TAPS = 4
 
 comptime MOST_TAPS = 16
 """Taps above which registers hold no more filters."""
+
+comptime SHORT_RUN = 12
+"""Outputs of a thread that loads all its samples at once."""
+
+comptime SHORT_RUN_CHANNELS = 4
+"""Channels of such a thread, at most. With twice as many, fewer threads have registers: 4 % slower."""
 
 comptime FORWARD_STEP = 4
 """Outputs that a thread computes from one batch of loads."""
@@ -101,6 +107,11 @@ def depthwise_last_gpu[
     Raises:
         If the launch is refused.
     """
+    comptime for taps in [FEW_TAPS - 1, FEW_TAPS]:
+        comptime for is_plain in [False, True]:
+            if geometry.taps == taps and (epilogue.activation == NONE) == is_plain:
+                launch_short_runs[taps, is_plain](y, x, w, epilogue, geometry, queue)
+                return
     comptime for taps in [FEW_TAPS, MOST_TAPS]:
         if (geometry.taps <= FEW_TAPS) == (taps == FEW_TAPS):
             comptime kernel = compute_runs[dtype, weight_dtype, taps]
@@ -112,6 +123,167 @@ def depthwise_last_gpu[
             var blocks = rows * ceildiv(geometry.outputs, run * WARPS)
             if blocks > 0:  # a grid of no blocks is an error
                 queue.enqueue[kernel](y, x, w, epilogue, geometry, Int32(run), grid_dim=blocks, block_dim=THREADS)
+
+
+def launch_short_runs[
+    dtype: DType, weight_dtype: DType, //, taps: Int, is_plain: Bool
+](
+    y: Pointer[Scalar[dtype], MutAnyOrigin],
+    x: Pointer[Scalar[dtype], MutAnyOrigin],
+    w: Pointer[Scalar[weight_dtype], MutAnyOrigin],
+    epilogue: Epilogue[weight_dtype],
+    geometry: LayerGeometry,
+    queue: Queue,
+) raises:
+    """Enqueues `compute_short_run`.
+
+    Parameters:
+        dtype: As for `depthwise_last_gpu`.
+        weight_dtype: As for `depthwise_last_gpu`.
+        taps: K.
+        is_plain: Whether there is no activation.
+
+    Args:
+        y: As for `depthwise_last_gpu`.
+        x: As for `depthwise_last_gpu`.
+        w: As for `depthwise_last_gpu`.
+        epilogue: As for `depthwise_last_gpu`.
+        geometry: As for `depthwise_last_gpu`.
+        queue: As for `depthwise_last_gpu`.
+
+    Raises:
+        If the launch is refused.
+    """
+    comptime kernel = compute_short_run[dtype, weight_dtype, taps, is_plain]
+    comptime COLUMNS = WARP * short_run_channels[dtype]()
+    var column_blocks = ceildiv(geometry.in_channels, COLUMNS)
+    var run_blocks = ceildiv(geometry.outputs, SHORT_RUN * WARPS)
+    var blocks = column_blocks * geometry.batch * run_blocks
+    if blocks > 0:  # a grid of no blocks is an error
+        queue.enqueue[kernel](
+            y, x, w, epilogue, geometry, UInt32(column_blocks), UInt32(run_blocks), grid_dim=blocks, block_dim=THREADS
+        )
+
+
+def short_run_channels[dtype: DType]() -> Int:
+    """Gives how many channels a thread has that loads all its samples at once.
+
+    Parameters:
+        dtype: Element type of x and y.
+
+    Returns:
+        A power of two.
+    """
+    return min(SHORT_RUN_CHANNELS, VECTOR_BYTES // size_of[dtype]())
+
+
+@__llvm_metadata(
+    MAX_THREADS_PER_BLOCK_METADATA=StaticTuple[Int32, 1](Int32(THREADS)),
+    `nvvm.minctasm`=SIMDLength(6 if size_of[dtype]() == 2 else 4),
+)
+def compute_short_run[
+    dtype: DType, weight_dtype: DType, taps: Int, is_plain: Bool
+](
+    y: Pointer[Scalar[dtype], MutAnyOrigin],
+    x: Pointer[Scalar[dtype], MutAnyOrigin],
+    w: Pointer[Scalar[weight_dtype], MutAnyOrigin],
+    epilogue: Epilogue[weight_dtype],
+    geometry: LayerGeometry,
+    column_blocks: UInt32,
+    run_blocks: UInt32,
+):
+    """Kernel: each thread computes SHORT_RUN neighbouring outputs of neighbouring channels.
+
+    Parameters:
+        dtype: As for `depthwise_last_gpu`.
+        weight_dtype: As for `depthwise_last_gpu`.
+        taps: K.
+        is_plain: Whether there is no activation.
+
+    Args:
+        y: As for `depthwise_last_gpu`.
+        x: As for `depthwise_last_gpu`.
+        w: As for `depthwise_last_gpu`.
+        epilogue: As for `depthwise_last_gpu`.
+        geometry: As for `depthwise_last_gpu`.
+        column_blocks: Blocks side by side along the channels.
+        run_blocks: Blocks that share the outputs of a channel.
+    """
+    comptime ACC = accum_dtype[dtype]()
+    comptime VECTOR = short_run_channels[dtype]()
+    comptime ALIGNMENT = VECTOR * size_of[dtype]()
+    comptime SPAN = SHORT_RUN + taps - 1
+    var thread = UInt32(thread_idx.x)
+    var place = UInt32(block_idx.x) // column_blocks
+    var column = (UInt32(block_idx.x) - place * column_blocks) * UInt32(WARP) + thread % UInt32(WARP)
+    var n = place // run_blocks
+    var channel = Int(column) * VECTOR
+    var pitch = geometry.in_channels
+    var first = Int((place - n * run_blocks) * UInt32(WARPS) + thread // UInt32(WARP)) * SHORT_RUN
+    if channel >= pitch or first >= geometry.outputs:
+        return
+    var left = Int32(min(SHORT_RUN, geometry.outputs - first))
+    var begin = first - geometry.pad_left
+    var samples = x.unsafe_offset(geometry.input_offset[True](Int(n), channel, 0))
+    var outputs = y.unsafe_offset(geometry.output_offset[True](Int(n), channel, 0))
+    var is_edge = begin < 0 or begin + SPAN > geometry.length
+    var window = Array[SIMD[dtype, VECTOR], SPAN](fill=0)
+    load_samples[0, SPAN](window, samples, begin, geometry.length, pitch)
+    var filters = load_filters[ACC, VECTOR, taps](w.unsafe_offset(channel * taps))
+    var offsets = SIMD[ACC, VECTOR](0)
+    comptime for each in range(VECTOR):
+        offsets[each] = epilogue.offset[ACC](channel + each)
+    if is_edge:
+        var zeros = SIMD[ACC, VECTOR](0)
+        comptime for t in range(taps):
+            zeros = multiply_add(filters[t], SIMD[ACC, VECTOR](0), zeros)
+        if isnan(zeros).reduce_or():  # a weight times the zeros beside the signal would be
+            compute_existing[VECTOR](outputs, samples, w, epilogue, geometry, channel, first, first + Int(left))
+            return
+    var here = outputs.unsafe_offset(first * pitch)
+    comptime for step in range(SHORT_RUN):
+        var sums = SIMD[ACC, VECTOR](0)
+        comptime for t in range(taps):
+            sums = multiply_add(window[step + t].cast[ACC](), filters[t], sums)
+        sums += offsets
+        comptime if not is_plain:
+            sums = activate(sums, epilogue.activation)
+        if Int32(step) < left:
+            here.unsafe_store[alignment=ALIGNMENT](step * pitch, sums.cast[dtype]())
+
+
+@always_inline
+def load_filters[
+    weight_dtype: DType, //, acc: DType, width: Int, taps: Int
+](weights: Pointer[Scalar[weight_dtype], MutAnyOrigin]) -> Array[SIMD[acc, width], taps]:
+    """Reads the filters of neighbouring channels, by vectors if they begin where one may.
+
+    Parameters:
+        weight_dtype: Element type of the weights.
+        acc: Accumulation type.
+        width: How many channels.
+        taps: K.
+
+    Args:
+        weights: The first weight of the first channel.
+
+    Returns:
+        For each tap, its weights side by side.
+    """
+    comptime ALIGNMENT = width * size_of[weight_dtype]()
+    var packed = Array[SIMD[weight_dtype, width], taps](fill=0)
+    if Int(weights) % ALIGNMENT == 0:
+        comptime for t in range(taps):
+            packed[t] = weights.unsafe_load[width=width, alignment=ALIGNMENT, invariant=True](t * width)
+    else:
+        comptime for place in range(taps * width):
+            packed[place // width][place % width] = weights[unsafe_offset=place]
+    var filters = Array[SIMD[acc, width], taps](fill=0)
+    comptime for each in range(width):
+        comptime for t in range(taps):
+            comptime place = each * taps + t
+            filters[t][each] = packed[place // width][place % width].cast[acc]()
+    return filters^
 
 
 @__llvm_metadata(
