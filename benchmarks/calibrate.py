@@ -18,7 +18,7 @@ from max.driver import Buffer
 
 import maxconv
 from maxconv import _engine, _methods, _plan
-from maxconv._engine import devices, native, spectra
+from maxconv._engine import devices, native
 from maxconv._problem import part_of_full
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ FLOATS = ("float32", "float64")
 FEW_TAPS = _plan.FEWEST_FFT_TAPS
 GPU_FLOATS = ("float16", *FLOATS)
 BLOCK_LOG2 = range(9, 23)
-GPU_BLOCK_LOG2 = (*range(9, 16), *range(18, 23))
+GPU_BLOCK_LOG2 = (*range(9, 15), *range(18, 23))
 SAMPLES = 10**5
 """Signal that stays in the cache."""
 FAR_SAMPLES = 4 * 10**6
@@ -212,8 +212,6 @@ def gpu_fft_costs(dtype: str) -> dict[str, Any]:
     blocks = {}
     for log2 in GPU_BLOCK_LOG2:
         nfft = 1 << log2
-        if spectra.served(nfft, FEW_TAPS, dtype, "gpu:0") != nfft:
-            continue  # of float64, blocks of 2^15 fit no shared memory
         times = []
         pairs = (1, max(2, (1 << 26) // (2 * nfft)))
         for count in pairs:

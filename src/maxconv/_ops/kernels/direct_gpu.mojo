@@ -12,9 +12,9 @@ Layout:     x (rows, N), k (1 or rows, K), y (rows, L_out), contiguous. Reads ar
 Tile:       THREADS * group_count * run_length outputs, 1024 or 2048; shared memory holds TILE + CHUNK samples and
             CHUNK taps, at most 13 KB (float64).
 Accuracy:   sums in accumulate.accum_dtype on EVERY path of this file, taps in rising j.
-Gate:       none: any N, K, L_out >= 0 and any pad_left; N >= 1 with a border.
+Gate:       none: any N, K, L_out >= 0 and any pad_left; N >= 1 with a border. Few taps go to direct_short_gpu.mojo.
 Tuning:     THREADS, VECTORS_PER_THREAD, CHUNK below; measured on float32, 2^26 samples, H200, 2026-11-22.
-Measured:   1.07 device copies at K = 4, 1.13 to 1.23 at K = 16, 2.0 at K = 64 (there the adders are half idle).
+Measured:   2.0 device copies at K = 64 (there the adders are half idle).
 Tried:      64-bit indices and a test of every tap against the chunk's end: 1.35 copies at K = 4, 4.6 at K = 64;
             one vector of taps per iteration, which moves `high` to `low` each time: 2.3 at K = 64.
 Source:     the shared-memory tile with halo of the GPU puzzle that op "conv1d" comes from; thread coarsening with a

@@ -14,7 +14,8 @@ Layout:     x (rows, N), y (rows, L_out), k (1 or rows, K), contiguous. Plan, in
 Tile:       2*hop outputs, folded one hop; hop = nfft - K + 1, less up to 31 where that costs little.
 Accuracy:   computed in accumulate.accum_dtype on EVERY path of this file; error below 10*eps*log2(nfft) of
             ||x||*||k||, checked by check_overlap_save_gpu. A NaN or Inf spoils every thread block that loads it.
-Gate:       1 <= K <= nfft, nfft from SMALLEST_SIZE to `longest_block`; above 48 KB of shared memory only where the device grants it.
+Gate:       1 <= K <= nfft, nfft from SMALLEST_SIZE to LONGEST_BLOCK; above 48 KB of shared memory only where the
+            device grants it.
 Tuning:     nfft by the cost model of _plan.py; the registers of shared/fft_threads.mojo.
 Measured:   2^26 float32, H200, 2026-11-23, in device copies: 1.19 at K = 64, 1.35 at 256, 1.91 at 4096; two blocks
             of 8192 instead of a folded one of 16384 took 2.44.
@@ -59,18 +60,6 @@ from ..shared.fft_threads import (
 )
 from ..shared.geometry import Geometry
 from ..shared.shared_memory import require_shared_memory, shared_memory_request
-
-
-def longest_block[dtype: DType]() -> Int:
-    """Gives the longest block of a type.
-
-    Parameters:
-        dtype: Element type.
-
-    Returns:
-        Samples.
-    """
-    return LONGEST_BLOCK // 2 if dtype == DType.float64 else LONGEST_BLOCK
 
 
 def plan_length_gpu(nfft: Int, tap_rows: Int) -> Int:
@@ -211,8 +200,8 @@ def require_size[dtype: DType](nfft: Int, taps: Int, ctx: DeviceContext) raises:
     Raises:
         If the transform is of no compiled length, too short for the taps, or too large for the device.
     """
-    if nfft < SMALLEST_SIZE or nfft > longest_block[dtype]() or nfft & (nfft - 1) != 0:
-        raise Error("overlap_save_gpu: no blocks of length ", nfft, "; there are 512 to ", longest_block[dtype]())
+    if nfft < SMALLEST_SIZE or nfft > LONGEST_BLOCK or nfft & (nfft - 1) != 0:
+        raise Error("overlap_save_gpu: no blocks of length ", nfft, "; there are 512 to ", LONGEST_BLOCK)
     if taps < 1 or taps > nfft:
         raise Error("overlap_save_gpu: ", taps, " taps do not fit a block of ", nfft, " samples")
     require_shared_memory(shared_bytes(transform_length(nfft), size_of[accum_dtype[dtype]()]()), ctx)
@@ -244,7 +233,7 @@ def prepare_plan_gpu[
     """
     comptime ACC = accum_dtype[dtype]()
     require_size[dtype](nfft, geometry.taps, ctx)
-    comptime for exponent in range(log2_exact(SMALLEST_SIZE), log2_exact(longest_block[dtype]()) + 1):
+    comptime for exponent in range(log2_exact(SMALLEST_SIZE), log2_exact(LONGEST_BLOCK) + 1):
         comptime size = 1 << exponent
         if nfft == size:
             comptime length = transform_length(size)
@@ -300,7 +289,7 @@ def overlap_save_gpu[
     var blocks_per_row = ceildiv(geometry.outputs, reach(nfft, hop))
     if geometry.rows * blocks_per_row >= 1 << 31:
         raise Error("overlap_save_gpu: ", geometry.rows, " rows of ", blocks_per_row, " blocks exceed 2^31 - 1 blocks")
-    comptime for exponent in range(log2_exact(SMALLEST_SIZE), log2_exact(longest_block[dtype]()) + 1):
+    comptime for exponent in range(log2_exact(SMALLEST_SIZE), log2_exact(LONGEST_BLOCK) + 1):
         comptime size = 1 << exponent
         if nfft == size:
             comptime length = transform_length(size)

@@ -17,8 +17,8 @@ from .geometry import Geometry
 comptime LONGEST_PAIRED = 4096
 """The longest block that shares a transform with its neighbour. Folding costs 11 instructions a point more, of 100."""
 
-comptime LONGEST_BLOCK = 32768
-"""The longest block: what fits into one multiprocessor, folded. Of float64 half as long."""
+comptime LONGEST_BLOCK = 16384
+"""The longest block: what fits into one multiprocessor twice, folded."""
 
 comptime FAR = 1 << 30
 """Further than a thread's points reach."""

@@ -71,7 +71,7 @@ def log2_points(nfft: Int) -> Int:
 
 
 def log2_radix(nfft: Int, step: Int) -> Int:
-    """Chooses how many stages a pass does: 333, 433, 443, 444, 544 for the five sizes, 554 for 16384 points.
+    """Chooses how many stages a pass does: 333, 433, 443, 444, 544 for the five sizes.
 
     Args:
         nfft: Length of the transform.

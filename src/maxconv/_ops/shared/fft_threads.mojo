@@ -5,8 +5,9 @@ Computes:   the transform of nfft complex points, natural order in and bit-rever
 Algorithm:  a thread keeps its points in registers and does 3 to 5 radix-2 stages on them (one pass); between passes
             points change threads through shared memory, in place: one barrier an exchange, and only the first
             exchange each way leaves the warp. Every butterfly is a +- w*b: 4 multiply-adds, and 2a - (a + w*b).
+            Folded (shared/block_pair.mojo), the same network begins at t^nfft - i: forward, other factors alone.
 Cost:       3*log2(nfft) instructions of the element type for each point and direction, and 2 exchanges: 32 bytes of
-            float32 through the load and store units.
+            float32 through the load and store units. Folded, 3 instructions more forward and 8 back.
 Layout:     points: fft_points.mojo. Roots of unity: one a thread for each pass and direction but the first
             (`fill_roots`).
 Accuracy:   roots are computed in float64 and rounded once; their powers by squaring, at most 4 times.
@@ -14,7 +15,8 @@ Gate:       nfft in SIZES.
 Tuning:     in fft_points.mojo.
 Source:     the two orders of the radix-2 network: Van Loan, Computational Frameworks for the FFT, 1992. Six
             multiply-adds a butterfly: Goedecker, Fast radix 2, 3, 4 and 5 kernels for FFTs on computers with
-            overlapping multiply-add instructions, 1997.
+            overlapping multiply-add instructions, 1997. Products modulo t^n - i: Crandall and Fagin, Discrete weighted
+            transforms and large-integer arithmetic, Math. Comp. 62 (1994).
 """
 
 from std.sys.info import size_of
