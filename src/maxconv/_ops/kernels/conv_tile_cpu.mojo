@@ -25,7 +25,8 @@ comptime BLOCK_VECTORS = 4 if simd_width_of[DType.float32]() >= 16 else 2
 """Vectors of each channel taken together."""
 
 comptime TILE_BYTES = (320 if simd_width_of[DType.float32]() >= 16 else 192) << 10
-"""Packed source of a tile: about half of an L2 cache, of 1 MB or more where there is AVX-512, 512 KB or less elsewhere."""
+"""Packed source of a tile: a third of an L2 cache, of 1 MB or more where there is AVX-512, 512 KB elsewhere; what is
+fetched for the next tile, and weights, take the rest."""
 
 comptime SHORTEST_TILE = 16
 """Blocks of a tile that is shorter than it may be, for the threads' sake: its weights are read again for each."""
