@@ -29,6 +29,7 @@ CASES: dict[str, list[tuple[int | tuple[int, int], int]]] = {
     "float16": [(2**26, 4), (2**26, 16)],
     "float64": [(2**26, 4), (2**26, 16), (2**26, 64)],
 }
+RATES = [(1, 2), (1, 4), (2, 1), (3, 2), (160, 147), (147, 160)]
 LAUNCHES = 5
 ROUNDS = 20
 FEWEST_FFT_TAPS = 16
@@ -58,6 +59,7 @@ def bench() -> list[dict[str, Any]]:
 
     device = Accelerator()
     rows = [bench_kernel(device, dtype, shape, m) for dtype, cases in CASES.items() for shape, m in cases]
+    rows += [bench_resampling(device, up, down) for up, down in RATES]
     return [*rows, bench_resident_call(device), bench_host_arrays()]
 
 
@@ -108,6 +110,41 @@ def bench_kernel(device: Any, dtype: str, shape: int | tuple[int, int], m: int) 
         timings["torch fft"] = by_events(record, on_torch, transform)
     rows = "".join(f"rows={count} " for count in batch)
     return row(f"{dtype} {rows}N={n} K={m}", timings, "copy")
+
+
+def bench_resampling(device: Any, up: int, down: int) -> dict[str, Any]:
+    """Time the resampling of a resident signal beside copying as many bytes; refuse a wrong result."""
+    import torch
+    from max.driver import Buffer, DeviceEvent
+    from scipy.signal import upfirdn
+
+    n, m = 2**26 // (up + down) * down, 20 * max(up, down) + 1
+    length, start = n // down * up, m // 2 // down
+    x, h = (torch.randn(count, device="cuda") for count in (n, m))
+    copied = torch.empty((n + length) // 2, device="cuda")
+    target = torch.empty_like(copied)
+    torch.cuda.synchronize()
+    signal, taps = Buffer.from_dlpack(x), Buffer.from_dlpack(h)
+    y = Buffer(signal.dtype, (length,), device=device)
+    addresses = y._data_ptr(), signal._data_ptr(), taps._data_ptr()
+    sizes = n, m, up, down, start, length, 1
+    launch = partial(native.resample_on_gpu, "float32", device._device_context_ptr(), addresses, sizes, (0, 0.0))
+    launch()
+    device.synchronize()
+    part = 4096
+    wide_x, wide_h = (array.double().cpu().numpy() for array in (x[: (start + part) * down // up + 1], h))
+    exact = upfirdn(wide_h, wide_x, up, down)[start : start + part]
+    error = np.abs(torch.from_dlpack(y)[:part].double().cpu().numpy() - exact).max() / np.abs(exact).max()
+    if not error < 1e-4:  # noqa: PLR2004
+        message = f"upfirdn {up}/{down}: wrong by {error}"
+        raise SystemExit(message)
+    on_max = DeviceEvent(device, enable_timing=True), DeviceEvent(device, enable_timing=True)
+    on_torch = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    timings = {
+        "copy": by_events(torch.cuda.Event.record, on_torch, partial(target.copy_, copied)),
+        "maxconv": by_events(device.default_queue.record_event, on_max, launch),
+    }
+    return row(f"upfirdn float32 {up}/{down} K={m}", timings, "copy")
 
 
 def check(y: Any, x: Any, k: Any, pad_left: int) -> None:

@@ -40,6 +40,7 @@ from ..shared.accumulate import accum_dtype, multiply_add
 from ..shared.extension import Extension
 from ..shared.polyphase_geometry import PolyphaseGeometry
 from .polyphase_outputs_gpu import MAX_BLOCKS, THREADS, WARP, WARPS, WARP_TAPS, launch_outputs, sum_again
+from .polyphase_window_gpu import launches_window
 
 comptime GROUP = 8
 """Neighbouring outputs of a thread. 4 read 0.45 words a multiply-add instead of 0.35; 16 waste half on zero taps."""
@@ -175,7 +176,7 @@ def polyphase_gpu[
     # Outputs before and from which on some terms lie outside x.
     var head = 0
     var tail = geometry.outputs
-    if not launches_panels(y, x, h, geometry, ctx):
+    if not launches_window(y, x, h, geometry, ctx) and not launches_panels(y, x, h, geometry, ctx):
         tail = 0
     elif extension.omits():
         return
