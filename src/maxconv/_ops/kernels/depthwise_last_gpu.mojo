@@ -3,18 +3,23 @@
 Computes:   y[n, i, c] = sum_j x[n, i + j - pad_left, c] * w[c, j] + bias[c], then an activation; terms outside x are
             left out. The weight gradient is w[c, j] = sum_{n, i} y[n, i, c] * x[n, i + j - pad_left, c].
 Algorithm:  a thread has neighbouring channels, one vector access wide, and goes along the signal with a window of
-            samples in registers: each is read once, but for the K - 1 before a thread's first. Filters stand at the
-            end of TAPS places, behind zeros. Sums of a weight gradient stay in registers; those of a block's warps
-            meet in shared memory, those of blocks in weight_gradient_gpu.mojo.
+            samples in registers: each is read once, but for the K - 1 before a thread's first. Layers of 3 and 4 taps
+            have short runs, whose samples are all loaded before the first sum, the K - 1 by way of the cache. Other
+            filters stand at the end of TAPS places, behind zeros. Sums of a weight gradient stay in registers; those of
+            a block's warps meet in shared memory, those of blocks in weight_gradient_gpu.mojo.
 Cost:       2*N*C*L_out*K flop; reads and writes each element of x and y once: memory-bound. Of 12288 channels by
             16384 samples of bfloat16, 4 taps (pytorch#192902): 805 MB and 1.6 Gflop, so 190 us at the 4.24 TB/s of a
-            copy on an H200; the weight gradient as much. Measured there (2026-11-22): 276 and 212 us.
+            copy on an H200; the weight gradient as much. Measured there: weight gradient 212 us (2026-11-22); forward
+            196 us, 1.02 copies, with long runs 278; 8 signals of 4096 by 2048 68 us, 1.03; float32 1.01 (2026-11-23,
+            the same kernel in a program of its own).
 Layout:     x (N, L, C), y (N, L_out, C), aligned to VECTOR_BYTES, C a multiple of a vector; w (C, K).
 Accuracy:   sums in accumulate.accum_dtype, each in ascending order of taps: the bits of depthwise_gpu.mojo. Outputs
-            of a thread that has made NaN are done again without the zeros; weight_gradient_gpu.mojo does so, too.
+            of a thread that has made NaN are done again without the zeros; weight_gradient_gpu.mojo does so, too. Short
+            runs have no zeros but those beside a signal, and do so where a weight is not finite.
 Gate:       groups == in_channels == out_channels, stride == dilation == 1, K <= MOST_TAPS; otherwise depthwise_gpu.
-Tuning:     FORWARD_STEP, WEIGHTS_STEP: 64 and 128 bytes under way for each thread, in 168 registers at most. With calls
-            and tests inside the loop (the last a branch for each load) the same kernels take 160 to 255.
+Tuning:     SHORT_RUN, SHORT_RUN_CHANNELS: in half precision 8 outputs are 5 to 12 % slower; a loop that loads 4 of them
+            ahead 5 to 9 %. FORWARD_STEP, WEIGHTS_STEP: 64 and 128 bytes under way for each thread, in 168 registers at
+            most. With calls and tests inside the loop (the last a branch for each load) they take 160 to 255.
 """
 
 from std.math import ceildiv
@@ -49,7 +54,7 @@ comptime SHORT_RUN = 12
 """Outputs of a thread that loads all its samples at once."""
 
 comptime SHORT_RUN_CHANNELS = 4
-"""Channels of such a thread, at most. With twice as many, fewer threads have registers: 4 % slower."""
+"""Channels of such a thread, at most. With twice as many, fewer threads have registers: 3 % slower at best."""
 
 comptime FORWARD_STEP = 4
 """Outputs that a thread computes from one batch of loads."""

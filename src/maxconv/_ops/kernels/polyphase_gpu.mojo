@@ -8,21 +8,22 @@ Algorithm:  outputs whole periods apart (`period` = up times some number) share 
             GROUP neighbouring outputs, which meet nearly the same samples: one that is read serves all. Their taps are
             shifted against each other by whole samples; zeros stand where an output has no tap. Samples are staged
             with neighbouring periods side by side, outputs are turned back to their order in shared memory.
-            Calls and outputs that this does not fit go the plain way of polyphase_outputs_gpu.mojo.
+            Small rates have kernels of their own in polyphase_window_gpu.mojo; calls and outputs that none of this
+            fits go the plain way of polyphase_outputs_gpu.mojo.
 Cost:       2*L_out*ceil(K/up) flop a row, and (N + L_out)*size bytes of device memory. With 20*max(up, down) + 1 taps
             per output of float32, by calculation (up/down: bytes; multiply-adds, with those by zero taps):
             2/1: 6; 20.5, 25   1/2: 12; 41, 55   3/2: 6.7; 20.3, 26   160/147: 7.7; 20, 28   147/160: 8.4; 21.8, 30.
-            For each of the latter 1.25 instructions and 0.25 passes through shared memory, 3 to 6 passes an output to
-            stage samples and outputs: 70 to 95 % of the time of a copy of those bytes on an H200 (4.2 TB/s, 29.6e12
-            lanes/s) by either, if both overlap. Signals that go on beyond their ends: ceil(K/down) outputs at each end
-            twice.
+            Signals that go on beyond their ends: ceil(K/down) outputs at each end twice.
 Layout:     x (rows, N), y (rows, L_out), rows `x_stride`, `y_stride` apart; h (K) in its natural order.
 Tile:       32 or 64 periods of 32 or 64 neighbouring outputs; at most 48 KB of shared memory. Taps that do not fit
             are taken in chunks.
 Accuracy:   sums in accumulate.accum_dtype on EVERY path of this file, taps in rising q. A zero tap would make NaN of an
             infinite sample: an output that is NaN is summed again, without them.
 Gate:       none: any N, L_out, rows, start >= 0, any K, up, down >= 1.
-Tuning:     the constants below; none was measured yet.
+Tuning:     the constants below.
+Measured:   by benchmarks/mojo/bench_polyphase_gpu.mojo on an H200 (2026-11-23), in copies of those bytes: float32
+            160/147 2.69, 147/160 3.25, 33/5 3.67, float64 2.36 and 2.46 of the first two. Reads of shared memory bound
+            it: one of 16 bytes a lane takes 2 cycles if 8 neighbouring lanes share them, 4 if not.
 Tried:      each thread 4 outputs of one phase, read from the signal's own order in shared memory: 1.25 reads for a
             multiply-add, and 190 registers a thread, too many for the blocks of 511 threads that up = 511 made.
 Source:     phases as in Crochiere and Rabiner, Multirate Digital Signal Processing, 1983.

@@ -12,7 +12,7 @@ Cost:       2*L_out*ceil(K/up) flop a row, and (N + L_out)*size bytes of device 
             20*max(up, down) + 1 taps 24 multiply-adds for 20.5 (2/1), 48 for 41 (1/2), 24 for 20.3 (3/2). A turn reads
             `periods`*(up + down) words for periods^2*up*down multiply-adds.
 Layout:     as in polyphase_gpu.mojo.
-Tile:       up to MOST_THREADS runs of a row, and as many before them as the taps span; at most SHARED_BYTES.
+Tile:       up to MOST_THREADS runs of a row, and as many before them as the taps span; at most STATIC_SHARED_BYTES.
 Accuracy:   sums in accumulate.accum_dtype, taps in rising q; outputs that are NaN are summed again without the zeros.
 Gate:       up and down in RATES, relatively prime; taps that fit.
 Tuning:     RATES, MOST_THREADS.
