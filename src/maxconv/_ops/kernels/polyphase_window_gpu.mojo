@@ -4,7 +4,7 @@ Computes:   what polyphase_gpu.mojo does, terms outside x left out.
 Algorithm:  a period of `up` outputs meets the samples of the period before, `down` further on. A thread has `periods`
             neighbouring periods and holds the samples of two runs, its own and the one before: a tap that is read
             serves all its periods, and a sample all outputs that meet it. Then the run before that takes the place of
-            the newer one, until the taps end. Samples come to shared memory by vectors that need no registers; taps
+            the newer one, until the taps end. Samples come to shared memory by vectors; taps
             stand there in the order of use, behind zeros where an output meets a sample later than its neighbours, and
             as many more as let the samples begin with a vector. Outputs leave by vectors, turned in shared memory
             within a warp.
@@ -29,7 +29,7 @@ from std.utils.numerics import isnan
 from std.utils.static_tuple import StaticTuple
 from max.gpu import MAX_THREADS_PER_BLOCK_METADATA, block_dim, block_idx, thread_idx
 from max.gpu.host import DeviceContext
-from max.gpu.memory import async_copy, async_copy_wait_all, external_memory
+from max.gpu.memory import external_memory
 from max.gpu.sync import barrier, syncwarp
 
 from ..shared.accumulate import accum_dtype, multiply_add
@@ -281,7 +281,6 @@ def compute_window[
         var tap = output * Int32(DOWN) - own_newest * Int32(UP) + q * Int32(UP)
         var is_there = q >= 0 and tap < taps
         staged_taps[unsafe_offset=place] = h[unsafe_offset=tap].cast[ACC]() if is_there else 0
-    async_copy_wait_all()
     barrier()
 
     var sums = Array[Scalar[ACC], OUTPUTS](fill=0)
@@ -346,7 +345,7 @@ def stage_runs[
     begin: Int,
     runs: Int32,
 ):
-    """Begins to copy neighbouring samples to shared memory; `async_copy_wait_all` waits for them.
+    """Copies neighbouring samples to shared memory: by vectors, where all of them exist.
 
     Parameters:
         dtype: Element type.
@@ -363,10 +362,11 @@ def stage_runs[
     comptime PITCH = pitch_of[dtype](run)
     var count = runs * Int32(run)
     if begin >= 0 and begin + Int(count) <= samples:
-        var first = x.unsafe_offset(begin).unsafe_address_space_cast[AddressSpace.GLOBAL]()
+        var first = x.unsafe_offset(begin)
         for place in range(Int32(thread_idx.x) * Int32(WIDTH), count, Int32(block_dim.x) * Int32(WIDTH)):
             var there = place // Int32(run) * Int32(PITCH) + place % Int32(run)
-            async_copy[VECTOR_BYTES](first.unsafe_offset(place), window.unsafe_offset(there))
+            var vector = first.unsafe_load[width=WIDTH, alignment=VECTOR_BYTES](place)
+            window.unsafe_store[alignment=VECTOR_BYTES](there, vector)
     else:
         for place in range(Int32(thread_idx.x), count, Int32(block_dim.x)):
             var position = begin + Int(place)
