@@ -19,7 +19,8 @@ Tuning:     RATES, MOST_THREADS.
 Measured:   by benchmarks/mojo/bench_polyphase_gpu.mojo on an H200 (2026-11-23), in copies of the bytes of a call at
             20*max(up, down) + 1 taps; in brackets the panels of polyphase_gpu.mojo. float32: 2/1 1.43 (2.48), 1/2 1.48
             (3.61), 3/2 1.45 (2.64), 4/1 1.65 (2.75), 1/4 1.43 (4.21); 64 taps at 1/1 2.0 (4.6). float64: 2/1 1.12
-            (2.32), 1/2 1.19 (3.84), 3/2 1.19 (2.26). The instructions beside the sums count, 23 an output at 2/1.
+            (2.32), 1/2 1.19 (3.84), 3/2 1.19 (2.26). The instructions beside the sums count, 23 an output at 2/1. Then samples
+            were staged by cp.async, which GPUs before Ampere lack; by plain vectors, as now, it has not been timed.
 Tried:      blocks that stay and load the next tile while they add: 1.42 instead of 1.54 at 1/2, slower at 2/1.
 """
 
