@@ -16,7 +16,7 @@ from .. import _plan
 from .._errors import DeviceError
 from .._layer import LayerProblem
 from . import devices, native
-from .layers import is_depthwise
+from .layers import has_one_filter_each, is_depthwise
 
 #: Element types of layers, and the names that kernels have for them.
 NAMES = {torch.float16: "float16", torch.bfloat16: "bfloat16", torch.float32: "float32", torch.float64: "float64"}
@@ -139,8 +139,7 @@ def gradient_sums(
 ) -> tuple[Sum, Sum] | None:
     """Return what `transposed` and `weight_gradient` do for contiguous operands; None where these are made first."""
     by_input = None if 0 in x_shape else transposed_sum(problem, y, x_shape)
-    is_single = problem.groups == problem.in_channels == problem.out_channels
-    if by_input is None or (is_single and not y.is_cuda):
+    if by_input is None or (has_one_filter_each(problem) and not y.is_cuda):
         return None
     return by_input, known_sum(_name("weight_gradient", y.dtype), problem, (), w_shape, y.dtype, y.get_device())
 
@@ -169,7 +168,7 @@ def mirrored(problem: LayerProblem) -> LayerProblem | None:
     One filter a channel, read backwards, is one again, and those kernels are the faster ones.
     """
     pad_left = problem.dilation * (problem.taps - 1) - problem.pad_left
-    if problem.groups == problem.in_channels == problem.out_channels and problem.stride == 1 and pad_left >= 0:
+    if has_one_filter_each(problem) and problem.stride == 1 and pad_left >= 0:
         lengths = problem.outputs, problem.length
         return LayerProblem(*problem[:4], *lengths, problem.taps, 1, problem.dilation, pad_left)
     return None
@@ -183,7 +182,7 @@ def weight_gradient(problem: LayerProblem, x: Any, y: Any) -> Any:
     """Compute w (O, C/G, K) from x (N, C, L) and y (N, O, L_out), the gradient of the outputs."""
     if not (x.numel() and y.numel()):
         return x.new_zeros(problem.weight_shape)
-    if not x.is_cuda and problem.groups == problem.in_channels == problem.out_channels:
+    if not x.is_cuda and has_one_filter_each(problem):
         # One filter a channel meets its signal as the gradient of the outputs would, as the longer filter.
         rows = problem.batch * problem.in_channels
         lengths = problem.length, problem.taps, problem.outputs, problem.dilation, problem.stride
@@ -227,9 +226,13 @@ def is_channels_last(problem: LayerProblem, x: Any) -> bool:
     """
     if x.device.type != "cuda" or x.dtype is torch.float64 or problem.taps > _SHORT or x.is_contiguous():
         return False
-    is_single = problem.groups == problem.in_channels == problem.out_channels
     is_dense = problem.stride == problem.dilation == 1
-    return is_single and is_dense and problem.in_channels * x.element_size() % _VECTOR == 0 and x.mT.is_contiguous()
+    return (
+        has_one_filter_each(problem)
+        and is_dense
+        and problem.in_channels * x.element_size() % _VECTOR == 0
+        and x.mT.is_contiguous()
+    )
 
 
 def empty_like(problem: LayerProblem, x: Any, shape: tuple[int, ...]) -> Any:
