@@ -201,6 +201,8 @@ def compute_tiles[
             while at < count:
                 var wanted = lead if at < lead else min(BLOCK, count - at)
                 var runs = (count - at) // BLOCK if is_final and at >= lead else 0
+                comptime if transposed:
+                    runs = min(runs, 1)  # between them the weights that come next are fetched
                 for phase in range(walk.result_step):
                     comptime if transposed:
                         if block + 1 < (part + 1) * blocks // of:
