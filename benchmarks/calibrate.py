@@ -30,6 +30,7 @@ FLOATS = ("float32", "float64")
 FEW_TAPS = _plan.FEWEST_FFT_TAPS
 GPU_FLOATS = ("float16", *FLOATS)
 BLOCK_LOG2 = range(9, 23)
+LAYER_BLOCK_LOG2 = range(9, 14)
 GPU_BLOCK_LOG2 = (*range(9, 15), *range(18, 23))
 SAMPLES = 10**5
 """Signal that stays in the cache."""
@@ -152,6 +153,41 @@ def fft_costs(dtype: str, door: float) -> dict[str, Any]:
     }
 
 
+def layer_kernel(dtype: str, channels: int, outputs: int, nfft: int) -> partial[Any]:
+    """Return a call of the kernel of a layer with 64 taps a channel on one thread: direct, or in blocks of an FFT."""
+    x, w = vectors(dtype, channels * (outputs + 63), channels * 64)
+    y, nothing = np.empty(channels * outputs, dtype), np.empty(0, dtype)
+    sizes = (1, channels, channels, channels, outputs + 63, outputs, 64, 1, 1, 0)
+    if nfft:
+        return partial(native._layer_functions[f"depthwise_fft_{dtype}"], (y, x, w, nothing), sizes, 0, nfft, 1)
+    arrays = y, x, w, nothing, nothing, np.empty(0, np.int32)
+    return partial(native._layer_functions[f"depthwise_{dtype}"], arrays, sizes, 0, 1)
+
+
+def layer_costs(dtype: str) -> dict[str, Any]:
+    """Fit the model of layers with one filter a channel: sums, and blocks of an FFT with the spectra of the filters."""
+    channels, hop = 8, 1024
+    short, long = least_ns(*(layer_kernel(dtype, channels, count * hop, 0) for count in (1, 5)))
+    blocks, filters, calls = [], [], []
+    for log2 in LAYER_BLOCK_LOG2:
+        nfft = 1 << log2
+        one, five, lone = least_ns(
+            *(layer_kernel(dtype, channels, count * (nfft - 63), nfft) for count in (1, 5)),
+            layer_kernel(dtype, 1, nfft - 63, nfft),
+        )
+        block = (five - one) / (4 * channels)
+        blocks.append(block / nfft)
+        filters.append(max(0.0, (one - lone) / ((channels - 1) * block) - 1))
+        calls.append(max(0.0, lone - (one - lone) / (channels - 1)))
+    return {
+        "multiply_add": (long - short) / (4 * channels * hop * 64),
+        "row": max(0.0, (5 * short - long) / (4 * channels)),
+        "fft_call": min(calls),
+        "filter_blocks": float(np.median(filters)),
+        "sample": blocks,
+    }
+
+
 def thread_costs() -> dict[str, float]:
     """Measure what each thread after the first brings, and what it costs to start and join threads."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -173,6 +209,7 @@ def cpu_costs() -> dict[str, Any]:
     return {
         "direct": direct,
         "fft": {dtype: fft_costs(dtype, direct[dtype]["call"]) for dtype in FLOATS},
+        "layer": {dtype: layer_costs(dtype) for dtype in FLOATS},
         "threads": thread_costs(),
         "bytes_per_second": 1e9 * 2 * x.nbytes / copy_ns,
         "multiply_add_bytes_per_second": 1e9 * 4 * 10**6 * 256 / sums_ns,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpu import by_events
 from layers import Layer, by_torch
-from timing import row, time_calls
+from timing import row, sample_calls, summarize, time_calls
 
 from maxconv._engine import native
 
@@ -96,7 +96,9 @@ def bench_layer(layer: Layer, kind: Any, on: str) -> list[dict[str, Any]]:
 def time_on(on: str, calls: Mapping[str, Callable[[], Any]]) -> dict[str, Timing]:
     """Time calls between events of PyTorch's stream, or on the host clock."""
     if on == "cpu":
-        return time_calls(calls, rounds=5, seconds=0.05)
+        # Rests, as in layers.py: the threads of the turn before would wait at full speed on a core of this one's.
+        samples = sample_calls(calls, rounds=5, seconds=0.05, rest=0.03)
+        return {name: summarize(values) for name, values in samples.items()}
     import torch
 
     events = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)

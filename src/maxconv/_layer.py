@@ -118,7 +118,9 @@ def known_convolution(
     *options: Any,
 ) -> LayerProblem:
     """Do as `convolution`; a model's layers come again and again, and those of plain numbers are remembered."""
-    if {int}.issuperset(map(type, options)):  # what is no int may be equal to one and still be refused
+    stride, padding, dilation, groups = options
+    numbers = stride, dilation, groups, *(padding if type(padding) is tuple else (padding,))
+    if {int}.issuperset(map(type, numbers)):  # what is no int may be equal to one and still be refused
         return _known_convolution(function, input_shape, weight_shape, bias_shape, *options)
     return convolution(function, input_shape, weight_shape, bias_shape, *options)
 

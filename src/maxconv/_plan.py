@@ -11,10 +11,9 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ._problem import Problem
-
 if TYPE_CHECKING:
     from ._layer import LayerProblem
+    from ._problem import Problem
 
 COSTS = Path(__file__).with_name("_costs.json")
 """What was measured, in nanoseconds and bytes per second, with device, versions and date; `poe bench calibrate` writes
@@ -34,6 +33,15 @@ PAIR_BYTES = 64
 MULTIPLY_ADDS_PER_WORKER, MULTIPLY_ADDS_OF_AN_OUTPUT = 1 << 22, 8
 SAMPLES_PER_WORKER, SHARED_BLOCK = 1 << 17, 1 << 16
 _NEAR_BYTES = 2 << 20
+
+LAYER_MARGIN = 0.75
+"""As NEAR_MARGIN, for layers: their model knows FFTs of few channels that stay in the cache, and more take longer. Of
+100 layers of 1 to 2048 channels and 32 to 2048 taps, causal, float32, two cores of an AMD EPYC, this choice takes over
+1.12 times as long as the other for two, 1.31 times at most (1 channel, 16000 samples, 32 taps); of as many in float64
+for five, 1.45 times at most. The costs of `choose` took the slower for 28 of 89, 2.6 times as long for 512 channels of
+250 samples and 256 taps. 2026-11-23."""
+LAYER_MULTIPLY_ADDS_PER_WORKER = 1 << 20
+"""As in depthwise_cpu.mojo."""
 
 
 FEW_GPU_TAPS = 16
@@ -99,10 +107,30 @@ def block_of_layer(layer: LayerProblem, itemsize: int) -> int:
     is_one_filter_each = layer.groups == layer.in_channels == layer.out_channels
     if layer.taps < FEWEST_FFT_TAPS or not is_one_filter_each or layer.stride * layer.dilation > 1:
         return 0
-    rows = Problem(layer.length, layer.taps, layer.outputs, layer.pad_left, flip=False)
-    batch = (layer.batch, layer.in_channels)
-    choice = choose(rows._replace(batch=batch, tap_rows=layer.in_channels), itemsize)
-    return choice.nfft if choice.method == "fft" else 0
+    shortest = max(9, (layer.taps - 1).bit_length())
+    longest = max(shortest, (layer.outputs + layer.taps - 2).bit_length())
+    best, nfft = min((_layer_fft_ns(layer, itemsize, 1 << log2), 1 << log2) for log2 in range(shortest, longest + 1))
+    return nfft if best < LAYER_MARGIN * _layer_direct_ns(layer, itemsize) else 0
+
+
+def _layer_direct_ns(layer: LayerProblem, itemsize: int) -> float:
+    """Model the sums of depthwise_cpu.mojo, which skips terms beyond the signal."""
+    cost = costs("cpu")["layer"][f"float{8 * itemsize}"]
+    rows = layer.batch * layer.in_channels
+    first, last = max(0, layer.pad_left), layer.length - layer.taps + layer.pad_left + 1
+    inside = max(0, min(layer.outputs, last) - first)
+    terms = (inside + (layer.outputs - inside) / 2) * min(layer.taps, layer.length)
+    workers = rows * layer.outputs * layer.taps // LAYER_MULTIPLY_ADDS_PER_WORKER
+    return _shared(rows * (cost["row"] + terms * cost["multiply_add"]), min(workers, rows))
+
+
+def _layer_fft_ns(layer: LayerProblem, itemsize: int, nfft: int) -> float:
+    """Model overlap-save of one filter a channel, whose spectra are made where they are used."""
+    cost = costs("cpu")["layer"][f"float{8 * itemsize}"]
+    sample = cost["sample"][min(nfft.bit_length() - 10, len(cost["sample"]) - 1)]  # from blocks of 512 on
+    blocks = layer.batch * -(-layer.outputs // (nfft - layer.taps + 1))  # of a channel
+    work = layer.in_channels * nfft * (blocks + cost["filter_blocks"]) * sample
+    return float(cost["fft_call"] + _shared(work, layer.in_channels * (blocks + 1) * nfft // SAMPLES_PER_WORKER))
 
 
 def _direct_ns(problem: Problem, itemsize: int) -> float:

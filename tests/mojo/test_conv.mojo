@@ -172,6 +172,41 @@ def test_sums_are_those_of_the_terms() raises:
                                 check_layer[dtype](geometry, state)
 
 
+def test_results_begin_anywhere_in_a_line() raises:
+    """Sums of few terms are exact wherever in a line of the caches the result begins, and nothing beside it is written.
+
+    Raises:
+        If it is not so.
+    """
+    comptime MARGIN = 32
+    var state = UInt32(1)
+    for outputs in [16, 48, 1040, 30000]:
+        var geometry = LayerGeometry(2, 2, 7, 1, outputs, outputs, 3, 1, 1, 2)
+        var x = small_integers[DType.float32](2 * 2 * outputs, state)
+        var w = small_integers[DType.float32](7 * 2 * 3, state)
+        var exact = List[Float64](length=2 * 7 * outputs + 2 * MARGIN, fill=POISON)
+        for n in range(2):
+            for o in range(7):
+                for i in range(outputs):
+                    var sum = Float64(0)
+                    for c in range(2):
+                        for j in range(max(0, 2 - i), 3):
+                            var sample = x[geometry.input_offset(n, c, geometry.position(i, j))]
+                            sum += Float64(sample) * Float64(w[geometry.weight_offset(o, c, j)])
+                    exact[MARGIN + geometry.output_offset(n, o, i)] = sum
+        for begin in range(MARGIN - 16, MARGIN + 1):
+            var whole = List[Float32](length=len(exact) + 2 * MARGIN, fill=POISON)
+            var none = Epilogue[DType.float32](held(x), False, NONE)
+            conv_cpu[False](address(whole).unsafe_offset(begin), address(x), address(w), none, geometry, 2)
+            var actual = List[Float32](capacity=len(exact))
+            for at in range(len(exact)):
+                actual.append(whole[at + begin - MARGIN] if at + begin >= MARGIN else POISON)
+            check_equal(actual, exact)
+            _ = whole^
+        _ = x^
+        _ = w^
+
+
 def test_geometry_agrees_with_itself() raises:
     """`first_tap` and `end_tap` bound the taps whose position lies inside the signal.
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 #: Filters per channel from which the matrix product serves depthwise layers better: it reads a sample for all of them.
 _FILTERS_OF_A_PRODUCT = 4
 
+_FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
+
 
 def is_depthwise(problem: LayerProblem) -> bool:
     """Tell whether the depthwise kernels serve a layer: one input channel a group, and few filters for it."""
@@ -155,7 +157,7 @@ def _in_accumulator(array: np.ndarray | None, dtype: np.dtype) -> np.ndarray:
 
 def _accumulator(dtype: np.dtype) -> np.dtype:
     """Return the type that sums of a type are kept in."""
-    return np.dtype(np.float64 if dtype.itemsize == 8 else np.float32)  # noqa: PLR2004  # bytes of float64
+    return _FLOAT64 if dtype.itemsize == _FLOAT64.itemsize else _FLOAT32
 
 
 def _run_on_gpu(

@@ -17,8 +17,9 @@ Accuracy:   sums in accumulate.accum_dtype on EVERY path; each result adds its t
 Gate:       none: any sizes >= 1, outputs may be 0.
 Tuning:     the constants below. Float32, one core of an AMD EPYC with AVX-512, whose FMA units do 115 GFLOP/s: 98 to 111
             for the layers of Whisper, wav2vec2, HuBERT and HiFi-GAN's residual blocks, 70 for 512 -> 256 channels of
-            100 samples transposed, K = 16; 60 for 1 -> 32 channels, K = 7, whose sums go from registers to the result
-            (32 by way of scratch). Layers of benchmarks/layers.py, 2026-11-22.
+            100 samples transposed, K = 16. Layers of benchmarks/layers.py, 2026-11-22. 1 -> 32 channels, K = 7, 24000
+            samples, whose sums go from registers to the result: 91, 117 us (141 where each block was a call of its
+            own; 2026-11-23).
 Tried:      weights of a transposed sum sorted by phase while they are copied: 25 to 43 GFLOP/s instead of 70.
 Source:     register blocking as for a matrix product (Goto and van de Geijn, Anatomy of High-Performance Matrix
             Multiplication, 2008); phases as in Crochiere and Rabiner, Multirate Digital Signal Processing, 1983.
@@ -83,7 +84,8 @@ def conv_cpu[
     if max_workers == 1 or workers < 1:
         workers = 1
     var pieces = SHARES_PER_WORKER * workers if workers > 1 else 1
-    var walk = Walk[dtype, transposed](geometry, ceildiv(pieces, max(1, geometry.batch * geometry.groups)))
+    var past_line = Int(result) % LINE_BYTES // size_of[dtype]()
+    var walk = Walk[dtype, transposed](geometry, ceildiv(pieces, max(1, geometry.batch * geometry.groups)), past_line)
     var tiles = geometry.batch * geometry.groups * walk.tiles
     if tiles == 0:
         return
@@ -163,7 +165,7 @@ def compute_tiles[
             index = whole + (index - whole) // parts
         var row = index // walk.tiles  # signal and group
         var group = row % walk.geometry.groups
-        var first = index % walk.tiles * walk.tile
+        var first = walk.first(index)
         var channels = source.unsafe_offset(row * walk.source_channels * walk.source_length)
         var outputs = result.unsafe_offset(row * walk.result_channels * walk.result_length)
         if index != packed_index:
@@ -171,7 +173,7 @@ def compute_tiles[
             packed_index = index
         # The source of the tile that this thread will probably take next comes closer meanwhile.
         var next = index + workers
-        var next_first = next % walk.tiles * walk.tile
+        var next_first = walk.first(next)
         var next_channels = source.unsafe_offset(next // walk.tiles * walk.source_channels * walk.source_length)
         for block in range(part * blocks // of, (part + 1) * blocks // of):
             if index + workers < whole:
@@ -191,9 +193,16 @@ def compute_tiles[
                 these = type_of(these)(unsafe_from_address=Int(w.unsafe_offset(walk.weight(channel, 0, 0, group))))
             for each in range(rows):
                 biases[unsafe_offset=each] = epilogue.offset[ACC](group * walk.result_channels + channel + each)
-            var count = min(walk.tile, ceildiv(walk.result_length, walk.result_step) - first)
+            var count = walk.end(index) - first
             var pieces = ceildiv(count, BLOCK) * walk.result_step
-            for at in range(0, count, BLOCK):
+            var there = outputs.unsafe_offset(channel * walk.result_length + first)
+            var lead = min(count, -walk.shift % LINE) if first == 0 else 0
+            var at = 0
+            while at < count:
+                var wanted = lead if at < lead else min(BLOCK, count - at)
+                var runs = (count - at) // BLOCK if is_final and at >= lead else 0
+                comptime if transposed:
+                    runs = min(runs, 1)  # between them the weights that come next are fetched
                 for phase in range(walk.result_step):
                     comptime if transposed:
                         if block + 1 < (part + 1) * blocks // of:
@@ -203,9 +212,8 @@ def compute_tiles[
                             fetch_weights(w, walk, group, channel + BLOCK_ROWS, begin, end)
                     var block_sums = sums.unsafe_offset(phase * BLOCK_ROWS * BLOCK)
                     var sum_stride = BLOCK
-                    if is_final and count - at >= BLOCK:
-                        var there = outputs.unsafe_offset(channel * walk.result_length + first + at)
-                        block_sums = type_of(sums)(unsafe_from_address=Int(there))
+                    if runs > 0:
+                        block_sums = type_of(sums)(unsafe_from_address=Int(there.unsafe_offset(at)))
                         sum_stride = walk.result_length
                     sum_block[ACC](
                         block_sums,
@@ -221,14 +229,28 @@ def compute_tiles[
                         walk.geometry.taps * (1 if transposed else walk.source_channels),
                         sum_stride,
                         rows,
-                        count - at,
+                        wanted,
+                        max(1, runs),
                     )
-                    if at < present[0] or at + BLOCK + walk.reach > present[1]:
-                        mend_sums(
-                            block_sums, biases, channels, w, walk, group, channel, rows, phase, first + at, sum_stride
-                        )
-                if not is_final or count - at < BLOCK:
-                    store_sums(outputs, sums, epilogue.activation, walk, channel, rows, first + at)
+                    for run in range(max(1, runs)):
+                        var begin = at + run * BLOCK
+                        if begin < present[0] or begin + BLOCK + walk.reach > present[1]:
+                            mend_sums(
+                                block_sums.unsafe_offset(run * BLOCK),
+                                biases,
+                                channels,
+                                w,
+                                walk,
+                                group,
+                                channel,
+                                rows,
+                                phase,
+                                first + begin,
+                                sum_stride,
+                            )
+                if runs == 0:
+                    store_sums(outputs, sums, epilogue.activation, walk, channel, rows, first + at, wanted)
+                at += wanted if runs == 0 else runs * BLOCK
     _ = source_scratch^
     _ = weight_scratch^
     _ = sum_scratch^
@@ -252,8 +274,9 @@ def sum_block[
     sum_stride: Int,
     rows: Int,
     count: Int,
+    runs: Int,
 ):
-    """Computes the sums of one register block, narrower if few results are wanted.
+    """Computes the sums of register blocks side by side, of one that is narrower if few results are wanted.
 
     Parameters:
         acc: Accumulation type.
@@ -272,7 +295,8 @@ def sum_block[
         row_stride: From the weights of a row to those of the next.
         sum_stride: From the sums of a row to those of the next.
         rows: Result channels, at most BLOCK_ROWS.
-        count: Results wanted of each, at least 1.
+        count: Results wanted of each in a block, at least 1.
+        runs: How many blocks; one if it is narrower.
     """
     comptime WIDTH = simd_width_of[acc]()
     comptime for wanted in range(1, BLOCK_ROWS + 1):
@@ -292,6 +316,7 @@ def sum_block[
                         weight_stride,
                         row_stride,
                         sum_stride,
+                        runs,
                     )
 
 
@@ -311,8 +336,9 @@ def sum_registers[
     weight_stride: Int,
     row_stride: Int,
     sum_stride: Int,
+    runs: Int,
 ):
-    """Runs all channels and taps past one block of sums in registers.
+    """Runs all channels and taps past one block of sums in registers after another.
 
     Parameters:
         acc: Accumulation type.
@@ -332,27 +358,31 @@ def sum_registers[
         weight_stride: From the weights of a channel to those of the next.
         row_stride: From the weights of a row to those of the next.
         sum_stride: From the sums of a row to those of the next.
+        runs: How many blocks, one behind the other.
     """
     comptime WIDTH = simd_width_of[acc]()
-    var block = Array[SIMD[acc, WIDTH], rows * vectors](fill=0)
-    for channel in range(channels):
-        var samples = packed.unsafe_offset(channel * channel_stride)
-        var these = weights.unsafe_offset(channel * weight_stride)
-        for tap in range(taps):
-            var run = samples.unsafe_offset(offsets[unsafe_offset=tap])
-            var column_weights = these.unsafe_offset(columns[unsafe_offset=tap])
-            var column = Array[SIMD[acc, WIDTH], vectors](fill=0)
-            comptime for vector in range(vectors):
-                column[vector] = run.unsafe_load[width=WIDTH](vector * WIDTH)
-            comptime for row in range(rows):
-                var weight = SIMD[acc, WIDTH](column_weights[unsafe_offset=row * row_stride])
+    for run in range(runs):
+        var first = run * vectors * WIDTH
+        var block = Array[SIMD[acc, WIDTH], rows * vectors](fill=0)
+        for channel in range(channels):
+            var samples = packed.unsafe_offset(channel * channel_stride + first)
+            var these = weights.unsafe_offset(channel * weight_stride)
+            for tap in range(taps):
+                var column_samples = samples.unsafe_offset(offsets[unsafe_offset=tap])
+                var column_weights = these.unsafe_offset(columns[unsafe_offset=tap])
+                var column = Array[SIMD[acc, WIDTH], vectors](fill=0)
                 comptime for vector in range(vectors):
-                    comptime at = row * vectors + vector
-                    block[at] = multiply_add(column[vector], weight, block[at])
-    comptime for row in range(rows):
-        var bias = SIMD[acc, WIDTH](biases[unsafe_offset=row])
-        comptime for vector in range(vectors):
-            sums.unsafe_store(row * sum_stride + vector * WIDTH, block[row * vectors + vector] + bias)
+                    column[vector] = column_samples.unsafe_load[width=WIDTH](vector * WIDTH)
+                comptime for row in range(rows):
+                    var weight = SIMD[acc, WIDTH](column_weights[unsafe_offset=row * row_stride])
+                    comptime for vector in range(vectors):
+                        comptime at = row * vectors + vector
+                        block[at] = multiply_add(column[vector], weight, block[at])
+        comptime for row in range(rows):
+            var bias = SIMD[acc, WIDTH](biases[unsafe_offset=row])
+            comptime for vector in range(vectors):
+                var at = row * sum_stride + first + vector * WIDTH
+                sums.unsafe_store(at, block[row * vectors + vector] + bias)
 
 
 @no_inline
@@ -429,6 +459,7 @@ def store_sums[
     channel: Int,
     rows: Int,
     first: Int,
+    wanted: Int,
 ):
     """Finishes, rounds and stores the sums of a block, those of all phases.
 
@@ -444,12 +475,13 @@ def store_sums[
         channel: First result channel of the block, within its group.
         rows: Result channels of the block.
         first: First result of the block within each phase.
+        wanted: Results of each phase.
     """
     comptime ACC = accum_dtype[dtype]()
     comptime WIDTH = simd_width_of[ACC]()
     comptime BLOCK = BLOCK_VECTORS * WIDTH
     var step = walk.result_step
-    var count = min(BLOCK * step, walk.result_length - first * step)  # of a channel, all phases
+    var count = min(wanted * step, walk.result_length - first * step)  # of a channel, all phases
     for row in range(rows):
         var there = outputs.unsafe_offset((channel + row) * walk.result_length + first * step)
 
