@@ -16,13 +16,11 @@ from max.gpu import block_idx, thread_idx
 from ..shared.accumulate import accum_dtype, multiply_add
 from ..shared.layer_geometry import LayerGeometry
 from ..shared.queue import Queue
+from ..shared.tuning_gpu import WEIGHT_GRADIENT_THREADS as THREADS
 from .conv_weight_gradient_gpu import conv_weight_gradient_gpu, conv_weight_gradient_parts
 from .depthwise_last_gpu import depthwise_last_weight_gradient_gpu, depthwise_last_weight_gradient_parts
 from .depthwise_short_weight_gradient_gpu import is_short_gradient
 from .depthwise_weight_gradient_gpu import depthwise_weight_gradient_gpu, depthwise_weight_gradient_parts
-
-comptime THREADS = 128
-"""Threads of a block, each of which adds the parts of one weight."""
 
 
 def weight_gradient_workspace[dtype: DType, channels_last: Bool = False](geometry: LayerGeometry) -> Int:
