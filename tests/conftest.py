@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import secrets
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,11 +12,13 @@ import pytest
 import raw_ops
 from command import recording, run, taps_file  # noqa: F401  # fixtures
 from max.engine import InferenceSession
+from mojo_jobs import Job
 
 import maxconv
 from maxconv._engine import native
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 DEVICES = ["cpu", pytest.param("gpu:0", marks=pytest.mark.gpu)]
@@ -55,6 +59,21 @@ def pytest_terminal_summary(terminalreporter) -> None:
 def native_kernels() -> None:
     """Build the CPU kernels before any test: a compiler error is then one failure, not the subject of a search."""
     maxconv.convolve([1.0], [1.0])
+
+
+@pytest.fixture(scope="session", autouse=True)
+def done(request, tmp_path_factory) -> Iterator[Callable[[Job], list[str]]]:
+    """Give what comes of the jobs that tests have for parameters, begun before the first test, two at a time.
+
+    They give way to the tests, most of which leave a core idle. Kernels come first, which take longest.
+    """
+    calls = [item.callspec.params for item in request.session.items if hasattr(item, "callspec")]
+    jobs = sorted({value for call in calls for value in call.values() if isinstance(value, Job)})
+    scratch = tmp_path_factory.mktemp("jobs")
+    pool = ThreadPoolExecutor(2, initializer=os.nice, initargs=(19,))
+    runs = {job: pool.submit(job.finish, scratch) for job in jobs}
+    yield lambda job: runs[job].result()
+    pool.shutdown(cancel_futures=True)
 
 
 @pytest.fixture(params=DEVICES)
