@@ -44,6 +44,17 @@ def pytest_configure() -> None:
     InferenceSession.compile, native.build = note_models, note_extension
 
 
+def pytest_collection_modifyitems(items) -> None:
+    """Leave to the end what waits for jobs, which are done meanwhile."""
+    items.sort(key=lambda item: bool(jobs_of(item)))  # the rest keeps its order
+
+
+def jobs_of(item) -> set[Job]:
+    """List the jobs that a test has for parameters."""
+    parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
+    return {value for value in parameters if isinstance(value, Job)}
+
+
 def pytest_sessionfinish(session) -> None:
     """Fail a run that compiled too much."""
     if len(compiled) >= TOO_MANY_MODELS:
@@ -67,8 +78,7 @@ def done(request, tmp_path_factory) -> Iterator[Callable[[Job], list[str]]]:
 
     They give way to the tests, most of which leave a core idle. Kernels come first, which take longest.
     """
-    calls = [item.callspec.params for item in request.session.items if hasattr(item, "callspec")]
-    jobs = sorted({value for call in calls for value in call.values() if isinstance(value, Job)})
+    jobs = sorted(set().union(*map(jobs_of, request.session.items)))
     scratch = tmp_path_factory.mktemp("jobs")
     pool = ThreadPoolExecutor(2, initializer=os.nice, initargs=(19,))
     runs = {job: pool.submit(job.finish, scratch) for job in jobs}

@@ -8,8 +8,8 @@ from __future__ import annotations
 # Host arrays that go to a GPU in blocks (lanes.py), on an H200 with 16 cores, 2026-11-23.
 
 BLOCK_BYTES = 8 << 20
-"""Of page-locked memory that a thread has; twice as much on the device. Not measured: of shorter blocks Python's part is
-seen."""
+"""Of page-locked memory that a thread has; twice as much on the device. Not measured: of shorter blocks Python's part
+is seen."""
 
 FEWEST_BYTES = 8 << 20
 """Smaller arrays go in one piece. Not measured: they are one block."""
