@@ -184,12 +184,12 @@ def test_types_of_extensions_have_a_module():
     assert all(name.startswith("maxconv.") for name in names)
 
 
-@pytest.mark.parametrize("job", kernels_of(PACKAGE / "_native/gpu.mojo", ["sm_90a"]), ids=str)
+@pytest.mark.parametrize("job", kernels_of(PACKAGE / "_native/gpu.mojo", ["sm_80"]), ids=str)
 def test_gpu_kernels_compile_without_a_gpu(done, job):
-    """Each type's kernels compile for Hopper, with vector reads and no local memory."""
+    """Each type's kernels compile for Ampere, the build that newer GPUs take, with vector reads and no local memory."""
     kernels = done(job)
     for kernel in kernels:
-        assert ".target sm_90a" in kernel
+        assert ".target sm_80" in kernel
         assert "__local_depot" not in kernel
 
     def of(algorithm: str) -> list[str]:
@@ -210,18 +210,18 @@ def test_gpu_kernels_compile_without_a_gpu(done, job):
     assert all("ld.shared.v" in kernel for kernel in panels + windows)
 
 
-@pytest.mark.parametrize("job", kernels_of(PACKAGE / "_native/gpu_fft.mojo", ["sm_90a"]), ids=str)
+@pytest.mark.parametrize("job", kernels_of(PACKAGE / "_native/gpu_fft.mojo", ["sm_80"]), ids=str)
 def test_ffts_for_gpus_compile_without_one(done, job):
-    """Each type's and each length's kernels compile for Hopper without local memory."""
+    """Each type's and each length's kernels compile for Ampere without local memory."""
     kernels = done(job)
-    assert all(".target sm_90a" in kernel and "__local_depot" not in kernel for kernel in kernels)
+    assert all(".target sm_80" in kernel and "__local_depot" not in kernel for kernel in kernels)
     for algorithm in ("overlap_save_gpu", "overlap_save_long"):
         assert any(re.search(rf"entry \w*_kernels_{algorithm}", kernel) for kernel in kernels)
 
 
-@pytest.mark.parametrize("job", kernels_of(PACKAGE / "_native/gpu_layers.mojo", ["sm_90a"]), ids=str)
+@pytest.mark.parametrize("job", kernels_of(PACKAGE / "_native/gpu_layers.mojo", ["sm_80"]), ids=str)
 def test_layer_kernels_for_gpus_compile_without_one(done, job):
-    """Each type's kernels compile for Hopper without local memory, half precision for its tensor cores."""
+    """Each type's kernels compile for Ampere without local memory, half precision for its tensor cores."""
     kernels = done(job)
     assert not any("__local_depot" in kernel for kernel in kernels)
 
@@ -237,15 +237,14 @@ def test_layer_kernels_for_gpus_compile_without_one(done, job):
 
 
 @pytest.mark.parametrize(
-    "job", kernels_of(ROOT / "tests/mojo/every_kernel_gpu.mojo", ["sm_80", "sm_100", "gfx942"]), ids=str
+    "job", kernels_of(ROOT / "tests/mojo/every_kernel_gpu.mojo", ["sm_75", "sm_90a", "sm_100", "gfx942"]), ids=str
 )
 def test_every_kernel_compiles_for_other_families(done, job):
-    """Every kernel compiles for Ampere, Blackwell and AMD's MI300; half precision for tensor cores where they serve."""
+    """Every kernel compiles for Turing, Hopper, Blackwell and AMD's MI300; for tensor cores where they serve."""
     kernels = done(job)
     assert len(kernels) > 90
     assert all(re.search(rf"^\s*\.(amdgcn_)?target.*{job.family}", kernel, re.MULTILINE) for kernel in kernels)
-    products = [kernel for kernel in kernels if "mma" in kernel]
-    assert bool(products) == job.family.startswith("sm_")
+    assert any("mma.sync" in kernel for kernel in kernels) == (job.family in {"sm_90a", "sm_100"})
 
 
 #: Family -> tensor cores for bfloat16 and for float32, multiprocessors: the table of _ops/shared/tuning_gpu.mojo.

@@ -7,10 +7,10 @@
 | `sm_75` | those of `sm_90a`, not measured | the plain way, in float32 |
 | `gfx942` and all others | those of `sm_90a` for as many multiprocessors as they have, not measured | the plain way |
 
-NVIDIA GPUs share one set of numbers, since one PTX serves them all (_engine/native.py) and gives the same bits on each:
-tiles and divisions of terms decide the order of a sum. A number for one family is a `comptime if` on TARGET, here: no
-other file asks for the target. Names say the kernel's file first. What is no matter of speed, such as the widest
-access, stands in the kernels.
+NVIDIA GPUs share one set of numbers: a build serves its family and all newer ones (GPU_FAMILIES of _engine/native.py),
+and tiles and divisions of terms, which decide the order of a sum and so its bits, are to be the same in all builds. What
+one family has otherwise is asked of TARGET, here: no other file asks for the target. Names say the kernel's file first.
+What is no matter of speed, such as the widest access, stands in the kernels.
 """
 
 from std.sys.info import size_of
@@ -22,7 +22,6 @@ comptime TARGET = DeviceContext.default_device_info
 comptime WARP = 32
 """Threads that kernels take for a warp: NVIDIA's. The 64 of AMD's CDNA are two of them, which makes no difference to
 barriers, to `syncwarp` and to sums among WARP lanes."""
-
 
 comptime MULTIPROCESSORS = 132 if TARGET.api == "cuda" else TARGET.sm_count
 """What the blocks of a launch are dealt to: an H200's for NVIDIA GPUs, which PTX does not tell apart."""
