@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from workers import CHUNKS, submit_calls
+from workers import CHUNKS, PASSES, submit_calls
 
 import maxconv
 
@@ -75,7 +75,7 @@ def bench(gigabytes: float = DEFAULT_GIGABYTES) -> list[dict[str, Any]]:
                 )
             start = time.perf_counter()
             wait(submit_calls(client, chunks, 1, "cpu", "auto"))
-            in_memory = WORKERS * CHUNKS * 4 * BLOCK / (time.perf_counter() - start)
+            in_memory = WORKERS * CHUNKS * PASSES * 4 * BLOCK / (time.perf_counter() - start)
             peak = max(client.run(peak_memory).values())
             check(x, da.from_zarr(zarr.open(str(folder / "out.zarr"), mode="r")), taps)
     return [report(4 * blocks * BLOCK, seconds, peak, in_memory)]

@@ -1,7 +1,8 @@
 """One worker process and two, each with its own GPU: throughput on data that already lies in host memory.
 
 From ordinary memory samples are copied into page-locked memory and results out of it, so that two workers ask for as
-much as the host's memory gives; page-locked chunks go over each GPU's own bus as they lie.
+much as the host's memory gives; page-locked chunks go over each GPU's own bus as they lie. What the host allows is
+measured beside: the same copies there and back, without a kernel. Each output is dropped where a store would take it.
 """
 
 from __future__ import annotations
@@ -19,20 +20,23 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 TAPS = 4097
-CHUNKS = 12
-"""Chunks in the memory of each worker: so much work that the scheduler takes little to begin beside it."""
+CHUNKS = 6
+"""Chunks in the memory of each worker."""
+PASSES = 6
+"""How often a signal has each chunk: so much work that the scheduler takes little to begin beside it."""
 SAMPLES = {"gpu": 1 << 27, "cpu": 1 << 22}
 """Of a chunk: 512 MB for a GPU."""
-ROUNDS = 5
-THREADS = (1, 2)
-"""Threads of a worker: with two, one computes or copies while the other gathers its samples."""
+ROUNDS = 3
+CASES = {
+    "gpu": ((1, False, "fft"), (1, True, "fft"), (1, True, "direct")),
+    "cpu": ((1, False, "fft"), (2, False, "fft")),
+}
+"""Threads of a worker, whether its chunks are page-locked, and the method: sums take a GPU longer than FFTs."""
 
 
 def bench(device: str) -> list[dict[str, Any]]:
-    """Measure workers of one thread and of two, with both kinds of memory, and with sums, which take a GPU longer."""
-    kinds = (False, True) if device == "gpu" else (False,)
-    rows = [measure(device, threads, is_locked, "fft") for is_locked in kinds for threads in THREADS]
-    return [*rows, measure(device, 1, kinds[-1], "direct")] if device == "gpu" else rows
+    """Measure workers of one thread and of two, with both kinds of memory, and with both methods."""
+    return [measure(device, *case) for case in CASES[device]]
 
 
 def measure(device: str, threads: int, is_locked: bool, method: str) -> dict[str, Any]:
@@ -64,28 +68,32 @@ def measure(device: str, threads: int, is_locked: bool, method: str) -> dict[str
         ]
         wait(halves)
         firsts = [(worker, futures_of(half)[0]) for worker, half in zip(workers, halves, strict=True)]
-        signals = {1: halves[0], 2: da.concatenate(halves)}
+        signals = {count: da.concatenate([half for half in halves[:count] for _ in range(PASSES)]) for count in (1, 2)}
         samples: dict[str, list[float]] = {}
         for turn in range(ROUNDS + 1):
             for count, x in signals.items():
                 scaled = (turn + 1) * taps  # else Dask would give what it has computed already
                 y = maxconv.convolve(x, scaled, "same", method, device=device)
+                dropped = y.map_blocks(drop, chunks=((1,) * y.numblocks[0],), dtype="f4", meta=np.empty(0, "f4"))
+                call = partial(submit_calls, client, dict(firsts[:count]), threads, device)
                 works: dict[str, Callable[[], Any]] = {
-                    f"dask, {count}": partial(client.persist, y, workers=workers[:count]),
-                    f"calls, {count}": partial(submit_calls, client, dict(firsts[:count]), threads, device, method),
+                    f"dask, {count}": partial(client.persist, dropped, workers=workers[:count]),
+                    f"calls, {count}": partial(call, method),
                 }
+                if device == "gpu":
+                    works[f"copies, {count}"] = partial(call, "copies")
                 for name, work in works.items():
                     start = time.perf_counter()
-                    result = work()
-                    wait(result)
+                    wait(work())
                     if turn:  # the first turn loads the kernels
                         samples.setdefault(name, []).append(time.perf_counter() - start)
-                    elif name.startswith("dask"):
-                        check(x, result, scaled)
-                    del result
+                if not turn:
+                    check(x, y, scaled)
     timings = {name: summarize(values) for name, values in samples.items()}
     memory = "page-locked" if is_locked else "ordinary"
-    case = f"{CHUNKS} {memory} chunks of {4 * chunk} bytes a worker, K={TAPS}, {method}, {threads} threads"
+    case = (
+        f"{CHUNKS} {memory} chunks of {4 * chunk} bytes a worker, {PASSES} times, K={TAPS}, {method}, {threads} threads"
+    )
     return report(case, timings, places)
 
 
@@ -108,8 +116,14 @@ def own_place(device: str) -> str:
     return devices.own() if device == "gpu" else device
 
 
+def drop(y: np.ndarray) -> np.ndarray:
+    """Take the first sample of a block and let the rest go."""
+    first: np.ndarray = y[:1].copy()
+    return first
+
+
 def submit_calls(client: Any, chunks: dict[str, Any], threads: int, device: str, method: str) -> list[Any]:
-    """Let workers make calls at the same time, each on a chunk that it holds."""
+    """Let workers make calls at the same time, each on a chunk that it holds; a method "copies" computes nothing."""
     return [
         client.submit(call_again, chunk, threads, device, method, workers=[worker], pure=False)
         for worker, chunk in chunks.items()
@@ -123,10 +137,22 @@ def call_again(x: np.ndarray, threads: int, device: str, method: str) -> None:
     taps, place = np.hanning(TAPS).astype("f4"), own_place(device)
 
     def call(_: int) -> None:
-        maxconv.convolve(x, taps, "same", method, device=place)
+        if method == "copies":
+            copy_there_and_back(x, place)
+        else:
+            maxconv.convolve(x, taps, "same", method, device=place)
 
     with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(call, range(CHUNKS)))
+        list(pool.map(call, range(CHUNKS * PASSES)))
+
+
+def copy_there_and_back(x: np.ndarray, place: str) -> None:
+    """Do what a call on a GPU does but for the kernels."""
+    from maxconv import _problem
+    from maxconv._engine import lanes
+
+    problem = _problem.part_of_full(len(x), TAPS, "same", flip=True)
+    lanes.convolve(problem, x, place, lanes.pieces(problem, x.itemsize), lambda *_: None)
 
 
 def check(x: Any, y: Any, taps: np.ndarray) -> None:
@@ -143,9 +169,10 @@ def check(x: Any, y: Any, taps: np.ndarray) -> None:
 
 def report(case: str, timings: dict[str, Timing], places: list[str]) -> dict[str, Any]:
     """Print and return throughputs in bytes of input a second, and how much more two workers have."""
-    size = 4 * CHUNKS * SAMPLES["gpu" if places[0].startswith("gpu") else "cpu"]
+    size = 4 * CHUNKS * PASSES * SAMPLES["gpu" if places[0].startswith("gpu") else "cpu"]
     rates = {name: int(name[-1]) * size / timing.median for name, timing in timings.items()}
-    ratios = {work: rates[f"{work}, 2"] / rates[f"{work}, 1"] for work in ("dask", "calls")}
+    works = dict.fromkeys(name.partition(",")[0] for name in rates)
+    ratios = {work: rates[f"{work}, 2"] / rates[f"{work}, 1"] for work in works}
     for work, ratio in ratios.items():
         one, two = rates[f"{work}, 1"] / 1e9, rates[f"{work}, 2"] / 1e9
         print(f"{case}: {work:6s}{one:7.2f} GB/s with one, {two:7.2f} GB/s with two, {ratio:.2f}x", flush=True)

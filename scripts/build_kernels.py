@@ -16,9 +16,6 @@ if TYPE_CHECKING:
 
 OUTPUT = Path(__file__).parents[1] / "build/kernels"
 
-#: GPU families that must compile: the baseline that serves every NVIDIA GPU, and Hopper, on which we measure.
-GPU_TARGETS = (native.GPU_BASELINE, "sm_90a")
-
 
 def timed(name: str, build: Callable[[Path], None]) -> None:
     """Build one file and print its size and how long it took."""
@@ -35,10 +32,9 @@ def main() -> int:
     timed("maxconv.mojoc", lambda target: toolchain.run_mojo("precompile", str(kernels_path()), "-o", str(target)))
     for kind in ("cpu", "cpu_layers"):
         timed(f"{kind}-{toolchain.cpu_level()}.so", lambda target, kind=kind: native.build(kind, target))  # type: ignore[misc]
-    for gpu in GPU_TARGETS:
-        timed(f"gpu-{gpu}.so", lambda target, gpu=gpu: native.build("gpu", target, gpu=gpu))  # type: ignore[misc]
-    for gpu in (native.LAYERS_GPU_BASELINE, GPU_TARGETS[-1]):
-        timed(f"gpu_layers-{gpu}.so", partial(native.build, "gpu_layers", gpu=gpu))
+    for kind, families in native.GPU_FAMILIES.items():
+        for gpu in (*(f"sm_{family}" for family in families), "sm_90a"):
+            timed(f"{kind}-{gpu}.so", partial(native.build, kind, gpu=gpu))
     return 0
 
 

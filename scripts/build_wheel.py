@@ -1,8 +1,8 @@
 """Build a wheel that carries the native extensions: where it is installed nothing is compiled.
 
-Extensions are taken from the cache, or built into it: two for each level of processor, three for NVIDIA GPUs, whose
-PTX serves every family from Turing (layers: Ampere) on. A processor below these levels builds its own from the sources,
-which the wheel carries too.
+Extensions are taken from the cache, or built into it: two for each level of processor, and for NVIDIA GPUs those of
+`native.GPU_FAMILIES`, whose PTX serves every family from Turing (layers: Ampere) on. A processor below these levels
+builds its own from the sources, which the wheel carries too.
 """
 
 from __future__ import annotations
@@ -42,8 +42,12 @@ def main() -> int:
         folder = copy / _ops_path.prebuilt_path().relative_to(ROOT)
         folder.mkdir()
         for kind in options.kinds:
-            for level in options.levels if kind.startswith("cpu") else [native.host_level(kind)]:
-                take(native.built(kind, level), folder)
+            if kind in native.GPU_FAMILIES:
+                for family in native.GPU_FAMILIES[kind]:
+                    take(native.built(kind, capability=family), folder)
+            else:
+                for level in options.levels:
+                    take(native.built(kind, level), folder)
         command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(options.output.resolve())]
         subprocess.run(command, cwd=copy, check=True)
     return 0

@@ -216,6 +216,17 @@ def test_the_cache_key_changes_with_everything_an_entry_depends_on(monkeypatch, 
     assert native.entry_name("cpu") != native.entry_name("gpu")
 
 
+@pytest.mark.parametrize(
+    ("capability", "families"),
+    [(75, ["75", "75", "80"]), (86, ["80", "75", "80"]), (90, ["80", "75", "80"]), (120, ["80", "75", "80"])],
+)
+def test_a_gpu_takes_the_newest_build_that_it_can_run(capability, families, monkeypatch):
+    """The oldest GPU of a process says which build is loaded, and so which file is looked for."""
+    monkeypatch.setattr("maxconv._engine.devices.compute_capability", lambda: capability)
+    names = [native.entry_name(kind) for kind in ("gpu", "gpu_fft", "gpu_layers")]
+    assert [name.partition("-sm_")[2][:2] for name in names] == families
+
+
 def test_the_source_hash_sees_every_byte(monkeypatch, tmp_path):
     """One changed character in any source, Mojo or Python, that decides what is compiled changes the hash."""
     package = _ops_path.kernels_path().parent

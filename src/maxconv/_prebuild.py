@@ -14,7 +14,7 @@ from ._errors import ArgumentError, CompileError
 
 CPU = "cpu"
 _FAMILY = re.compile(r"sm_(\d+)a?|gfx\w+")
-_CPU_KINDS, _GPU_KINDS, _GPU_LAYERS = ("cpu", "cpu_layers"), ("gpu", "gpu_fft"), "gpu_layers"
+_CPU_KINDS = ("cpu", "cpu_layers")
 
 # In a process of its own: which devices MAX pretends to have is settled before anything else loads it.
 _FOR_A_VIRTUAL_DEVICE = """
@@ -36,27 +36,31 @@ def check_targets(targets: list[str]) -> None:
         if target != CPU and not _FAMILY.fullmatch(target):
             message = f"--target: got '{target}'; expected cpu, or a GPU such as sm_80, sm_90a or gfx942"
             raise ArgumentError(message)
-        oldest = native.GPU_BASELINE
-        if (family := re.match(r"sm_(\d+)", target)) and int(family[1]) < int(oldest.removeprefix("sm_")):
-            message = f"--target: got '{target}'; NVIDIA GPUs are served from {oldest} on"
+        oldest = min(native.GPU_FAMILIES["gpu"])
+        if (capability := _capability(target)) is not None and capability < oldest:
+            message = f"--target: got '{target}'; NVIDIA GPUs are served from sm_{oldest} on"
             raise ArgumentError(message)
 
 
+def _capability(target: str) -> int | None:
+    """Return the compute capability that an NVIDIA GPU's name tells."""
+    family = re.match(r"sm_(\d+)", target)
+    return int(family[1]) if family else None
+
+
 def steps(targets: list[str], *, with_models: bool) -> list[tuple[str, str]]:
-    """List what to build, as (kind, target), each thing once: one build of a kind serves every NVIDIA GPU."""
-    found: dict[str, tuple[str, str]] = {}
+    """List what to build, as (kind, target), each thing once: builds of a kind serve several NVIDIA GPUs."""
+    found: dict[tuple[str, int | str], tuple[str, str]] = {}
     for target in targets:
+        capability = _capability(target)
         if target == CPU:
-            kinds: tuple[str, ...] = _CPU_KINDS
-        elif (family := re.match(r"sm_(\d+)", target)) is not None:
-            has_layers = int(family[1]) >= int(native.LAYERS_GPU_BASELINE.removeprefix("sm_"))
-            kinds = (*_GPU_KINDS, _GPU_LAYERS) if has_layers else _GPU_KINDS
-        else:
-            kinds = ()
-        for kind in kinds:
-            found.setdefault(kind, (kind, target))
-        if with_models or not kinds:
-            found[f"models {target}"] = ("models", target)
+            found |= {(kind, CPU): (kind, CPU) for kind in _CPU_KINDS}
+        elif capability is not None:
+            for kind, families in native.GPU_FAMILIES.items():
+                if capability >= min(families):
+                    found.setdefault((kind, native.family(kind, capability)), (kind, target))
+        if with_models or (target != CPU and capability is None):
+            found["models", target] = ("models", target)
     return list(found.values())
 
 
@@ -64,7 +68,7 @@ def build(kind: str, target: str) -> dict[str, Any]:
     """Build one thing into the cache unless it is there; say what, where, and how long it took."""
     start = time.perf_counter()
     before = set(cache.entries())
-    path = _build_models(target) if kind == "models" else native.built(kind)
+    path = _build_models(target) if kind == "models" else native.built(kind, capability=_capability(target))
     return {
         "kind": kind,
         "target": target,

@@ -5,6 +5,7 @@ A device is named ``"cpu"`` or ``"gpu:<id>"``. `max.driver` is loaded when a GPU
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import os
 import tempfile
@@ -117,6 +118,30 @@ def accelerator_count() -> int:
     from max.driver import accelerator_count as count  # MAX loads when it is needed
 
     return int(count())
+
+
+@cache
+def compute_capability() -> int:
+    """Return that of the oldest NVIDIA GPU which this process sees, 75 for 7.5; 0 if there is none.
+
+    CUDA's driver is asked itself: MAX would take memory on each GPU to tell.
+    """
+    try:
+        cuda = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return 0
+    count, found = ctypes.c_int(0), []
+    if cuda.cuInit(0) == 0 and cuda.cuDeviceGetCount(ctypes.byref(count)) == 0:
+        for index in range(count.value):
+            major, minor = ctypes.c_int(0), ctypes.c_int(0)
+            cuda.cuDeviceGetAttribute(ctypes.byref(major), _MAJOR, index)
+            cuda.cuDeviceGetAttribute(ctypes.byref(minor), _MINOR, index)
+            found.append(10 * major.value + minor.value)
+    return min(found, default=0)
+
+
+_MAJOR, _MINOR = 75, 76
+"""CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_... of cuda.h."""
 
 
 def accelerator(index: int, argument: str = "device") -> Any:

@@ -1,8 +1,8 @@
 """The native way: Mojo-built CPython extensions that run the kernels on raw addresses; MAX is not loaded.
 
-One extension per kind of device: `cpu`, built for this machine's CPU level, and `gpu`, built once as PTX that every
-NVIDIA GPU from `GPU_BASELINE` up compiles for itself on loading. The kernels of neural layers are in two more,
-`cpu_layers` and `gpu_layers`. Each is built on first use and cached.
+One extension per kind of device: `cpu`, built for this machine's CPU level, and `gpu`, built as PTX that every NVIDIA
+GPU from a family on compiles for itself on loading. The kernels of neural layers are in two more, `cpu_layers` and
+`gpu_layers`. Each is built on first use and cached.
 
 Measured (2026-11-22, AMD EPYC with AVX-512): loading from the cache 0.15 s; a call of 1000 x 16 float32 1.0 us, against
 24 us for `numpy.convolve`.
@@ -27,7 +27,7 @@ from .. import _ops_path
 from .._errors import CompileError
 from .._problem import BORDERS, KERNEL_DTYPES, kernel_dtype
 from . import cache as disk
-from . import toolchain
+from . import devices, toolchain
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,11 +40,10 @@ if TYPE_CHECKING:
 #: The extensions, and the seconds that two cores of an AMD EPYC take to build them (`maxconv compile`, 2026-11-23).
 KINDS = {"cpu": 25, "cpu_layers": 17, "gpu": 35, "gpu_fft": 35, "gpu_layers": 28}
 
-#: The oldest NVIDIA family served. Builds for sm_75, sm_80 and sm_90a of today's kernels differ in nothing but name.
-GPU_BASELINE = "sm_75"
-
-#: The same for layers, whose half-precision products take instructions of Ampere's tensor cores.
-LAYERS_GPU_BASELINE = "sm_80"
+#: The NVIDIA families, by compute capability, that each extension is built for, the newest first: a GPU takes the first
+#: that is not newer than itself. From Ampere on resampling copies asynchronously, and layers multiply with its tensor
+#: cores; builds of the FFTs for later families differ in nothing but name.
+GPU_FAMILIES = {"gpu": (80, 75), "gpu_fft": (75,), "gpu_layers": (80,)}
 
 _DIRECT = {name: f"direct_{name}" for name in set(KERNEL_DTYPES.values())}
 """Names of the direct kernels: making one takes 0.1 us."""
@@ -257,7 +256,7 @@ def columns_on_gpu(problem: Problem, dtype: str, context: int, arrays: tuple[Any
 
 def build(kind: str, target: Path, *, cpu_level: str | None = None, gpu: str | None = None) -> None:
     """Compile the extension `kind`, one of `KINDS`, to the file `target`."""
-    accelerator = ["--target-accelerator", gpu or _gpu_baseline(kind)] if kind.startswith("gpu") else []
+    accelerator = ["--target-accelerator", gpu or f"sm_{family(kind)}"] if kind in GPU_FAMILIES else []
     toolchain.run_mojo(
         "build",
         "--emit",
@@ -273,17 +272,19 @@ def build(kind: str, target: Path, *, cpu_level: str | None = None, gpu: str | N
     )
 
 
-def _gpu_baseline(kind: str) -> str:
-    """Name the oldest NVIDIA family that an extension is built for."""
-    return LAYERS_GPU_BASELINE if kind == "gpu_layers" else GPU_BASELINE
+def family(kind: str, capability: int | None = None) -> int:
+    """Return which of its `GPU_FAMILIES` an extension is taken for, by default for the GPUs that are here."""
+    families = GPU_FAMILIES[kind]
+    here = devices.compute_capability() if capability is None else capability
+    return next((number for number in families if number <= here), families[-1])
 
 
-def entry_name(kind: str, level: str | None = None) -> str:
-    """Name the cache entry of an extension by everything its content depends on, by default for this processor.
+def entry_name(kind: str, level: str | None = None, capability: int | None = None) -> str:
+    """Name the cache entry of an extension by everything its content depends on, by default for what is here.
 
     Python's version is not part of it: an extension finds Python's functions by name when it is loaded.
     """
-    target = (level or host_level(kind)) + (f"-{_gpu_baseline(kind)}" if kind.startswith("gpu") else "")
+    target = (level or host_level(kind)) + (f"-sm_{family(kind, capability)}" if kind in GPU_FAMILIES else "")
     mojo = toolchain.versions()["mojo"]
     return f"native-{kind}-{target}-{sysconfig.get_platform()}-mojo{mojo}-{_ops_path.source_hash()}.so"
 
@@ -291,7 +292,7 @@ def entry_name(kind: str, level: str | None = None) -> str:
 def host_level(kind: str) -> str:
     """Name the processors that an extension is built for here; those for GPUs only start kernels: AVX2 will do."""
     level = toolchain.cpu_level()
-    return "x86-64-v3" if kind.startswith("gpu") and level == "x86-64-v4" else level
+    return "x86-64-v3" if kind in GPU_FAMILIES and level == "x86-64-v4" else level
 
 
 def _extension(kind: str) -> ModuleType:
@@ -302,11 +303,24 @@ def _extension(kind: str) -> ModuleType:
         return _extensions[kind]
 
 
-def built(kind: str, level: str | None = None) -> Path:
-    """Return the file of an extension, building it first if neither the package nor the cache has it."""
+def built(kind: str, level: str | None = None, capability: int | None = None) -> Path:
+    """Return the file of an extension, building it first if neither the package nor the cache has it.
+
+    Parameters
+    ----------
+    kind
+        One of `KINDS`.
+    level
+        Of processor, by default this one's.
+    capability
+        That the GPU has, by default the least of those that are here.
+    """
     level = level or host_level(kind)
-    note = f"building the native {kind} kernels for {level}, once, about {KINDS[kind]} s"
-    return disk.entry(entry_name(kind, level), lambda target: build(kind, target, cpu_level=level), note)
+    gpu = f"sm_{family(kind, capability)}" if kind in GPU_FAMILIES else None
+    note = f"building the native {kind} kernels for {gpu or level}, once, about {KINDS[kind]} s"
+    return disk.entry(
+        entry_name(kind, level, capability), lambda target: build(kind, target, cpu_level=level, gpu=gpu), note
+    )
 
 
 def _load(kind: str) -> ModuleType:
