@@ -61,7 +61,7 @@ from ..shared.polyphase_tiling import (
     output_pitch,
     sample_pitch,
 )
-from ..shared.shared_memory import STATIC_SHARED_BYTES, shared_memory_request
+from ..shared.shared_memory import STATIC_SHARED_BYTES, await_copies, begin_copy, shared_memory_request
 from .polyphase_outputs_gpu import WARP_TAPS, launch_outputs, sum_again
 from .polyphase_window_gpu import launches_window
 
@@ -70,9 +70,6 @@ comptime UNROLL = 2
 
 comptime LOADS = 8
 """Taps that a thread has under way while it stages."""
-
-comptime BATCH = 16
-"""Samples that a thread has under way while it stages."""
 
 comptime MAX_BLOCKS = 528
 """Blocks over which tiles are dealt: as many as an H200 holds, for each stages its taps once. Five times as many are
@@ -301,6 +298,7 @@ def compute_panels[
                     done,
                     chunk,
                 )
+            await_copies()
             barrier()
             add_taps(
                 sums,
@@ -369,7 +367,7 @@ def stage_samples[
     count: Int32,
     advance: Int,
 ):
-    """Copies the samples that a tile meets to shared memory, those of neighbouring periods side by side.
+    """Begins to copy the samples that a tile meets to shared memory, those of neighbouring periods side by side.
 
     Parameters:
         dtype: Element type.
@@ -383,20 +381,16 @@ def stage_samples[
         advance: From one period to the next.
     """
     comptime ROW = sample_pitch[dtype]()
-    comptime WIDTH = vector_width[dtype]()
+    comptime is_wide = size_of[dtype]() >= 4  # what the hardware copies without registers
     var is_inside = begin >= 0 and begin + (TILE_PERIODS - 1) * advance + Int(count) <= samples
     for at in range(Int32(thread_idx.x), count, Int32(block_dim.x)):
         var position = begin + Int(at)
         var target = window.unsafe_offset(at * Int32(ROW))
-        if is_inside:
+        if is_wide and is_inside:
             var source = x.unsafe_offset(position)
-            comptime for batch in range(0, TILE_PERIODS, BATCH):
-                var values = Array[SIMD[dtype, WIDTH], BATCH // WIDTH](fill=0)
-                comptime for period in range(BATCH):
-                    values[period // WIDTH][period % WIDTH] = source[]
-                    source = source.unsafe_offset(advance)
-                comptime for vector in range(BATCH // WIDTH):
-                    target.unsafe_store[alignment=VECTOR_BYTES](batch + vector * WIDTH, values[vector])
+            comptime for period in range(TILE_PERIODS):
+                begin_copy[1](target.unsafe_offset(period), source)
+                source = source.unsafe_offset(advance)
         else:
             for period in range(TILE_PERIODS):
                 var is_there = 0 <= position and position < samples

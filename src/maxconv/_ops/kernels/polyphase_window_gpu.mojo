@@ -36,7 +36,7 @@ from max.gpu.sync import barrier, syncwarp
 from ..shared.accumulate import accum_dtype, multiply_add
 from ..shared.aligned_row import VECTOR_BYTES, vector_width
 from ..shared.polyphase_geometry import PolyphaseGeometry
-from ..shared.shared_memory import STATIC_SHARED_BYTES
+from ..shared.shared_memory import STATIC_SHARED_BYTES, await_copies, begin_copy
 from .polyphase_outputs_gpu import WARP, sum_again
 
 comptime THREADS = 128
@@ -127,14 +127,13 @@ def launches_window[
     Raises:
         If the launch is refused.
     """
-    comptime if size_of[dtype]() < 4:  # narrower copies to shared memory would need registers
-        return False
     if geometry.taps >= MOST_TAPS:
         return False
-    comptime for rates in RATES:
-        comptime rate = rates[1] if size_of[dtype]() > 4 else rates[0]
-        if geometry.up == rate.up and geometry.down == rate.down:
-            return launches_rate[rate](y, x, h, geometry, ctx)
+    comptime if size_of[dtype]() >= 4:  # narrower copies to shared memory would need registers
+        comptime for rates in RATES:
+            comptime rate = rates[1] if size_of[dtype]() > 4 else rates[0]
+            if geometry.up == rate.up and geometry.down == rate.down:
+                return launches_rate[rate](y, x, h, geometry, ctx)
     return False
 
 
@@ -291,6 +290,7 @@ def compute_window[
         var tap = output * Int32(DOWN) - own_newest * Int32(UP) + q * Int32(UP)
         var is_there = q >= 0 and tap < taps
         staged_taps[unsafe_offset=place] = h[unsafe_offset=tap].cast[ACC]() if is_there else 0
+    await_copies()
     barrier()
 
     var lane = thread % Int32(WARP)
@@ -356,7 +356,7 @@ def stage_runs[
     begin: Int,
     turns: Int32,
 ):
-    """Copies neighbouring samples to shared memory: by vectors, where all of them exist.
+    """Begins to copy the samples of a tile to shared memory; `await_copies` waits for them.
 
     Parameters:
         dtype: Element type.
@@ -372,29 +372,21 @@ def stage_runs[
     comptime WIDTH = vector_width[dtype]()
     comptime PITCH = pitch_of[dtype](run)
     comptime STRIDE = THREADS * WIDTH
-    comptime VECTORS = run // WIDTH
     var thread = Int32(thread_idx.x)
     var count = (turns + Int32(THREADS)) * Int32(run)
     if begin >= 0 and begin + Int(count) <= samples:
         var place = thread * Int32(WIDTH)
         var first = x.unsafe_offset(begin + Int(place))
-        var values = Array[SIMD[dtype, WIDTH], VECTORS](fill=0)  # all under way at once
-        comptime for vector in range(VECTORS):
-            values[vector] = first.unsafe_load[width=WIDTH, alignment=VECTOR_BYTES](vector * STRIDE)
         comptime if STRIDE % run == 0:  # a thread's vectors have the same place in their runs
             var there = window.unsafe_offset(place // Int32(run) * Int32(PITCH) + place % Int32(run))
-            comptime for vector in range(VECTORS):
-                comptime DISTANCE = vector * (STRIDE // run) * PITCH
-                there.unsafe_store[alignment=VECTOR_BYTES](DISTANCE, values[vector])
-        else:
-            comptime for vector in range(VECTORS):
-                var at = place + Int32(vector * STRIDE)
-                var there = at // Int32(run) * Int32(PITCH) + at % Int32(run)
-                window.unsafe_store[alignment=VECTOR_BYTES](there, values[vector])
-        for at in range(place + Int32(run * THREADS), count, Int32(STRIDE)):
-            var there = at // Int32(run) * Int32(PITCH) + at % Int32(run)
-            var some = first.unsafe_load[width=WIDTH, alignment=VECTOR_BYTES](at - place)
-            window.unsafe_store[alignment=VECTOR_BYTES](there, some)
+            comptime for turn in range(run // WIDTH):
+                comptime DISTANCE = turn * (STRIDE // run) * PITCH
+                begin_copy[WIDTH](there.unsafe_offset(DISTANCE), first.unsafe_offset(turn * STRIDE))
+            place += Int32(run * THREADS)
+        while place < count:
+            var there = window.unsafe_offset(place // Int32(run) * Int32(PITCH) + place % Int32(run))
+            begin_copy[WIDTH](there, first.unsafe_offset(place - thread * Int32(WIDTH)))
+            place += Int32(STRIDE)
     else:
         for place in range(thread, count, Int32(THREADS)):
             var position = begin + Int(place)
