@@ -35,6 +35,9 @@ comptime THREADS = WARPS * WARP
 comptime MAX_BLOCKS = 1 << 13
 """Blocks over which tiles are dealt: some 8 times as many as an H200 holds, so that the last ones matter little."""
 
+comptime TERMS = 8
+"""Terms that a thread of a warp has under way at a time."""
+
 comptime WARP_TAPS = 128
 """Taps of a phase from which a warp adds them together, where the samples do not fit in shared memory."""
 
@@ -161,7 +164,7 @@ def compute_outputs[
             extension,
         )
         comptime if lanes > 1:
-            sum = warp.sum(sum)
+            sum = warp.lane_group_sum[num_lanes=lanes](sum)
         if thread % lanes == 0:
             y[unsafe_offset=row * Int(y_stride) + i] = sum.cast[dtype]()
         place += Int(grid_dim.x) * (THREADS // lanes)
@@ -234,6 +237,7 @@ def sum_terms[
         Their sum.
     """
     comptime ACC = accum_dtype[dtype]()
+    comptime BATCH = TERMS if lanes > 1 else 1
     var newest = m * down // up
     var phase = m * down - newest * up
     var begin = 0
@@ -243,6 +247,21 @@ def sum_terms[
         end = min(end, newest + 1)
     var sum = Scalar[ACC](0)
     var q = begin + lane
+    if extension.omits():
+        var newer = x.unsafe_offset(newest - q)
+        var tap = h.unsafe_offset(phase + q * up)
+        var step = lanes * up
+        while q + (BATCH - 1) * lanes < end:
+            var some = Array[Scalar[dtype], BATCH](fill=0)
+            var these = Array[Scalar[dtype], BATCH](fill=0)
+            comptime for k in range(BATCH):
+                some[k] = newer[unsafe_offset=-k * lanes]
+                these[k] = tap[]
+                tap = tap.unsafe_offset(step)
+            comptime for k in range(BATCH):
+                sum = multiply_add(some[k].cast[ACC](), these[k].cast[ACC](), sum)
+            newer = newer.unsafe_offset(-BATCH * lanes)
+            q += BATCH * lanes
     while q < end:
         var sample = extension.sample(x, newest - q, samples).cast[ACC]()
         sum = multiply_add(sample, h[unsafe_offset=phase + q * up].cast[ACC](), sum)

@@ -12,23 +12,23 @@ Cost:       2*L_out*ceil(K/up) flop a row, and (N + L_out)*size bytes of device 
             20*max(up, down) + 1 taps 24 multiply-adds for 20.5 (2/1), 48 for 41 (1/2), 24 for 20.3 (3/2). A turn reads
             `periods`*(up + down) words for periods^2*up*down multiply-adds.
 Layout:     as in polyphase_gpu.mojo.
-Tile:       up to MOST_THREADS runs of a row, and as many before them as the taps span; at most STATIC_SHARED_BYTES.
+Tile:       up to MOST_THREADS runs of a row, and as many before them as the taps span; at most SHARED_BYTES.
 Accuracy:   sums in accumulate.accum_dtype, taps in rising q; outputs that are NaN are summed again without the zeros.
 Gate:       up and down in RATES, relatively prime; taps that fit.
 Tuning:     RATES, MOST_THREADS.
-Measured:   by benchmarks/mojo/bench_polyphase_gpu.mojo on an H200 (2026-11-23), in copies of the bytes of a call at
-            20*max(up, down) + 1 taps; in brackets the panels of polyphase_gpu.mojo. float32: 2/1 1.43 (2.48), 1/2 1.48
-            (3.61), 3/2 1.45 (2.64), 4/1 1.65 (2.75), 1/4 1.43 (4.21); 64 taps at 1/1 2.0 (4.6). float64: 2/1 1.12
-            (2.32), 1/2 1.19 (3.84), 3/2 1.19 (2.26). The instructions beside the sums count, 23 an output at 2/1. Then samples
-            were staged by cp.async, which GPUs before Ampere lack; by plain vectors, as now, it has not been timed.
-Tried:      blocks that stay and load the next tile while they add: 1.42 instead of 1.54 at 1/2, slower at 2/1.
+Measured:   the table RATES on an H200 (2026-11-23), in copies of the bytes of a call at 20*max(up, down) + 1 taps, when
+            samples were staged by cp.async, which GPUs before Ampere lack: float32 2/1 1.29, 1/2 1.30, 3/2 1.24, 1/4
+            1.29, 4/1 1.48, 1/8 1.45, 8/1 1.43; 64 taps at 1/1 1.83; float64 2/1 1.10, 1/2 1.11, 3/2 1.14, 1/4 1.28,
+            4/1 1.07, 1/8 1.43, 8/1 1.17. Panels of polyphase_gpu.mojo took 2.5 to 4.2 for the same.
+Tried:      blocks that stay and load the next tile while they add: 1.42 instead of 1.54 at 1/2, slower at 2/1. float64
+            with 16 periods a thread: 2.66 at 2/1, its registers spill.
 """
 
 from std.math import ceildiv
 from std.sys.info import size_of
 from std.utils.numerics import isnan
 from std.utils.static_tuple import StaticTuple
-from max.gpu import MAX_THREADS_PER_BLOCK_METADATA, block_dim, block_idx, thread_idx
+from max.gpu import MAX_THREADS_PER_BLOCK_METADATA, block_idx, thread_idx
 from max.gpu.host import DeviceContext
 from max.gpu.memory import external_memory
 from max.gpu.sync import barrier, syncwarp
@@ -36,11 +36,14 @@ from max.gpu.sync import barrier, syncwarp
 from ..shared.accumulate import accum_dtype, multiply_add
 from ..shared.aligned_row import VECTOR_BYTES, vector_width
 from ..shared.polyphase_geometry import PolyphaseGeometry
-from ..shared.shared_memory import STATIC_SHARED_BYTES
+from ..shared.shared_memory import STATIC_SHARED_BYTES, await_copies, begin_copy
 from .polyphase_outputs_gpu import WARP, sum_again
 
-comptime MOST_THREADS = 128
-"""Threads of a block, at most."""
+comptime THREADS = 128
+"""Threads of a block."""
+
+comptime PARTS = 2
+"""Parts of a run, after each of which the taps may end: fewer zero taps."""
 
 comptime MOST_TAPS = 1 << 24
 """Taps that 32 bits count within a block."""
@@ -58,25 +61,27 @@ struct Rate(TrivialRegisterPassable):
     var down: Int
     """Rate of the outputs."""
     var periods: Int
-    """Periods of a thread: `periods` times either rate is a number of whole vectors."""
+    """Periods of a thread: `periods` times either rate is a number of whole vectors, and of PARTS."""
     var blocks: Int
     """Blocks of a multiprocessor that registers must be enough for."""
 
 
 comptime RATES = [
-    Rate(1, 1, 16, 6),
-    Rate(1, 2, 8, 6),
-    Rate(1, 3, 8, 4),
-    Rate(1, 4, 8, 4),
-    Rate(2, 1, 8, 6),
-    Rate(2, 3, 8, 4),
-    Rate(3, 1, 8, 5),
-    Rate(3, 2, 4, 8),
-    Rate(3, 4, 4, 5),
-    Rate(4, 1, 4, 8),
-    Rate(4, 3, 4, 5),
+    (Rate(1, 1, 16, 6), Rate(1, 1, 16, 3)),
+    (Rate(1, 2, 16, 5), Rate(1, 2, 8, 3)),
+    (Rate(1, 3, 8, 5), Rate(1, 3, 8, 2)),
+    (Rate(1, 4, 8, 5), Rate(1, 4, 8, 3)),
+    (Rate(1, 8, 4, 6), Rate(1, 8, 4, 2)),
+    (Rate(2, 1, 16, 6), Rate(2, 1, 8, 3)),
+    (Rate(2, 3, 8, 4), Rate(2, 3, 8, 2)),
+    (Rate(3, 1, 8, 6), Rate(3, 1, 8, 2)),
+    (Rate(3, 2, 8, 6), Rate(3, 2, 8, 2)),
+    (Rate(3, 4, 4, 5), Rate(3, 4, 4, 2)),
+    (Rate(4, 1, 8, 6), Rate(4, 1, 8, 2)),
+    (Rate(4, 3, 4, 5), Rate(4, 3, 4, 2)),
+    (Rate(8, 1, 4, 8), Rate(8, 1, 4, 2)),
 ]
-"""The rates of most calls."""
+"""The rates of most calls, for elements of 4 bytes and of 8."""
 
 
 def pitch_of[dtype: DType](count: Int) -> Int:
@@ -122,13 +127,13 @@ def launches_window[
     Raises:
         If the launch is refused.
     """
-    comptime if size_of[dtype]() < 4:  # narrower copies to shared memory would need registers
-        return False
     if geometry.taps >= MOST_TAPS:
         return False
-    comptime for rate in RATES:
-        if geometry.up == rate.up and geometry.down == rate.down:
-            return launches_rate[rate](y, x, h, geometry, ctx)
+    comptime if size_of[dtype]() >= 4:  # narrower copies to shared memory would need registers
+        comptime for rates in RATES:
+            comptime rate = rates[1] if size_of[dtype]() > 4 else rates[0]
+            if geometry.up == rate.up and geometry.down == rate.down:
+                return launches_rate[rate](y, x, h, geometry, ctx)
     return False
 
 
@@ -163,17 +168,19 @@ def launches_rate[
     comptime WIDTH = vector_width[dtype]()
     comptime RUN = rate.periods * rate.down
     comptime OUTPUTS = rate.periods * rate.up
+    # The period of the first output: the sample from which its last output goes back.
     var newest = geometry.newest_sample(geometry.start + rate.up - 1)
+    var end = newest + 1 - rate.down
     var skew = WIDTH - 1
     if geometry.rows == 1 or geometry.x_stride % WIDTH == 0:
-        skew = skew_of(x, newest + 1 - rate.down)
+        skew = skew_of(x, end)
     var wait = newest - geometry.newest_sample(geometry.start)
-    var turns = ceildiv(geometry.longest_phase() + wait + skew, RUN)
-    var threads = min(ceildiv(ceildiv(geometry.outputs, OUTPUTS), WARP) * WARP, MOST_THREADS)
-    var tiles = ceildiv(geometry.outputs, threads * OUTPUTS)
+    var parts = ceildiv(geometry.longest_phase() + wait + skew, RUN // PARTS)
+    var turns = ceildiv(parts, PARTS)
+    var tiles = ceildiv(geometry.outputs, THREADS * OUTPUTS)
     var bytes = turns * RUN * rate.up * size_of[accum_dtype[dtype]()]()
-    bytes += (turns + threads) * comptime (pitch_of[dtype](RUN) * size_of[dtype]())
-    bytes += threads * comptime (pitch_of[dtype](OUTPUTS) * size_of[dtype]())
+    bytes += (turns + THREADS) * comptime (pitch_of[dtype](RUN) * size_of[dtype]())
+    bytes += THREADS * comptime (pitch_of[dtype](OUTPUTS) * size_of[dtype]())
     if bytes > STATIC_SHARED_BYTES or tiles * geometry.rows > MOST_BLOCKS:
         return False
     comptime kernel = compute_window[dtype, rate]
@@ -184,13 +191,14 @@ def launches_rate[
         Int64(geometry.samples),
         Int64(geometry.outputs),
         Int64(geometry.start),
+        Int64(end),
         Int64(geometry.x_stride),
         Int64(geometry.y_stride),
         UInt32(tiles),
         Int32(geometry.taps),
-        Int32(turns),
+        Int32(parts),
         grid_dim=tiles * geometry.rows,
-        block_dim=threads,
+        block_dim=THREADS,
         shared_mem_bytes=bytes,
     )
     return True
@@ -214,8 +222,8 @@ def skew_of[dtype: DType](x: Pointer[Scalar[dtype], MutAnyOrigin], end: Int) -> 
 
 
 @__llvm_metadata(
-    MAX_THREADS_PER_BLOCK_METADATA=StaticTuple[Int32, 1](Int32(MOST_THREADS)),
-    `nvvm.minctasm`=SIMDLength(max(1, rate.blocks * 4 // size_of[dtype]())),
+    MAX_THREADS_PER_BLOCK_METADATA=StaticTuple[Int32, 1](Int32(THREADS)),
+    `nvvm.minctasm`=SIMDLength(rate.blocks),
 )
 def compute_window[
     dtype: DType, rate: Rate
@@ -226,11 +234,12 @@ def compute_window[
     samples: Int64,
     outputs: Int64,
     start: Int64,
+    end: Int64,
     x_stride: Int64,
     y_stride: Int64,
     tiles: UInt32,
     taps: Int32,
-    turns: Int32,
+    parts: Int32,
 ):
     """Kernel: each thread computes the outputs of neighbouring periods.
 
@@ -245,11 +254,12 @@ def compute_window[
         samples: N.
         outputs: L_out.
         start: First output on the output grid.
+        end: The sample behind those that only the first period before the first of y meets.
         x_stride: From one signal to the next.
         y_stride: From one row of outputs to the next.
         tiles: Tiles of a row.
         taps: K.
-        turns: Runs of samples that the taps of an output span.
+        parts: Parts of runs that the taps of an output span.
     """
     comptime ACC = accum_dtype[dtype]()
     comptime UP = rate.up
@@ -259,81 +269,81 @@ def compute_window[
     comptime OUTPUTS = rate.periods * UP
     comptime OUTPUTS_PITCH = pitch_of[dtype](OUTPUTS)
     comptime WIDTH = vector_width[dtype]()
-    var threads = Int32(block_dim.x)
+    var turns = (parts + Int32(PARTS - 1)) // Int32(PARTS)
     var thread = Int32(thread_idx.x)
     var row = UInt32(block_idx.x) // tiles
     var tile = Int(UInt32(block_idx.x) - row * tiles)
     var x_row = x.unsafe_offset(Int(row) * Int(x_stride))
     var staged_taps = external_memory[Scalar[ACC], address_space=AddressSpace.SHARED, alignment=VECTOR_BYTES]()
     var window = staged_taps.unsafe_offset(turns * Int32(RUN * UP)).unsafe_bitcast[Scalar[dtype]]()
-    var turned = window.unsafe_offset((turns + threads) * Int32(RUN_PITCH))
+    var turned = window.unsafe_offset((turns + Int32(THREADS)) * Int32(RUN_PITCH))
 
-    # The period of the first output: its first phase, and the sample from which its last output goes back.
-    var rest = Int32(start % Int64(UP))
+    var skew = skew_of(x_row, Int(end))
+    var begin = Int(end) + skew + (tile * THREADS - Int(turns)) * RUN
+    stage_runs[RUN](window, x_row, Int(samples), begin, turns)
+    var rest = Int32(start % Int64(UP))  # the first phase of the first period is this times DOWN
     var newest = (rest + Int32(UP - 1)) * Int32(DOWN) // Int32(UP)
-    var end = Int(start) // UP * DOWN + Int(newest) + 1 - DOWN
-    var skew = skew_of(x_row, end)
-    var begin = end + skew + (tile * Int(threads) - Int(turns)) * RUN
-    stage_runs[RUN](window, x_row, Int(samples), begin, turns + threads)
-    for place in range(thread, turns * Int32(RUN * UP), threads):
+    for place in range(thread, turns * Int32(RUN * UP), Int32(THREADS)):
         var output = rest + place % Int32(UP)
         var own_newest = output * Int32(DOWN) // Int32(UP)
         var q = place // Int32(UP) - Int32(skew) - (newest - own_newest)
         var tap = output * Int32(DOWN) - own_newest * Int32(UP) + q * Int32(UP)
         var is_there = q >= 0 and tap < taps
         staged_taps[unsafe_offset=place] = h[unsafe_offset=tap].cast[ACC]() if is_there else 0
+    await_copies()
     barrier()
 
+    var lane = thread % Int32(WARP)
+    var first = (tile * THREADS + Int(thread - lane)) * OUTPUTS
+    var wanted = Int32(min(Int(outputs) - first, WARP * OUTPUTS))
+    if wanted <= 0:
+        return
     var sums = Array[Scalar[ACC], OUTPUTS](fill=0)
     var known = Array[Scalar[ACC], 2 * RUN](fill=0)
     var run = window.unsafe_offset((thread + turns) * Int32(RUN_PITCH))
     load_run[RUN](known, run)
     var these = staged_taps
-    for _ in range(turns):
+    var left = parts
+    while left > 0:
         comptime for place in range(RUN):
             known[RUN + place] = known[place]
         run = run.unsafe_offset(-RUN_PITCH)
         load_run[RUN](known, run)
-        add_run[rate](sums, known, these)
+        add_part[rate, 0](sums, known, these)
+        comptime for part in range(1, PARTS):
+            if left > Int32(part):
+                add_part[rate, part](sums, known, these)
         these = these.unsafe_offset(RUN * UP)
+        left -= Int32(PARTS)
 
     var mine = turned.unsafe_offset(thread * Int32(OUTPUTS_PITCH))
+    var is_spoilt = False
     comptime for vector in range(OUTPUTS // WIDTH):
         var values = SIMD[dtype, WIDTH](0)
         comptime for each in range(WIDTH):
             values[each] = sums[vector * WIDTH + each].cast[dtype]()
+        comptime if dtype.is_floating_point():
+            is_spoilt = is_spoilt or isnan(values).reduce_or()
         mine.unsafe_store[alignment=VECTOR_BYTES](vector * WIDTH, values)
+    if is_spoilt:
+        for place in range(OUTPUTS):
+            var m = Int(start) + (tile * THREADS + Int(thread)) * OUTPUTS + place
+            mine[unsafe_offset=place] = sum_again(x_row, h, Int(samples), Int(taps), UP, DOWN, m)
     syncwarp()
     # Neighbouring lanes store neighbouring outputs.
-    var lane = thread % Int32(WARP)
-    var first = (tile * Int(threads) + Int(thread - lane)) * OUTPUTS
     var of_warp = turned.unsafe_offset((thread - lane) * Int32(OUTPUTS_PITCH))
     var y_here = y.unsafe_offset(Int(row) * Int(y_stride) + first)
-    var wanted = Int32(max(0, min(Int(outputs) - first, WARP * OUTPUTS)))
     if wanted == Int32(WARP * OUTPUTS) and Int(y_here) & (VECTOR_BYTES - 1) == 0:
         comptime for vector in range(OUTPUTS // WIDTH):
             var place = (Int32(vector * WARP) + lane) * Int32(WIDTH)
             var values = of_warp.unsafe_load[width=WIDTH, alignment=VECTOR_BYTES](
                 place // Int32(OUTPUTS) * Int32(OUTPUTS_PITCH) + place % Int32(OUTPUTS)
             )
-            var is_spoilt = False
-            comptime if dtype.is_floating_point():
-                is_spoilt = isnan(values).reduce_or()
-            if is_spoilt:
-                for each in range(WIDTH):
-                    var m = Int(start) + first + Int(place) + each
-                    var value = sum_again(x_row, h, Int(samples), Int(taps), UP, DOWN, m)
-                    y_here[unsafe_offset=Int(place) + each] = value
-            else:
-                y_here.unsafe_store[alignment=VECTOR_BYTES](place, values)
+            y_here.unsafe_store[alignment=VECTOR_BYTES](place, values)
     else:
         for place in range(lane, wanted, Int32(WARP)):
-            var value = of_warp[unsafe_offset=place // Int32(OUTPUTS) * Int32(OUTPUTS_PITCH) + place % Int32(OUTPUTS)]
-            comptime if dtype.is_floating_point():
-                if isnan(value):
-                    var m = Int(start) + first + Int(place)
-                    value = sum_again(x_row, h, Int(samples), Int(taps), UP, DOWN, m)
-            y_here[unsafe_offset=place] = value
+            var there = place // Int32(OUTPUTS) * Int32(OUTPUTS_PITCH) + place % Int32(OUTPUTS)
+            y_here[unsafe_offset=place] = of_warp[unsafe_offset=there]
 
 
 @always_inline
@@ -344,9 +354,9 @@ def stage_runs[
     x: Pointer[Scalar[dtype], MutAnyOrigin],
     samples: Int,
     begin: Int,
-    runs: Int32,
+    turns: Int32,
 ):
-    """Copies neighbouring samples to shared memory: by vectors, where all of them exist.
+    """Begins to copy the samples of a tile to shared memory; `await_copies` waits for them.
 
     Parameters:
         dtype: Element type.
@@ -357,19 +367,28 @@ def stage_runs[
         x: The row's signal.
         samples: N.
         begin: The first sample, where a vector begins; outside of x zeros are staged.
-        runs: How many runs.
+        turns: Runs before those of the threads.
     """
     comptime WIDTH = vector_width[dtype]()
     comptime PITCH = pitch_of[dtype](run)
-    var count = runs * Int32(run)
+    comptime STRIDE = THREADS * WIDTH
+    var thread = Int32(thread_idx.x)
+    var count = (turns + Int32(THREADS)) * Int32(run)
     if begin >= 0 and begin + Int(count) <= samples:
-        var first = x.unsafe_offset(begin)
-        for place in range(Int32(thread_idx.x) * Int32(WIDTH), count, Int32(block_dim.x) * Int32(WIDTH)):
-            var there = place // Int32(run) * Int32(PITCH) + place % Int32(run)
-            var vector = first.unsafe_load[width=WIDTH, alignment=VECTOR_BYTES](place)
-            window.unsafe_store[alignment=VECTOR_BYTES](there, vector)
+        var place = thread * Int32(WIDTH)
+        var first = x.unsafe_offset(begin + Int(place))
+        comptime if STRIDE % run == 0:  # a thread's vectors have the same place in their runs
+            var there = window.unsafe_offset(place // Int32(run) * Int32(PITCH) + place % Int32(run))
+            comptime for turn in range(run // WIDTH):
+                comptime DISTANCE = turn * (STRIDE // run) * PITCH
+                begin_copy[WIDTH](there.unsafe_offset(DISTANCE), first.unsafe_offset(turn * STRIDE))
+            place += Int32(run * THREADS)
+        while place < count:
+            var there = window.unsafe_offset(place // Int32(run) * Int32(PITCH) + place % Int32(run))
+            begin_copy[WIDTH](there, first.unsafe_offset(place - thread * Int32(WIDTH)))
+            place += Int32(STRIDE)
     else:
-        for place in range(Int32(thread_idx.x), count, Int32(block_dim.x)):
+        for place in range(thread, count, Int32(THREADS)):
             var position = begin + Int(place)
             var is_there = 0 <= position and position < samples
             var there = place // Int32(run) * Int32(PITCH) + place % Int32(run)
@@ -403,29 +422,31 @@ def load_run[
 
 
 @always_inline
-def add_run[
-    acc: DType, outputs: Int, places: Int, //, rate: Rate
+def add_part[
+    acc: DType, outputs: Int, places: Int, //, rate: Rate, part: Int
 ](
     mut sums: Array[Scalar[acc], outputs],
     known: Array[Scalar[acc], places],
     taps: Pointer[mut=True, Scalar[acc], _, address_space=AddressSpace.SHARED],
 ):
-    """Adds the terms of as many positions as a run has samples, from the newest down.
+    """Adds the terms of as many positions as a part of a run has samples, from the newest down.
 
     Parameters:
         acc: Accumulation type.
         outputs: Outputs of a thread.
         places: Samples of two runs.
         rate: The rates.
+        part: Which part.
 
     Args:
         sums: The sums, neighbouring outputs side by side.
         known: The samples of two runs, the older first.
-        taps: For each position those of a period's outputs.
+        taps: For each position of the run those of a period's outputs.
     """
     comptime RUN = places // 2
     comptime WIDTH = vector_width[acc]()
-    comptime for vector in range(RUN * rate.up // WIDTH):
+    comptime VECTORS = RUN * rate.up // WIDTH // PARTS
+    comptime for vector in range(part * VECTORS, (part + 1) * VECTORS):
         var some = taps.unsafe_load[width=WIDTH, alignment=VECTOR_BYTES](vector * WIDTH)
         comptime for each in range(WIDTH):
             comptime position = (vector * WIDTH + each) // rate.up

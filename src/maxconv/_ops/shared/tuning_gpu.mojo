@@ -8,9 +8,9 @@
 | `gfx942` and all others | those of `sm_90a` for as many multiprocessors as they have, not measured | the plain way |
 
 NVIDIA GPUs share one set of numbers: a build serves its family and all newer ones (GPU_FAMILIES of _engine/native.py),
-and tiles and divisions of terms, which decide the order of a sum and so its bits, are to be the same in all builds. What
-one family has otherwise is asked of TARGET, here: no other file asks for the target. Names say the kernel's file first.
-What is no matter of speed, such as the widest access, stands in the kernels.
+and tiles and divisions of terms, which decide the order of a sum and so its bits, are to be the same in all builds.
+What one family has otherwise is asked of TARGET, here: no other file asks for the target. Names say the kernel's file
+first. What is no matter of speed, such as the widest access, stands in the kernels.
 """
 
 from std.sys.info import size_of
@@ -37,6 +37,15 @@ def has_tensor_cores[dtype: DType]() -> Bool:
         False: kernels go the plain way.
     """
     return dtype.is_half_float() and TARGET.api == "cuda" and TARGET.compute >= 8.0
+
+
+def has_async_copies() -> Bool:
+    """Tells whether the target copies from device to shared memory while its threads go on: NVIDIA GPUs from Ampere on.
+
+    Returns:
+        False: threads load and store.
+    """
+    return TARGET.api == "cuda" and TARGET.compute >= 8.0
 
 
 @fieldwise_init
@@ -146,8 +155,8 @@ comptime CONV_MMA_FEW_ROWS = Tile(16, 128, 16, 32)
 comptime CONV_MMA_DEPTH = 32
 """Terms of a chunk: two steps of the tensor cores."""
 
-# conv_weight_gradient_gpu.mojo. With these numbers Whisper's second layer takes 38 us in bfloat16, 78 us in float32 (H200,
-# 2026-11-22). Tiles are from counts of registers and shared reads; others were not measured.
+# conv_weight_gradient_gpu.mojo. With these numbers Whisper's second layer takes 38 us in bfloat16, 78 us in float32
+# (H200, 2026-11-22). Tiles are from counts of registers and shared reads; others were not measured.
 
 comptime CONV_WEIGHT_GRADIENT_THREADS = 256
 """Threads of a block: a square of 16 by 16, or eight warps."""
@@ -174,3 +183,91 @@ comptime CONV_WEIGHT_GRADIENT_LEAST_CHUNKS = 8
 
 comptime WEIGHT_GRADIENT_THREADS = 128
 """Threads of a block, each of which adds the parts of one weight."""
+
+comptime WEIGHT_GRADIENT_BATCH = 8
+"""Parts that a thread has under way at a time: they come from far."""
+
+# depthwise_gpu.mojo; more in direct_gpu.mojo. Not measured.
+
+comptime DEPTHWISE_SHORT_ROW = 96
+"""Outputs of a row below which most threads of a tile would have none."""
+
+# depthwise_last_gpu.mojo. With these numbers 12288 channels by 16384 samples of bfloat16, 4 taps, take 196 us, 1.02
+# copies (H200, 2026-11-23), the weight gradient 212 us (2026-11-22).
+
+comptime DEPTHWISE_LAST_WARPS = 4
+"""Warps of a block: neighbours along the signal."""
+
+comptime DEPTHWISE_LAST_SHORT_RUN = 12
+"""Outputs of a thread that loads all its samples at once. 8 are 5 to 12 % slower in half precision; a loop that loads 4
+of them ahead 5 to 9 %."""
+
+comptime DEPTHWISE_LAST_SHORT_RUN_CHANNELS = 4
+"""Channels of such a thread, at most. With twice as many, fewer threads have registers: 3 % slower at best."""
+
+comptime DEPTHWISE_LAST_FORWARD_STEP = 4
+"""Outputs that a thread computes from one batch of loads. Not measured: 64 bytes are under way, in 168 registers at
+most."""
+
+comptime DEPTHWISE_LAST_WEIGHTS_STEP = 4
+"""The same, where two arrays are read: 128 bytes. Not measured."""
+
+comptime DEPTHWISE_LAST_LONGEST_RUN = 64
+"""Outputs of a thread, at most: the samples before its first are then read twice, 1 in 20 of 4 taps."""
+
+comptime DEPTHWISE_LAST_ENOUGH_BLOCKS = 12 * MULTIPROCESSORS
+"""Blocks from which runs are not divided further. Not measured."""
+
+# depthwise_mma_gpu.mojo. With these numbers 8 signals of 768 channels by 8192 samples of bfloat16, 128 taps, take 110
+# us, 2.2 copies (H200, 2026-11-23, benchmarks/mojo/bench_depthwise_gpu.mojo). Others were not measured.
+
+comptime DEPTHWISE_MMA_WARPS = 4
+"""Warps of a block, which take turns with its products."""
+
+comptime DEPTHWISE_MMA_MOST_TILE = 4096
+"""Outputs of a block: five vectors for each thread to load at once."""
+
+comptime DEPTHWISE_MMA_FEW_STEPS = 3
+"""Steps for up to 34 taps."""
+
+comptime DEPTHWISE_MMA_MOST_STEPS = 9
+"""Steps for up to 130 taps: registers hold no wider band."""
+
+# depthwise_short_gpu.mojo. With these numbers 12288 channels by 16384 samples of bfloat16, 4 taps, take 199 us, 1.04
+# copies (H200, 2026-11-23, benchmarks/mojo/bench_depthwise_gpu.mojo). Others were not measured.
+
+comptime DEPTHWISE_SHORT_THREADS = 128
+"""Threads of a block."""
+
+comptime DEPTHWISE_SHORT_VECTORS = 4
+"""Vectors of a thread."""
+
+comptime DEPTHWISE_SHORT_LEAST_TEAM = 4
+"""Threads that have a row at least: their accesses fill a cache line."""
+
+# depthwise_short_weight_gradient_gpu.mojo. With these numbers the gradient of that layer takes 188 us, where a copy
+# takes 191 (there). Others were not measured.
+
+comptime DEPTHWISE_SHORT_WEIGHT_GRADIENT_THREADS = 128
+"""Threads of a block."""
+
+comptime DEPTHWISE_SHORT_WEIGHT_GRADIENT_VECTORS = 2
+"""Vectors of outputs that a thread loads at a time."""
+
+# depthwise_weight_gradient_gpu.mojo. Not measured: registers for two blocks on a multiprocessor, 17 KB of shared memory
+# each.
+
+comptime DEPTHWISE_WEIGHT_GRADIENT_THREADS = 256
+"""Threads of a block."""
+
+comptime DEPTHWISE_WEIGHT_GRADIENT_RUN = 4
+"""Neighbouring outputs of a thread: vectors of neighbouring threads then lie side by side in shared memory."""
+
+comptime DEPTHWISE_WEIGHT_GRADIENT_TAPS = 8
+"""Taps of a thread: 32 multiply-adds for four vectors that it reads."""
+
+comptime DEPTHWISE_WEIGHT_GRADIENT_TILE = 2048
+"""Outputs staged at a time: a vector or two for each thread to load."""
+
+comptime DEPTHWISE_WEIGHT_GRADIENT_ENOUGH_BLOCKS = 16 * MULTIPROCESSORS
+"""Blocks from which outputs are not divided further."""
