@@ -2,10 +2,10 @@
 
 | family | numbers | half-precision products of layers |
 |---|---|---|
-| `sm_90a` (H100, H200) | measured on an H200 | tensor cores |
-| `sm_80`, `sm_89`, `sm_100` and other NVIDIA GPUs from `sm_80` on | those of `sm_90a`, not measured | tensor cores |
-| `sm_75` | those of `sm_90a`, not measured | the plain way, in float32 |
-| `gfx942` and all others | those of `sm_90a` for as many multiprocessors as they have, not measured | the plain way |
+| `sm_90a` (H100, H200) | chosen on an H200, by what is said of each | tensor cores |
+| `sm_80`, `sm_89`, `sm_100` and other NVIDIA GPUs from `sm_80` on | the same, untried there | tensor cores |
+| `sm_75` | the same, untried there | the plain way, in float32 |
+| `gfx942` and all others | the same for as many multiprocessors as they have, untried there | the plain way |
 
 NVIDIA GPUs share one set of numbers: a build serves its family and all newer ones (GPU_FAMILIES of _engine/native.py),
 and tiles and divisions of terms, which decide the order of a sum and so its bits, are to be the same in all builds.
