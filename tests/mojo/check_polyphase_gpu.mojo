@@ -142,8 +142,9 @@ def check_sizes(ctx: DeviceContext, up: Int, down: Int, samples: Int, taps: Int,
     var checked = 0
     comptime for dtype in [DType.float32, DType.float64, DType.bfloat16, DType.int32]:
         check[dtype](ctx, whole, OMIT, False)
+        check[dtype](ctx, part, OMIT, False)
         check[dtype](ctx, part, OMIT, True)
-        checked += 2
+        checked += 3
     if samples <= 2000 and taps <= 1001:
         for mode in range(OMIT + 1, ANTIREFLECT + 1):
             check[DType.float32](ctx, whole, mode, False)
