@@ -24,6 +24,7 @@ class Layer(NamedTuple):
     groups: int = 1
     kind: str = "conv1d"
     """ "conv1d", "conv_transpose1d" or "causal_conv1d"."""
+    batch: int = 1
 
     @property
     def weight_shape(self) -> tuple[int, ...]:
@@ -76,7 +77,7 @@ def bench(layers: list[Layer]) -> list[dict[str, Any]]:
     rng = np.random.default_rng()
     rows = []
     for layer in layers:
-        x = rng.standard_normal((1, layer.in_channels, layer.length)).astype(np.float32)
+        x = rng.standard_normal((layer.batch, layer.in_channels, layer.length)).astype(np.float32)
         w = rng.standard_normal(layer.weight_shape).astype(np.float32)
         b = rng.standard_normal(layer.out_channels).astype(np.float32)
         tensors = [torch.from_numpy(array) for array in (x, w, b)]
@@ -112,7 +113,7 @@ def bench_gpu(layers: list[Layer]) -> list[dict[str, Any]]:
     rows = []
     for kind in ("float32", "bfloat16", "float16", "float64"):
         for layer in layers:
-            shapes = (1, layer.in_channels, layer.length), layer.weight_shape, (layer.out_channels,)
+            shapes = (layer.batch, layer.in_channels, layer.length), layer.weight_shape, (layer.out_channels,)
             tensors = [torch.randn(shape, device="cuda", dtype=getattr(torch, kind)) for shape in shapes]
             torch.cuda.synchronize()
             buffers = [Buffer.from_dlpack(tensor) for tensor in tensors]

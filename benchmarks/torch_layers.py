@@ -21,10 +21,11 @@ if TYPE_CHECKING:
 
     from timing import Timing
 
-#: The reproducer of pytorch#192902, and the layer of a model that it stands for.
+#: The reproducer of pytorch#192902, the layer of a model that it stands for, and one of many short signals.
 REPRODUCERS = [
     Layer("pytorch#192902", 12288, 12288, 4, 16384, groups=12288),
     Layer("pytorch#192902 causal", 12288, 12288, 4, 16384, groups=12288, kind="causal_conv1d"),
+    Layer("depthwise, 8 signals", 4096, 4096, 4, 2048, padding=(3, 0), groups=4096, batch=8),
 ]
 
 #: Seconds of calls in a row: fewer launches than a GPU's queue holds.
@@ -65,7 +66,7 @@ def bench_layer(layer: Layer, kind: Any, on: str) -> list[dict[str, Any]]:
     import torch
 
     torch.compiler.reset()
-    shapes = (1, layer.in_channels, layer.length), layer.weight_shape, (layer.out_channels,)
+    shapes = (layer.batch, layer.in_channels, layer.length), layer.weight_shape, (layer.out_channels,)
     operands = [torch.randn(shape, device=on, dtype=kind, requires_grad=True) for shape in shapes]
     with torch.no_grad():
         exact = by_torch(layer, *(operand.double() for operand in operands))

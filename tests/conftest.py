@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import secrets
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,11 +12,13 @@ import pytest
 import raw_ops
 from command import recording, run, taps_file  # noqa: F401  # fixtures
 from max.engine import InferenceSession
+from mojo_jobs import Job
 
 import maxconv
 from maxconv._engine import native
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 DEVICES = ["cpu", pytest.param("gpu:0", marks=pytest.mark.gpu)]
@@ -40,6 +44,17 @@ def pytest_configure() -> None:
     InferenceSession.compile, native.build = note_models, note_extension
 
 
+def pytest_collection_modifyitems(items) -> None:
+    """Leave to the end what waits for jobs, which are done meanwhile."""
+    items.sort(key=lambda item: bool(jobs_of(item)))  # the rest keeps its order
+
+
+def jobs_of(item) -> set[Job]:
+    """List the jobs that a test has for parameters."""
+    parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
+    return {value for value in parameters if isinstance(value, Job)}
+
+
 def pytest_sessionfinish(session) -> None:
     """Fail a run that compiled too much."""
     if len(compiled) >= TOO_MANY_MODELS:
@@ -55,6 +70,20 @@ def pytest_terminal_summary(terminalreporter) -> None:
 def native_kernels() -> None:
     """Build the CPU kernels before any test: a compiler error is then one failure, not the subject of a search."""
     maxconv.convolve([1.0], [1.0])
+
+
+@pytest.fixture(scope="session", autouse=True)
+def done(request, tmp_path_factory) -> Iterator[Callable[[Job], list[str]]]:
+    """Give what comes of the jobs that tests have for parameters, begun before the first test, two at a time.
+
+    They give way to the tests, most of which leave a core idle. Kernels come first, which take longest.
+    """
+    jobs = sorted(set().union(*map(jobs_of, request.session.items)))
+    scratch = tmp_path_factory.mktemp("jobs")
+    pool = ThreadPoolExecutor(2, initializer=os.nice, initargs=(10,))
+    runs = {job: pool.submit(job.finish, scratch) for job in jobs}
+    yield lambda job: runs[job].result()
+    pool.shutdown(cancel_futures=True)
 
 
 @pytest.fixture(params=DEVICES)

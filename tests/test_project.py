@@ -6,16 +6,15 @@ import ast
 import re
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+from mojo_jobs import PACKAGE, ROOT, Job, kernels_of
 
 import maxconv
-from maxconv._engine import toolchain
 
-ROOT = Path(__file__).parents[1]
-PACKAGE = ROOT / "src/maxconv"
+if TYPE_CHECKING:
+    from pathlib import Path
 
 SEVEN_LINES = """\
 Input array: [ 0.  1.  2.  3.  4.  5.  6.  7.  8.  9. 10. 11. 12. 13. 14.]
@@ -171,34 +170,10 @@ def test_docstrings_have_every_section(name):
         assert section in text
 
 
-@pytest.fixture(scope="module")
-def compiled(request, tmp_path_factory):
-    """Give what the Mojo compiler made of a source: two at a time, a core for each, begun before they are asked for."""
-    wanted = {item.callspec.params["source"] for item in request.session.items if "compiled" in item.fixturenames}
-    folder = tmp_path_factory.mktemp("compiled")
-    pool = ThreadPoolExecutor(2)
-    # The extensions come first, which take longest.
-    runs = {source: pool.submit(run, source, folder) for source in sorted(wanted)}
-    yield lambda source: runs[source].result()
-    pool.shutdown(cancel_futures=True)
-
-
-def run(source, folder):
-    """Run a test, or compile an extension for Hopper and return the code of its kernels."""
-    if source.is_relative_to(ROOT / "tests"):
-        toolchain.run_mojo("run", "-I", str(PACKAGE), str(source))
-        return []
-    folder /= source.stem
-    folder.mkdir()
-    target = ["--target-accelerator", "sm_90a", "-I", str(PACKAGE), str(source)]
-    toolchain.run_mojo("build", "--emit", "asm", *target, "-o", str(folder / "host.s"))
-    return [path.read_text() for path in folder.glob("*.ptx")]
-
-
-@pytest.mark.parametrize("source", sorted((ROOT / "tests/mojo").glob("test_*.mojo")), ids=lambda path: path.stem)
-def test_mojo_tests_pass(compiled, source):
+@pytest.mark.parametrize("job", [Job(source) for source in sorted(ROOT.glob("tests/mojo/test_*.mojo"))], ids=str)
+def test_mojo_tests_pass(done, job):
     """The kernels called from Mojo keep the promises that the functions of these files state."""
-    compiled(source)
+    assert "PASS" in done(job)[0]
 
 
 def test_types_of_extensions_have_a_module():
@@ -209,12 +184,12 @@ def test_types_of_extensions_have_a_module():
     assert all(name.startswith("maxconv.") for name in names)
 
 
-@pytest.mark.parametrize("source", [PACKAGE / "_native/gpu.mojo"], ids=["sm_90a"])
-def test_gpu_kernels_compile_without_a_gpu(compiled, source):
-    """Each type's kernels compile for Hopper, with vector reads and no local memory."""
-    kernels = compiled(source)
+@pytest.mark.parametrize("job", kernels_of(PACKAGE / "_native/gpu.mojo", ["sm_80"]), ids=str)
+def test_gpu_kernels_compile_without_a_gpu(done, job):
+    """Each type's kernels compile for Ampere, the build that newer GPUs take, with vector reads and no local memory."""
+    kernels = done(job)
     for kernel in kernels:
-        assert ".target sm_90a" in kernel
+        assert ".target sm_80" in kernel
         assert "__local_depot" not in kernel
 
     def of(algorithm: str) -> list[str]:
@@ -229,16 +204,25 @@ def test_gpu_kernels_compile_without_a_gpu(compiled, source):
     assert len(of("columns")) == 2 * (8 + 4)
     assert sum("ld.global.nc.v" in kernel and "st.global.v" in kernel for kernel in of("columns")) == 8 + 4
     panels = [kernel for kernel in of("polyphase") if "bar.sync" in kernel]
-    assert len(panels) == 4  # of two types, with one and with two periods a thread
+    assert len(panels) == 2  # of two types
     windows = [kernel for kernel in kernels if "entry _ops_kernels_polyphase_window" in kernel]
-    assert len(windows) == 2 * 11  # of two types, and of each pair of rates
+    assert len(windows) == 2 * 13 + 11  # of two types and each pair of rates, and what serves more taps than streams
     assert all("ld.shared.v" in kernel for kernel in panels + windows)
 
 
-@pytest.mark.parametrize("source", [PACKAGE / "_native/gpu_layers.mojo"], ids=["sm_90a"])
-def test_layer_kernels_for_gpus_compile_without_one(compiled, source):
-    """Each type's kernels compile for Hopper without local memory, half precision for its tensor cores."""
-    kernels = compiled(source)
+@pytest.mark.parametrize("job", kernels_of(PACKAGE / "_native/gpu_fft.mojo", ["sm_80"]), ids=str)
+def test_ffts_for_gpus_compile_without_one(done, job):
+    """Each type's and each length's kernels compile for Ampere without local memory."""
+    kernels = done(job)
+    assert all(".target sm_80" in kernel and "__local_depot" not in kernel for kernel in kernels)
+    for algorithm in ("overlap_save_gpu", "overlap_save_long"):
+        assert any(re.search(rf"entry \w*_kernels_{algorithm}", kernel) for kernel in kernels)
+
+
+@pytest.mark.parametrize("job", kernels_of(PACKAGE / "_native/gpu_layers.mojo", ["sm_80"]), ids=str)
+def test_layer_kernels_for_gpus_compile_without_one(done, job):
+    """Each type's kernels compile for Ampere without local memory, half precision for its tensor cores."""
+    kernels = done(job)
     assert not any("__local_depot" in kernel for kernel in kernels)
 
     def of(algorithm: str) -> list[str]:
@@ -250,3 +234,38 @@ def test_layer_kernels_for_gpus_compile_without_one(compiled, source):
     assert len(of("conv")) == 2 * (5 + 4)  # float32 has five tiles, float64 four
     assert all("ld.shared.v" in kernel for kernel in of("conv"))
     assert len(of("depthwise")) == 6 * 3  # an output a thread, short tiles, long tiles
+
+
+@pytest.mark.parametrize(
+    "job", kernels_of(ROOT / "tests/mojo/every_kernel_gpu.mojo", ["sm_75", "sm_90a", "sm_100", "gfx942"]), ids=str
+)
+def test_every_kernel_compiles_for_other_families(done, job):
+    """Every kernel compiles for Turing, Hopper, Blackwell and AMD's MI300; for tensor cores where they serve."""
+    kernels = done(job)
+    assert len(kernels) > 90
+    assert all(re.search(rf"^\s*\.(amdgcn_)?target.*{job.family}", kernel, re.MULTILINE) for kernel in kernels)
+    assert any("mma.sync" in kernel for kernel in kernels) == (job.family in {"sm_90a", "sm_100"})
+
+
+#: Family -> tensor cores for bfloat16 and for float32, multiprocessors: the table of _ops/shared/tuning_gpu.mojo.
+FAMILIES = {
+    "sm_75": "False False 132",
+    "sm_80": "True False 132",
+    "sm_89": "True False 132",
+    "sm_90a": "True False 132",
+    "sm_100": "True False 132",
+    "gfx942": "False False 304",
+}
+
+
+@pytest.mark.parametrize("job", [Job(ROOT / "tests/mojo/families_gpu.mojo", family) for family in FAMILIES], ids=str)
+def test_families_have_the_numbers_that_are_stated(done, job):
+    """What kernels take from the family of a GPU is as stated: sm_89, for one, gets the code of sm_80."""
+    assert done(job)[0].splitlines()[-1] == FAMILIES[job.family]
+
+
+def test_one_file_asks_for_the_family():
+    """No kernel knows what it is compiled for but by `tuning_gpu.mojo`."""
+    question = re.compile(r"\b(default_device_info|GPUInfo|WARP_SIZE|_accelerator_arch|(is|has)_\w*gpu)\b")
+    asking = {path.name for path in PACKAGE.rglob("*.mojo") if question.search(path.read_text())}
+    assert asking == {"tuning_gpu.mojo"}

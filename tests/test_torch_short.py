@@ -196,6 +196,20 @@ def test_what_has_changed_is_noticed(name):
     assert not mt.conv1d(x, w).requires_grad
 
 
+@pytest.mark.parametrize("given", [torch.float32, torch.bfloat16], ids=str)
+def test_calls_under_autocast_are_pytorchs(given, monkeypatch):
+    """They have the type and the values of PyTorch's own, whatever autocast computed a call like them in before."""
+    # As on a GPU, whose kernels take half precision: guards tell whether autocast is on, but not its type.
+    monkeypatch.setattr(_short, "_NOT_WIDENED", {torch.float16, torch.bfloat16, torch.float32})
+    x, w = torch.randn(2, 4, 30, dtype=given), torch.randn(6, 4, 3, dtype=given)
+    for dtype in (torch.bfloat16, torch.float16, torch.bfloat16):
+        with torch.autocast("cpu", dtype):
+            for _ in range(2):
+                actual, exact = mt.conv1d(x, w), functional.conv1d(x, w)
+                assert actual.dtype is exact.dtype is dtype
+                torch.testing.assert_close(actual, exact)
+
+
 def test_a_subclass_keeps_its_type():
     """What PyTorch's operators make of a subclass, ours do, remembered shapes or not."""
     own = type("Own", (torch.Tensor,), {})

@@ -20,6 +20,9 @@ comptime CACHE_BYTES = 50 << 20
 comptime LAUNCHES = 20
 """Times that all arrays take their turn."""
 
+comptime LEAST_COPIES = 2.5
+"""Copies' worth of bytes of a training step: forward x and y, backward x, the gradient of y and that of x."""
+
 
 def measure[dtype: DType](ctx: DeviceContext, geometry: LayerGeometry, activation: Int = NONE, skew: Int = 0) raises:
     """Times one layer of one filter a channel.
@@ -86,6 +89,10 @@ def measure[dtype: DType](ctx: DeviceContext, geometry: LayerGeometry, activatio
         for turn in range(arrays):
             depthwise_last_gpu(y_of(turn), x_of(turn), wp, epilogue, geometry, ctx)
 
+    def transposed_last() raises {imm}:
+        for turn in range(arrays):
+            depthwise_last_gpu(x_of(turn), y_of(turn), wp, epilogue, mirrored(geometry), ctx)
+
     def weights_last() raises {imm}:
         for turn in range(arrays):
             weight_gradient_gpu[dtype, True](wp, parts, x_of(turn), y_of(turn), geometry, ctx)
@@ -102,12 +109,17 @@ def measure[dtype: DType](ctx: DeviceContext, geometry: LayerGeometry, activatio
     var sizes = String(t"{dtype} N {geometry.batch} C {geometry.in_channels} L {geometry.length} K {geometry.taps}")
     print(sizes, "pad", geometry.pad_left, "activation", activation, "skew", skew, ": copy", copying, "us, forward")
     print("   ", forth, "us", forth / copying, ", transposed", back, "us", back / copying, ", weights", gradient, "us")
+    print("    all three", (forth + back + gradient) / copying / LEAST_COPIES, "of the least")
     if skew == 0 and geometry.taps <= MOST_TAPS:
         _ = ctx.execution_time(forward_last, 3)
         forth = Float64(ctx.execution_time(forward_last, LAUNCHES)) / each
+        _ = ctx.execution_time(transposed_last, 3)
+        back = Float64(ctx.execution_time(transposed_last, LAUNCHES)) / each
         _ = ctx.execution_time(weights_last, 3)
         gradient = Float64(ctx.execution_time(weights_last, LAUNCHES)) / each
-        print("    channels last", forth, "us", forth / copying, ", weights", gradient, "us", gradient / copying)
+        print("    channels last", forth, "us", forth / copying, ", transposed", back, "us", back / copying)
+        print("    weights", gradient, "us", gradient / copying)
+        print("    all three", (forth + back + gradient) / copying / LEAST_COPIES, "of the least")
     _ = x^
     _ = y^
     _ = w^

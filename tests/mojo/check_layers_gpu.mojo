@@ -20,6 +20,7 @@ from _ops.shared.accumulate import accum_dtype
 from _ops.shared.epilogue import GELU, RELU, SILU, Epilogue, exponential
 from _ops.shared.history import History
 from _ops.shared.layer_geometry import LayerGeometry
+from _ops.shared.tuning_gpu import has_tensor_cores
 
 comptime GUARD = 64
 """Poisoned elements before and behind a result."""
@@ -202,7 +203,7 @@ def check[dtype: DType, sum: Int](ctx: DeviceContext, g: LayerGeometry, activati
         if sum == TRANSPOSED and is_mirrored_depthwise(g):
             depthwise_gpu(rp, source, wp, epilogue, mirrored(g), nothing, ctx, True)
         else:
-            comptime if ACC != dtype:
+            comptime if has_tensor_cores[dtype]():
                 conv_mma_gpu[sum == TRANSPOSED](rp, source, wp, epilogue, g, ctx)
             else:
                 conv_gpu[sum == TRANSPOSED](rp, source, wp, epilogue, g, ctx)

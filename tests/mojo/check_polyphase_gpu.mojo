@@ -11,10 +11,11 @@ from std.sys import argv
 from max.gpu.host import DeviceContext
 
 from _ops.kernels.polyphase_cpu import polyphase_cpu
-from _ops.kernels.polyphase_gpu import choose_tiling, polyphase_gpu
+from _ops.kernels.polyphase_gpu import SHARED_BYTES, polyphase_gpu
 from _ops.shared.border import OMIT
 from _ops.shared.extension import ANTIREFLECT, Extension, LINE
 from _ops.shared.polyphase_geometry import PolyphaseGeometry
+from _ops.shared.polyphase_tiling import choose_tiling
 
 comptime MOST_OUTPUTS = 1 << 17
 """Outputs of a row at most: more blocks of the same kind would show nothing new."""
@@ -141,8 +142,9 @@ def check_sizes(ctx: DeviceContext, up: Int, down: Int, samples: Int, taps: Int,
     var checked = 0
     comptime for dtype in [DType.float32, DType.float64, DType.bfloat16, DType.int32]:
         check[dtype](ctx, whole, OMIT, False)
+        check[dtype](ctx, part, OMIT, False)
         check[dtype](ctx, part, OMIT, True)
-        checked += 2
+        checked += 3
     if samples <= 2000 and taps <= 1001:
         for mode in range(OMIT + 1, ANTIREFLECT + 1):
             check[DType.float32](ctx, whole, mode, False)
@@ -175,6 +177,7 @@ def main() raises:
         (4, 1),
         (4, 3),
         (4, 6),
+        (8, 1),
         (7, 5),
         (33, 5),
         (160, 147),
@@ -196,7 +199,7 @@ def main() raises:
                 continue
             for samples in [1, 7, 2000, 5000 * down // up % 60000 + 20, 40000 * down // up % 60000 + 20]:
                 checked += check_sizes(ctx, up, down, samples, taps, 1 if samples > 2000 else 3)
-        var tiling = choose_tiling[DType.float32](PolyphaseGeometry(1, 50, up, down, 0, 1, 1, 1, 1), 2)
+        var tiling = choose_tiling[DType.float32](PolyphaseGeometry(1, 50, up, down, 0, 1, 1, 1, 1), SHARED_BYTES)
         print(
             t"ok: up {up} down {down}, {checked - before} calls; 50 taps: period {tiling.period},"
             t" {tiling.panels} panels, {tiling.chunk} of {tiling.positions} positions, spread {tiling.spread}"

@@ -26,23 +26,12 @@ import numpy as np
 
 from .. import _plan
 from . import devices, native
+from .tuning import BLOCK_BYTES, ENOUGH_THREADS, FEWEST_BYTES, MOST_THREADS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from .._problem import Problem
-
-BLOCK_BYTES = 8 << 20
-"""Of page-locked memory that a thread has; twice as much on the device. Of shorter blocks Python's part is seen."""
-
-FEWEST_BYTES = 8 << 20
-"""Smaller arrays go in one piece."""
-
-MOST_THREADS = 12
-"""2^26 float32 there and back: 4 take 28.6 ms, 8 20.5, 12 16.4, 16 15.4 (H200, 16 cores, 2026-11-23)."""
-
-ENOUGH_THREADS = 4
-"""For page-locked memory, where threads only enqueue: 4 take 6.3 ms, 12 6.5, the copies alone 5.4 (there)."""
 
 
 class Lane:

@@ -10,19 +10,13 @@ import numpy as np
 
 from . import devices, native
 from .buffers import upload
+from .tuning import LEAST_SHARED_KB, SHARED_KB, WORKSPACE_BYTES
 
 if TYPE_CHECKING:
     from .._problem import Problem
 
 LONG_NFFT = 1 << 18
 """From this length on a transform goes through a workspace: the SHORTEST of overlap_save_long_gpu.mojo."""
-
-_SHARED_KB = {"75": 64, "80": 163, "86": 99, "87": 163, "89": 99, "90": 227, "100": 227, "103": 227, "120": 99}
-"""Of a block, by compute capability, the least for others (CUDA C++ Programming Guide, technical specifications)."""
-
-_WORKSPACE_BYTES = 1 << 30
-"""Most that the blocks under way take of the device's memory. So few that they stay in the cache (32 MB on an H200)
-are slower: their kernels are too short to fill the device."""
 
 _LARGEST_KEPT_FILTER = 1 << 20
 """Bytes of taps up to which their spectrum is kept; 2^18 taps of float32 then hold 4 to 8 MB."""
@@ -33,7 +27,7 @@ def served(nfft: int, taps: int, dtype: str, device: str) -> int:
     """Return a length of block, or of the next shorter or longer that a device has the shared memory for."""
     family = re.sub(r"\D", "", devices.handle(device).architecture_name)
     # One place in 32 stays empty.
-    points = _SHARED_KB.get(family, 64) * 1024 * 32 // 33 // (16 if dtype == "float64" else 8)
+    points = SHARED_KB.get(family, LEAST_SHARED_KB) * 1024 * 32 // 33 // (16 if dtype == "float64" else 8)
     while 2 * points < nfft < LONG_NFFT:
         nfft = nfft // 2 if 4 * taps <= nfft else LONG_NFFT
     return nfft
@@ -73,7 +67,7 @@ def convolve(problem: Problem, dtype: str, device: str, x: Any, plan: Any, nfft:
     workspace, matrices = plan, 0
     if nfft >= LONG_NFFT:
         pairs = problem.rows * -(-problem.outputs // (2 * (nfft - problem.taps + 1)))
-        matrices = max(1, min(pairs, _WORKSPACE_BYTES // (2 * nfft * (8 if dtype == "float64" else 4))))
+        matrices = max(1, min(pairs, WORKSPACE_BYTES // (2 * nfft * (8 if dtype == "float64" else 4))))
         workspace = _allocate(2 * nfft * matrices, dtype, device)
     addresses = _addresses(y, x, plan, workspace)
     native.overlap_save_on_gpu(problem, dtype, _context(device), addresses, nfft, matrices)

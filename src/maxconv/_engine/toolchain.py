@@ -60,8 +60,8 @@ def library_folder() -> Path:
     raise CompileError(message)
 
 
-def run_mojo(*arguments: str) -> None:
-    """Run the Mojo compiler that comes with `max`.
+def run_mojo(*arguments: str) -> str:
+    """Run the Mojo compiler that comes with `max`; return what it, or the program that it runs, prints.
 
     Raises
     ------
@@ -74,3 +74,4 @@ def run_mojo(*arguments: str) -> None:
     if done.returncode != 0:
         message = f"mojo {' '.join(arguments)} failed:\n{done.stdout}"
         raise CompileError(message)
+    return str(done.stdout)

@@ -23,6 +23,7 @@ from _ops.shared.epilogue import Epilogue
 from _ops.shared.history import History
 from _ops.shared.layer_geometry import LayerGeometry
 from _ops.shared.queue import Queue
+from _ops.shared.tuning_gpu import has_tensor_cores
 from device import device_context
 
 
@@ -259,7 +260,7 @@ def convolve_into[
             var other = mirrored(wanted.geometry)
             depthwise_gpu(result, source, weights, epilogue, other, nothing, kept[Queue](queue), True)
             return PythonObject(None)
-    comptime if dtype.is_half_float():
+    comptime if has_tensor_cores[dtype]():
         conv_mma_gpu[transposed](result, source, weights, epilogue, wanted.geometry, kept[Queue](queue))
     else:
         conv_gpu[transposed](result, source, weights, epilogue, wanted.geometry, kept[Queue](queue))

@@ -7,7 +7,7 @@ Cost:       no arithmetic; reads and writes each element once, memory-bound.
 Layout:     x, y contiguous.
 Accuracy:   exact, or one rounding.
 Gate:       none: any count >= 0.
-Tuning:     the constants below; none was measured yet.
+Tuning:     shared/tuning_gpu.mojo; not measured.
 Source:     none needed.
 """
 
@@ -15,11 +15,7 @@ from std.math import ceildiv
 from max.gpu import block_idx, grid_dim, thread_idx
 from max.gpu.host import DeviceContext
 
-comptime THREADS = 256
-"""Threads of a block."""
-
-comptime MAX_BLOCKS = 1 << 13
-"""Blocks of a launch: some 8 times as many as an H200 holds."""
+from ..shared.tuning_gpu import CAST_MAX_BLOCKS as MAX_BLOCKS, CAST_THREADS as THREADS
 
 comptime SOURCES = [
     DType.bool,

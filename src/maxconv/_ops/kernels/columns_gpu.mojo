@@ -13,8 +13,7 @@ Layout:     x (outer, N, inner), k (K) or (K, inner), y (outer, L_out, inner). 1
 Accuracy:   sums in accumulate.accum_dtype on EVERY path of this file, taps in rising j, as direct_gpu.mojo. With OMIT,
             terms outside x are skipped, not multiplied by zero.
 Gate:       none: any outer, N, inner, K, L_out >= 0 and any pad_left; a border other than OMIT needs N >= 1.
-Tuning:     THREADS, LANES, MAX_RUN_ROWS, MAX_SUMS below: from the register count and the rates of the caches of an
-            H100; not yet measured.
+Tuning:     COLUMNS_* of shared/tuning_gpu.mojo; not measured.
 Source:     thread coarsening with a register window as in Volkov, Better Performance at Lower Occupancy, 2010.
 """
 
@@ -26,20 +25,13 @@ from max.gpu.host import DeviceContext
 from ..shared.accumulate import accum_dtype, multiply_add
 from ..shared.border import Border
 from ..shared.geometry import Geometry
+from ..shared.tuning_gpu import (
+    COLUMNS_LANES as LANES,
+    COLUMNS_MAX_RUN_ROWS as MAX_RUN_ROWS,
+    COLUMNS_MAX_SUMS as MAX_SUMS,
+    COLUMNS_THREADS as THREADS,
+)
 from .direct_gpu import MAX_GRID_ROWS, VECTOR_BYTES, run_length
-
-comptime THREADS = 256
-"""Threads of a block: with 32 lanes 8 runs, so that halos are read from level 2 by every 64th row."""
-
-comptime LANES = 32
-"""The most vectors of columns of a block: a warp then reads whole lines."""
-
-comptime MAX_RUN_ROWS = 8
-"""Output rows of a thread: each sample that is read serves as many taps, more than level 1 needs to keep the adders
-busy (128 bytes a clock for 128 multiply-adds)."""
-
-comptime MAX_SUMS = 64
-"""Bound of the registers that hold sums; half as many where as many taps are held."""
 
 
 def run_rows[width: Int, per_column: Bool]() -> Int:

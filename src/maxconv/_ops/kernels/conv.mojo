@@ -6,6 +6,7 @@ from ..shared.accumulate import accum_dtype
 from ..shared.epilogue import Epilogue
 from ..shared.history import History
 from ..shared.layer_geometry import LayerGeometry
+from ..shared.tuning_gpu import has_tensor_cores
 from .conv_cpu import conv_cpu
 from .conv_gpu import conv_gpu
 from .conv_mma_gpu import conv_mma_gpu
@@ -57,7 +58,7 @@ def conv[
             return
     comptime if target == "cpu":
         conv_cpu[transposed](result, source, w, epilogue, geometry, max_workers=0)
-    elif target == "gpu" and dtype.is_half_float():
+    elif target == "gpu" and has_tensor_cores[dtype]():
         conv_mma_gpu[transposed](result, source, w, epilogue, geometry, ctx)
     elif target == "gpu":
         conv_gpu[transposed](result, source, w, epilogue, geometry, ctx)

@@ -16,9 +16,9 @@ Accuracy:   sums in accumulate.accum_dtype on EVERY path of this file; each resu
             by channel, taps in ascending order, then the bias: the bits of conv_cpu.mojo; in small tiles it is the
             sum of SPLITS such sums, over chunks in turn. A sum that comes out as NaN at an edge is done again without
             the zeros that stand outside the source.
-Gate:       any sizes >= 1, batch and outputs may be 0; strides below 2^22. Half precision goes to conv_mma_gpu.mojo.
-Tuning:     the tiles in `conv_gpu`. Float32 on an H200: 12 TFLOP/s for 256 channels of 800 samples, K = 11, and 28 for
-            a batch of 32, 512 channels, K = 3 (benchmarks/mojo/bench_layers_gpu.mojo, 2026-11-22).
+Gate:       any sizes >= 1, batch and outputs may be 0; strides below 2^22. Half precision goes to conv_mma_gpu.mojo
+            where the target has its tensor cores.
+Tuning:     ConvTiles and CONV_* of shared/tuning_gpu.mojo.
 Source:     register and shared-memory tiles of a matrix product as in Volkov and Demmel, Benchmarking GPUs to Tune
             Dense Linear Algebra, 2008; im2col as addresses as in Chetlur et al., cuDNN, 2014.
 """
@@ -35,64 +35,34 @@ from ..shared.epilogue import Epilogue
 from ..shared.layer_geometry import LayerGeometry
 from ..shared.layer_walk import LayerWalk, PhaseTaps, sum_existing
 from ..shared.queue import Queue
-
-comptime DEPTH = 16
-"""Terms of a chunk: two chunks of the largest tile stay below 48 KB."""
-
-comptime WARP = 32
-"""Threads of a warp."""
+from ..shared.tuning_gpu import (
+    CONV_DEPTH as DEPTH,
+    CONV_ENOUGH_BLOCKS as ENOUGH_BLOCKS,
+    CONV_FEW_BLOCKS as FEW_BLOCKS,
+    WARP,
+    ConvTiles,
+    Tile,
+)
 
 comptime VECTOR_BYTES = 16
 """The widest access to shared memory."""
 
-comptime ENOUGH_BLOCKS = 264
-"""Blocks from which a larger tile pays: two for each of an H200's 132 multiprocessors."""
 
-comptime FEW_BLOCKS = 132
-"""Blocks below which multiprocessors stay idle: the tile is then small, and its terms are split."""
+def count_blocks[transposed: Bool](tile: Tile, walk: LayerWalk[transposed]) -> Int:
+    """Counts the blocks of a sum.
 
-comptime SPLITS = 4
-"""Parts of a block that share the terms of a small tile: the chain of chunks, each a wait for memory, is as much
-shorter."""
+    Parameters:
+        transposed: As for `LayerWalk`.
 
+    Args:
+        tile: Result channels and results that a block computes.
+        walk: The sum.
 
-@fieldwise_init
-struct Tile(TrivialRegisterPassable):
-    """How much of the result a block and a thread compute."""
-
-    var rows: Int
-    """Result channels of a block."""
-    var columns: Int
-    """Results of each."""
-    var thread_rows: Int
-    """Result channels of a thread."""
-    var thread_columns: Int
-    """Results of each."""
-
-    @always_inline
-    def threads(self) -> Int:
-        """Counts the threads of a block.
-
-        Returns:
-            Whole warps.
-        """
-        return (self.rows // self.thread_rows) * (self.columns // self.thread_columns)
-
-    @always_inline
-    def blocks[transposed: Bool](self, walk: LayerWalk[transposed]) -> Int:
-        """Counts the blocks of a sum.
-
-        Parameters:
-            transposed: As for `LayerWalk`.
-
-        Args:
-            walk: The sum.
-
-        Returns:
-            The size of the grid.
-        """
-        var tiles = ceildiv(walk.rows(), self.rows) * ceildiv(walk.results(0), self.columns)
-        return walk.geometry.batch * walk.geometry.groups * walk.phases() * tiles
+    Returns:
+        The size of the grid.
+    """
+    var tiles = ceildiv(walk.rows(), tile.rows) * ceildiv(walk.results(0), tile.columns)
+    return walk.geometry.batch * walk.geometry.groups * walk.phases() * tiles
 
 
 def conv_gpu[
@@ -122,23 +92,18 @@ def conv_gpu[
     Raises:
         If the launch is refused.
     """
-    comptime IS_WIDE = size_of[dtype]() == 8
-    comptime LARGE = Tile(64, 64, 4, 4) if IS_WIDE else Tile(128, 128, 8, 8)
-    comptime MEDIUM = Tile(32, 64, 4, 4) if IS_WIDE else Tile(64, 64, 8, 4)
-    comptime FEW_ROWS = Tile(32, 64, 4, 4) if IS_WIDE else Tile(32, 128, 4, 8)
-    comptime VERY_FEW_ROWS = Tile(8, 128, 4, 2) if IS_WIDE else Tile(8, 256, 4, 4)
-    comptime SMALL = Tile(16, 32, 4, 2) if IS_WIDE else Tile(32, 32, 4, 4)
+    comptime TILES = ConvTiles[dtype]
     var walk = LayerWalk[transposed](geometry)
-    if walk.rows() <= VERY_FEW_ROWS.rows:
-        launch[VERY_FEW_ROWS, 1](result, source, w, epilogue, walk, queue)
-    elif MEDIUM.blocks(walk) < FEW_BLOCKS:
-        launch[SMALL, SPLITS // 2 if IS_WIDE else SPLITS](result, source, w, epilogue, walk, queue)
-    elif walk.rows() <= FEW_ROWS.rows:
-        launch[FEW_ROWS, 1](result, source, w, epilogue, walk, queue)
-    elif walk.rows() > MEDIUM.rows and LARGE.blocks(walk) >= ENOUGH_BLOCKS:
-        launch[LARGE, 1](result, source, w, epilogue, walk, queue)
+    if walk.rows() <= TILES.VERY_FEW_ROWS.rows:
+        launch[TILES.VERY_FEW_ROWS, 1](result, source, w, epilogue, walk, queue)
+    elif count_blocks(TILES.MEDIUM, walk) < FEW_BLOCKS:
+        launch[TILES.SMALL, TILES.SMALL_SPLITS](result, source, w, epilogue, walk, queue)
+    elif walk.rows() <= TILES.FEW_ROWS.rows:
+        launch[TILES.FEW_ROWS, 1](result, source, w, epilogue, walk, queue)
+    elif walk.rows() > TILES.MEDIUM.rows and count_blocks(TILES.LARGE, walk) >= ENOUGH_BLOCKS:
+        launch[TILES.LARGE, 1](result, source, w, epilogue, walk, queue)
     else:
-        launch[MEDIUM, 1](result, source, w, epilogue, walk, queue)
+        launch[TILES.MEDIUM, 1](result, source, w, epilogue, walk, queue)
 
 
 def launch[
@@ -170,7 +135,7 @@ def launch[
     Raises:
         If the launch is refused.
     """
-    var blocks = tile.blocks(walk)
+    var blocks = count_blocks(tile, walk)
     if blocks == 0:
         return  # a grid of no blocks is an error
     comptime kernel = compute_tile[dtype, transposed, tile, splits]

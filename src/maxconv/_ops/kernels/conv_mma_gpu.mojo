@@ -11,9 +11,8 @@ Tile:       row_tile result channels by column_tile results; two chunks of both 
             most.
 Accuracy:   products are exact, sums in float32, 16 terms at a time in an order of the hardware's; rounded once, after
             bias and activation. A sum that comes out as NaN at an edge is done again, as in conv_gpu.mojo.
-Gate:       compute capability 8.0; otherwise conv_gpu.
-Tuning:     the tiles in `conv_mma_gpu`. bfloat16 on an H200: 20 TFLOP/s for 256 channels of 800 samples, K = 11, and 56
-            for a batch of 32, 512 channels, K = 3 (benchmarks/mojo/bench_layers_gpu.mojo, 2026-11-22).
+Gate:       `has_tensor_cores`; otherwise conv_gpu.
+Tuning:     CONV_MMA_* of shared/tuning_gpu.mojo.
 Source:     fragments as in the PTX ISA, section on mma.m16n8k16; im2col as addresses as in Chetlur et al., cuDNN, 2014.
 """
 
@@ -29,10 +28,19 @@ from ..shared.epilogue import Epilogue
 from ..shared.layer_geometry import LayerGeometry
 from ..shared.layer_walk import LayerWalk
 from ..shared.queue import Queue
-from .conv_gpu import ENOUGH_BLOCKS, FEW_BLOCKS, SPLITS, VECTOR_BYTES, WARP, Cursor, Place, Tile, finish_rows
-
-comptime DEPTH = 32
-"""Terms of a chunk: two steps of the tensor cores."""
+from ..shared.tuning_gpu import (
+    CONV_ENOUGH_BLOCKS as ENOUGH_BLOCKS,
+    CONV_FEW_BLOCKS as FEW_BLOCKS,
+    CONV_MMA_DEPTH as DEPTH,
+    CONV_MMA_FEW_ROWS as FEW_ROWS,
+    CONV_MMA_LARGE as LARGE,
+    CONV_MMA_MEDIUM as MEDIUM,
+    CONV_MMA_SMALL as SMALL,
+    CONV_SPLITS as SPLITS,
+    WARP,
+    Tile,
+)
+from .conv_gpu import VECTOR_BYTES, Cursor, Place, count_blocks, finish_rows
 
 comptime PITCH = DEPTH + 8
 """From one staged row to the next: five times 16 bytes, so that eight rows of a fragment lie in different banks."""
@@ -71,17 +79,12 @@ def conv_mma_gpu[
     Raises:
         If the launch is refused.
     """
-    # A warp takes `thread_rows` by `thread_columns` here: 32 threads share what a thread of conv_gpu.mojo has.
-    comptime LARGE = Tile(128, 128, 64, 32)
-    comptime MEDIUM = Tile(64, 64, 32, 32)
-    comptime SMALL = Tile(32, 32, 16, 16)
-    comptime FEW_ROWS = Tile(16, 128, 16, 32)
     var walk = LayerWalk[transposed](geometry)
     if walk.rows() <= FEW_ROWS.rows:
         launch[FEW_ROWS, 1](result, source, w, epilogue, walk, queue)
-    elif walk.rows() > MEDIUM.rows and LARGE.blocks(walk) >= ENOUGH_BLOCKS:
+    elif walk.rows() > MEDIUM.rows and count_blocks(LARGE, walk) >= ENOUGH_BLOCKS:
         launch[LARGE, 1](result, source, w, epilogue, walk, queue)
-    elif MEDIUM.blocks(walk) < FEW_BLOCKS:
+    elif count_blocks(MEDIUM, walk) < FEW_BLOCKS:
         launch[SMALL, SPLITS](result, source, w, epilogue, walk, queue)
     else:
         launch[MEDIUM, SPLITS // 2](result, source, w, epilogue, walk, queue)
@@ -116,7 +119,7 @@ def launch[
     Raises:
         If the launch is refused.
     """
-    var blocks = tile.blocks(walk)
+    var blocks = count_blocks(tile, walk)
     if blocks == 0:
         return  # a grid of no blocks is an error
     comptime kernel = compute_tile[dtype, transposed, tile, splits]

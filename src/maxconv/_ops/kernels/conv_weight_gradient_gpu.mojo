@@ -6,15 +6,15 @@ Computes:   w[o, c, j] = sum_{n, i} y[n, o, i] * x[n, c, i*stride + j*dilation -
 Algorithm:  a matrix product of y (rows o) and the matrix that im2col would make of x (columns (c, j)), both with their
             terms (n, i) as neighbours. A block computes a tile of weights from a part of the terms, DEPTH of them at a
             time in shared memory; while it multiplies one such chunk, the next is on the way to its registers. Half
-            types take the tensor cores (`ldmatrix`, `mma.m16n8k16`), the others a square of sums per thread.
+            types take the tensor cores (`ldmatrix`, `mma.m16n8k16`) where the target has them; else a square of sums
+            per thread.
 Cost:       2*N*O*L_out*C/G*K flop; each tile gathers y and, for every tap, x from the caches, an element at a time:
             that is the limit of half types; of the others, two shared reads for a square's row and column.
 Layout:     x (N, C, L), y (N, O, L_out), contiguous, aligned to their own element only; w (O, C/G, K) or `parts` of it.
 Accuracy:   sums in accumulate.accum_dtype, in an order that the sizes alone decide; of half types 16 terms at a time
             in an order of the hardware's. Zeros stand for what is outside x: weight_gradient_gpu.mojo sees to NaN.
-Gate:       none: any sizes >= 1, batch and outputs may be 0. Half types need compute capability 8.0.
-Tuning:     tiles, and ENOUGH_BLOCKS for the division of terms, from counts of registers and shared reads.
-            Whisper's second layer takes 38 us in bfloat16, 78 us in float32 (H200, 2026-11-22).
+Gate:       none: any sizes >= 1, batch and outputs may be 0.
+Tuning:     CONV_WEIGHT_GRADIENT_* of shared/tuning_gpu.mojo.
 Source:     the shared-memory tile of a matrix product, CUDA C++ Programming Guide, section on shared memory; fragments
             as in the PTX ISA, section on mma.m16n8k16.
 """
@@ -29,12 +29,17 @@ from max.gpu.sync import barrier
 from ..shared.accumulate import accum_dtype, multiply_add
 from ..shared.layer_geometry import LayerGeometry
 from ..shared.queue import Queue
-
-comptime DEPTH = 32
-"""Outputs staged at a time: a warp reads neighbours."""
-
-comptime THREADS = 256
-"""Threads of a block: a square of 16 by 16, or eight warps."""
+from ..shared.tuning_gpu import (
+    CONV_WEIGHT_GRADIENT_DEPTH as DEPTH,
+    CONV_WEIGHT_GRADIENT_ENOUGH_BLOCKS as ENOUGH_BLOCKS,
+    CONV_WEIGHT_GRADIENT_FEW_ROWS as FEW_ROWS,
+    CONV_WEIGHT_GRADIENT_LARGE as LARGE,
+    CONV_WEIGHT_GRADIENT_LEAST_CHUNKS as LEAST_CHUNKS,
+    CONV_WEIGHT_GRADIENT_MEDIUM as MEDIUM,
+    CONV_WEIGHT_GRADIENT_THREADS as THREADS,
+    Tile,
+    has_tensor_cores,
+)
 
 comptime THREAD_SIDE = 16
 """Threads along either side of a block's tile."""
@@ -45,60 +50,38 @@ comptime WARPS = THREADS // DEPTH
 comptime WARP_ROWS = 2
 """Parts of a tile's rows, on the tensor cores."""
 
-comptime ENOUGH_BLOCKS = 396
-"""Blocks from which terms are not divided further: three for each of an H200's 132 multiprocessors."""
-
-comptime LEAST_CHUNKS = 8
-"""Chunks below which a block is not worth its sums' way to memory."""
-
 comptime NOWHERE = Int64(-1) << 62
 """A shift that leads outside every x."""
 
 
-@fieldwise_init
-struct Tile(TrivialRegisterPassable):
-    """How many weights a block computes."""
+@always_inline
+def count_blocks(tile: Tile, geometry: LayerGeometry) -> Int:
+    """Counts the tiles of all weights.
 
-    var rows: Int
-    """Output channels."""
-    var columns: Int
-    """Pairs of an input channel and a tap."""
+    Args:
+        tile: Output channels, and pairs of an input channel and a tap, that a block computes.
+        geometry: Sizes and shifts.
 
-    @always_inline
-    def blocks(self, geometry: LayerGeometry) -> Int:
-        """Counts the tiles of all weights.
-
-        Args:
-            geometry: Sizes and shifts.
-
-        Returns:
-            How many blocks one part of the terms takes.
-        """
-        var column_tiles = ceildiv(geometry.group_in() * geometry.taps, self.columns)
-        return geometry.groups * ceildiv(geometry.group_out(), self.rows) * column_tiles
-
-    @always_inline
-    def parts(self, geometry: LayerGeometry) -> Int:
-        """Decides how many blocks share the terms of a tile.
-
-        Args:
-            geometry: Sizes and shifts.
-
-        Returns:
-            At least 1.
-        """
-        var chunks = geometry.batch * ceildiv(geometry.outputs, DEPTH)
-        return max(1, min(chunks // LEAST_CHUNKS, ceildiv(ENOUGH_BLOCKS, self.blocks(geometry))))
+    Returns:
+        How many blocks one part of the terms takes.
+    """
+    var column_tiles = ceildiv(geometry.group_in() * geometry.taps, tile.columns)
+    return geometry.groups * ceildiv(geometry.group_out(), tile.rows) * column_tiles
 
 
-comptime LARGE = Tile(128, 128)
-"""For long sums of many weights: half as many gathered elements for each product as MEDIUM."""
+@always_inline
+def count_parts(tile: Tile, geometry: LayerGeometry) -> Int:
+    """Decides how many blocks share the terms of a tile.
 
-comptime MEDIUM = Tile(64, 64)
-"""For most layers."""
+    Args:
+        tile: As for `count_blocks`.
+        geometry: Sizes and shifts.
 
-comptime FEW_ROWS = Tile(32, 64)
-"""For groups of few output channels."""
+    Returns:
+        At least 1.
+    """
+    var chunks = geometry.batch * ceildiv(geometry.outputs, DEPTH)
+    return max(1, min(chunks // LEAST_CHUNKS, ceildiv(ENOUGH_BLOCKS, count_blocks(tile, geometry))))
 
 
 def tile_of[dtype: DType](geometry: LayerGeometry) -> Tile:
@@ -117,7 +100,9 @@ def tile_of[dtype: DType](geometry: LayerGeometry) -> Tile:
         return FEW_ROWS
     var columns = geometry.group_in() * geometry.taps
     var are_many = geometry.group_out() > MEDIUM.rows and columns > MEDIUM.columns and dtype != DType.float64
-    return LARGE if are_many and LARGE.blocks(geometry) * LARGE.parts(geometry) >= ENOUGH_BLOCKS else MEDIUM
+    return (
+        LARGE if are_many and count_blocks(LARGE, geometry) * count_parts(LARGE, geometry) >= ENOUGH_BLOCKS else MEDIUM
+    )
 
 
 def conv_weight_gradient_parts[dtype: DType](geometry: LayerGeometry) -> Int:
@@ -132,7 +117,7 @@ def conv_weight_gradient_parts[dtype: DType](geometry: LayerGeometry) -> Int:
     Returns:
         How many there are.
     """
-    return tile_of[dtype](geometry).parts(geometry)
+    return count_parts(tile_of[dtype](geometry), geometry)
 
 
 def conv_weight_gradient_gpu[
@@ -170,7 +155,7 @@ def conv_weight_gradient_gpu[
     else:
         comptime if dtype != DType.float64:  # its sums would not fit into the registers
             launch[LARGE](partial, x, y, geometry, queue)
-    return tile.parts(geometry)
+    return count_parts(tile, geometry)
 
 
 def launch[
@@ -199,7 +184,7 @@ def launch[
         If the launch is refused.
     """
     comptime kernel = compute_weights[dtype, tile]
-    var blocks = tile.blocks(geometry) * tile.parts(geometry)
+    var blocks = count_blocks(tile, geometry) * count_parts(tile, geometry)
     queue.enqueue[kernel](partial, x, y, geometry, grid_dim=blocks, block_dim=THREADS)
 
 
@@ -228,11 +213,11 @@ def compute_weights[
         geometry: As for `conv_weight_gradient_gpu`.
     """
     comptime ACC = accum_dtype[dtype]()
-    comptime IS_HALF = dtype.is_half_float()
-    comptime STAGED = dtype if IS_HALF else ACC
+    comptime ON_TENSOR_CORES = has_tensor_cores[dtype]()
+    comptime STAGED = dtype if ON_TENSOR_CORES else ACC
     # From one staged channel to the next: an odd number spreads what a warp reads over the banks; of half types five
     # times 16 bytes, for the eight rows of a fragment.
-    comptime PITCH = DEPTH + 8 if IS_HALF else DEPTH + 1
+    comptime PITCH = DEPTH + 8 if ON_TENSOR_CORES else DEPTH + 1
     comptime LOADED_ROWS = tile.rows // WARPS
     comptime LOADED_COLUMNS = tile.columns // WARPS
     var outputs = unsafe_stack_allocation[
@@ -266,7 +251,7 @@ def compute_weights[
 
     var row_chunks = ceildiv(geometry.outputs, DEPTH)
     var chunks = geometry.batch * row_chunks
-    var parts = tile.parts(geometry)
+    var parts = count_parts(tile, geometry)
     var chunk = chunks * part // parts
     var end = chunks * (part + 1) // parts
     var next_n = chunk // max(1, row_chunks)
@@ -313,8 +298,8 @@ def compute_weights[
     comptime COLUMN_FRAGMENTS = tile.columns // WARP_COLUMNS // 8
     var first_warp_row = warp // Int32(WARP_COLUMNS) * Int32(tile.rows // WARP_ROWS)
     var first_warp_column = warp % Int32(WARP_COLUMNS) * Int32(tile.columns // WARP_COLUMNS)
-    var sums = Array[Scalar[ACC], 1 if IS_HALF else PER_ROW * PER_COLUMN](fill=0)
-    var fragments = Array[SIMD[DType.float32, 4], ROW_FRAGMENTS * COLUMN_FRAGMENTS if IS_HALF else 1](fill=0)
+    var sums = Array[Scalar[ACC], 1 if ON_TENSOR_CORES else PER_ROW * PER_COLUMN](fill=0)
+    var fragments = Array[SIMD[DType.float32, 4], ROW_FRAGMENTS * COLUMN_FRAGMENTS if ON_TENSOR_CORES else 1](fill=0)
 
     if chunk < end:
         load_chunk()
@@ -329,7 +314,7 @@ def compute_weights[
         chunk += 1
         if chunk < end:
             load_chunk()
-        comptime if IS_HALF:
+        comptime if ON_TENSOR_CORES:
             # The row of a fragment whose 16 bytes a lane fetches, as in conv_mma_gpu.mojo.
             var row_at = (first_warp_row + lane % 16) * Int32(PITCH) + lane // 16 * 8
             var column_at = (first_warp_column + lane // 16 * 8 + lane % 8) * Int32(PITCH) + lane // 8 % 2 * 8
@@ -362,7 +347,7 @@ def compute_weights[
             var o = part * geometry.out_channels + group * geometry.group_out() + first_row + Int(row)
             partial[unsafe_offset=o * columns + first_column + Int(column)] = sum
 
-    comptime if IS_HALF:
+    comptime if ON_TENSOR_CORES:
         # A lane has two neighbours in row lane // 4 of a fragment, and two in the row 8 below.
         comptime for u in range(ROW_FRAGMENTS):
             comptime for v in range(COLUMN_FRAGMENTS):

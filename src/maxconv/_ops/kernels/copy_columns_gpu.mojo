@@ -14,8 +14,7 @@ from std.math import ceildiv
 from max.gpu import block_idx, thread_idx
 from max.gpu.host import DeviceContext
 
-comptime THREADS = 256
-"""Threads of a block."""
+from ..shared.tuning_gpu import COPY_COLUMNS_THREADS as THREADS
 
 comptime MAX_GRID_ROWS = 65535
 """The most blocks that CUDA takes along y."""

@@ -4,10 +4,10 @@ Computes:   y[n, o, i] = sum_j x[n, o // M, i*stride + j*dilation - pad_left] * 
             with M = O/C filters a channel; terms outside x are left out, or taken from a state where there is one.
             With sequence numbers only terms whose sample has the output's number count.
 Algorithm:  few taps of stride and dilation 1 by depthwise_short_gpu.mojo; many in half precision, unless the layer is
-            causal, by depthwise_mma_gpu.mojo. Other rows of stride and dilation 1 as in direct_gpu.mojo: a tile of
-            samples and its halo in shared memory, widened, register windows that slide over them, CHUNK taps a pass;
-            zeros, or the state, stand outside x. All others, short rows and numbered samples: a thread an output,
-            whatever its row, which reads samples and taps through the level-1 cache.
+            causal or the target lacks tensor cores, by depthwise_mma_gpu.mojo. Other rows of stride and dilation 1 as
+            in direct_gpu.mojo: a tile of samples and its halo in shared memory, widened, register windows that slide
+            over them, CHUNK taps a pass; zeros, or the state, stand outside x. All others, short rows and numbered
+            samples: a thread an output, whatever its row, which reads samples and taps through the level-1 cache.
 Cost:       2*N*O*L_out*K flop; reads N*C*L and writes N*O*L_out elements; memory-bound below K ~ 16.
 Layout:     x (N, C, L), w (O, K), y (N, O, L_out), state (N, C, K - 1), numbers (N, L).
 Accuracy:   sums in accumulate.accum_dtype on EVERY path. But for depthwise_mma_gpu.mojo, each output adds its terms in
@@ -15,7 +15,7 @@ Accuracy:   sums in accumulate.accum_dtype on EVERY path. But for depthwise_mma_
             gives the same bits. A sum that comes out as NaN at an edge is done again without the zeros that stand
             outside x.
 Gate:       groups == in_channels. A state needs stride == dilation == 1 and pad_left == K - 1; so do numbers.
-Tuning:     THREADS, CHUNK and the runs of direct_gpu.mojo; SHORT_ROW below.
+Tuning:     THREADS, CHUNK and the runs of direct_gpu.mojo; DEPTHWISE_* of shared/tuning_gpu.mojo.
 Source:     the meaning of state and numbers is that of Dao-AILab/causal-conv1d.
 """
 
@@ -30,12 +30,10 @@ from ..shared.epilogue import Epilogue
 from ..shared.history import History
 from ..shared.layer_geometry import LayerGeometry
 from ..shared.queue import Queue
+from ..shared.tuning_gpu import DEPTHWISE_SHORT_ROW as SHORT_ROW, has_tensor_cores
 from .depthwise_mma_gpu import depthwise_mma_gpu, is_long_depthwise
 from .depthwise_short_gpu import depthwise_short_gpu, is_short_depthwise
 from .direct_gpu import CHUNK, THREADS, VECTOR_BYTES, add_taps, first_of_run, group_count, run_length
-
-comptime SHORT_ROW = 96
-"""Outputs of a row below which most threads of a tile would have none."""
 
 
 def depthwise_gpu[
@@ -77,7 +75,7 @@ def depthwise_gpu[
     if is_short_depthwise[dtype](geometry, history.has_numbers):
         depthwise_short_gpu(y, x, w, epilogue, geometry, history, queue, is_mirrored)
         return
-    comptime if dtype == weight_dtype and dtype.is_half_float():
+    comptime if dtype == weight_dtype and has_tensor_cores[dtype]():
         if is_long_depthwise[dtype](geometry, history.has_state or history.has_numbers):
             var weights = rebind[Pointer[Scalar[dtype], MutAnyOrigin]](w)
             depthwise_mma_gpu(y, x, weights, rebind[Epilogue[dtype]](epilogue), geometry, history, queue, is_mirrored)

@@ -17,9 +17,8 @@ Accuracy:   sums in accumulate.accum_dtype, each in ascending order of taps: the
             of a thread that has made NaN are done again without the zeros; weight_gradient_gpu.mojo does so, too. Short
             runs have no zeros but those beside a signal, and do so where a weight is not finite.
 Gate:       groups == in_channels == out_channels, stride == dilation == 1, K <= MOST_TAPS; otherwise depthwise_gpu.
-Tuning:     SHORT_RUN, SHORT_RUN_CHANNELS: in half precision 8 outputs are 5 to 12 % slower; a loop that loads 4 of them
-            ahead 5 to 9 %. FORWARD_STEP, WEIGHTS_STEP: 64 and 128 bytes under way for each thread, in 168 registers at
-            most. With calls and tests inside the loop (the last a branch for each load) they take 160 to 255.
+Tuning:     DEPTHWISE_LAST_* of shared/tuning_gpu.mojo.
+Tried:      calls and tests inside the loop of FORWARD_STEP, the last a branch for each load: 160 to 255 registers.
 """
 
 from std.math import ceildiv
@@ -34,12 +33,16 @@ from ..shared.accumulate import accum_dtype, multiply_add
 from ..shared.epilogue import NONE, Epilogue, activate
 from ..shared.layer_geometry import LayerGeometry
 from ..shared.queue import Queue
-
-comptime WARP = 32
-"""Threads side by side along the channels."""
-
-comptime WARPS = 4
-"""Warps of a block: neighbours along the signal."""
+from ..shared.tuning_gpu import (
+    DEPTHWISE_LAST_ENOUGH_BLOCKS as ENOUGH_BLOCKS,
+    DEPTHWISE_LAST_FORWARD_STEP as FORWARD_STEP,
+    DEPTHWISE_LAST_LONGEST_RUN as LONGEST_RUN,
+    DEPTHWISE_LAST_SHORT_RUN as SHORT_RUN,
+    DEPTHWISE_LAST_SHORT_RUN_CHANNELS as SHORT_RUN_CHANNELS,
+    DEPTHWISE_LAST_WARPS as WARPS,
+    DEPTHWISE_LAST_WEIGHTS_STEP as WEIGHTS_STEP,
+    WARP,
+)
 
 comptime THREADS = WARP * WARPS
 """Threads of a block."""
@@ -49,24 +52,6 @@ comptime FEW_TAPS = 4
 
 comptime MOST_TAPS = 16
 """Taps above which registers hold no more filters."""
-
-comptime SHORT_RUN = 12
-"""Outputs of a thread that loads all its samples at once."""
-
-comptime SHORT_RUN_CHANNELS = 4
-"""Channels of such a thread, at most. With twice as many, fewer threads have registers: 3 % slower at best."""
-
-comptime FORWARD_STEP = 4
-"""Outputs that a thread computes from one batch of loads."""
-
-comptime WEIGHTS_STEP = 4
-"""The same, where two arrays are read."""
-
-comptime LONGEST_RUN = 64
-"""Outputs of a thread, at most: the samples before its first are then read twice, 1 in 20 of 4 taps."""
-
-comptime ENOUGH_BLOCKS = 1584
-"""Blocks from which runs are not divided further: twelve for each of an H200's 132 multiprocessors."""
 
 comptime VECTOR_BYTES = 16
 """The widest access of a thread."""

@@ -11,8 +11,8 @@ Layout:     as in depthwise_gpu.mojo; rows may begin anywhere.
 Tile:       `tile` outputs, at most MOST_TILE, and 16*steps samples more; 10 KB of shared memory.
 Accuracy:   products are exact, sums in float32, 16 terms at a time in an order of the hardware's; rounded once, after
             bias and activation. A sum that comes out as NaN is done again from the terms that exist.
-Gate:       `is_long_depthwise`, compute capability 8.0; otherwise depthwise_gpu.mojo.
-Tuning:     MOST_TILE, THREADS.
+Gate:       `is_long_depthwise`, `has_tensor_cores`; otherwise depthwise_gpu.mojo.
+Tuning:     DEPTHWISE_MMA_* of shared/tuning_gpu.mojo.
 Source:     fragments as in the PTX ISA, section on mma.m16n8k16.
 """
 
@@ -30,13 +30,14 @@ from ..shared.epilogue import Epilogue, activate
 from ..shared.history import History
 from ..shared.layer_geometry import LayerGeometry
 from ..shared.queue import Queue
+from ..shared.tuning_gpu import (
+    DEPTHWISE_MMA_FEW_STEPS as FEW_STEPS,
+    DEPTHWISE_MMA_MOST_STEPS as MOST_STEPS,
+    DEPTHWISE_MMA_MOST_TILE as MOST_TILE,
+    DEPTHWISE_MMA_WARPS as WARPS,
+    WARP,
+)
 from .depthwise_short_gpu import LONGEST_ROW, MOST_TAPS, compute_existing, load_piece
-
-comptime WARP = 32
-"""Threads of a warp."""
-
-comptime WARPS = 4
-"""Warps of a block, which take turns with its products."""
 
 comptime THREADS = WARP * WARPS
 """Threads of a block."""
@@ -49,15 +50,6 @@ comptime WIDTH = 8
 
 comptime PRODUCT = 128
 """Outputs of a product."""
-
-comptime MOST_TILE = 4096
-"""Outputs of a block: five vectors for each thread to load at once."""
-
-comptime FEW_STEPS = 3
-"""Steps for up to 34 taps."""
-
-comptime MOST_STEPS = 9
-"""Steps for up to 130 taps: registers hold no wider band."""
 
 
 def is_long_depthwise[dtype: DType](geometry: LayerGeometry, has_history: Bool) -> Bool:

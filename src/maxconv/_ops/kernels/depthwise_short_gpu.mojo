@@ -13,7 +13,7 @@ Layout:     as in depthwise_gpu.mojo; rows may begin anywhere.
 Accuracy:   the bits of depthwise_gpu.mojo: ascending order of taps, then the bias. Outputs of a thread that has made
             NaN where zeros stand outside x or before a filter are done again without them.
 Gate:       `is_short_depthwise`; otherwise depthwise_gpu.mojo.
-Tuning:     VECTORS, THREADS.
+Tuning:     DEPTHWISE_SHORT_* of shared/tuning_gpu.mojo.
 """
 
 from std.bit import count_trailing_zeros
@@ -30,12 +30,11 @@ from ..shared.epilogue import NONE, Epilogue, activate
 from ..shared.history import History
 from ..shared.layer_geometry import LayerGeometry
 from ..shared.queue import Queue
-
-comptime THREADS = 128
-"""Threads of a block."""
-
-comptime VECTORS = 4
-"""Vectors of a thread."""
+from ..shared.tuning_gpu import (
+    DEPTHWISE_SHORT_LEAST_TEAM as LEAST_TEAM,
+    DEPTHWISE_SHORT_THREADS as THREADS,
+    DEPTHWISE_SHORT_VECTORS as VECTORS,
+)
 
 comptime FEW_TAPS = 4
 """Taps of most layers that are short: their kernel has no places more."""
@@ -45,9 +44,6 @@ comptime MANY_TAPS = 8
 
 comptime MOST_TAPS = 16
 """Taps above which registers hold no more samples."""
-
-comptime LEAST_TEAM = 4
-"""Threads that have a row at least: their accesses fill a cache line."""
 
 comptime ANY_LEAD = -1
 """Where windows begin in a vector of x, if the row or the launch decides."""

@@ -11,7 +11,7 @@ Layout:     as in depthwise_weight_gradient_gpu.mojo; rows may begin anywhere.
 Accuracy:   sums in accumulate.accum_dtype, in an order that sizes and the place of the rows in memory decide. Zeros stand
             outside x and y: weight_gradient_gpu.mojo does a sum that comes out as NaN again without them.
 Gate:       `is_short_gradient`; otherwise depthwise_weight_gradient_gpu.mojo.
-Tuning:     VECTORS, THREADS.
+Tuning:     DEPTHWISE_SHORT_WEIGHT_GRADIENT_* of shared/tuning_gpu.mojo.
 """
 
 from std.math import ceildiv
@@ -26,6 +26,11 @@ from ..shared.accumulate import accum_dtype, multiply_add
 from ..shared.aligned_row import AlignedRow, vector_width, widen
 from ..shared.layer_geometry import LayerGeometry
 from ..shared.queue import Queue
+from ..shared.tuning_gpu import (
+    DEPTHWISE_SHORT_WEIGHT_GRADIENT_THREADS as THREADS,
+    DEPTHWISE_SHORT_WEIGHT_GRADIENT_VECTORS as VECTORS,
+    WARP,
+)
 from .depthwise_short_gpu import (
     ANY_LEAD,
     FEW_TAPS,
@@ -38,15 +43,6 @@ from .depthwise_short_gpu import (
     load_piece,
     place_count,
 )
-
-comptime THREADS = 128
-"""Threads of a block."""
-
-comptime WARP = 32
-"""Threads of a warp."""
-
-comptime VECTORS = 2
-"""Vectors of outputs that a thread loads at a time."""
 
 
 def is_short_gradient[dtype: DType](geometry: LayerGeometry) -> Bool:
@@ -230,7 +226,7 @@ def sum_vectors[
         turn += UInt32(vectors * threads)
 
     comptime for t in range(taps):
-        var sum = warps.sum(sums[t])
+        var sum = warps.lane_group_sum[num_lanes=WARP](sums[t])
         if thread % Int32(WARP) == 0:
             warp_sums[unsafe_offset=thread // Int32(WARP) * Int32(taps) + Int32(t)] = sum
     barrier()

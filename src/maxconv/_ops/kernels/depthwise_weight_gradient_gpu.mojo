@@ -13,7 +13,7 @@ Cost:       2*N*O*L_out*K flop; reads N*C*L and N*O*L_out elements: memory-bound
 Layout:     x (N, C, L), y (N, O, L_out), w (O, K) or `parts` of it; rows aligned to 16 bytes are read by vectors.
 Accuracy:   sums in accumulate.accum_dtype, in an order that the sizes alone decide. No term outside x is multiplied.
 Gate:       groups == in_channels.
-Tuning:     TILE and TAPS: registers for two blocks on a multiprocessor, 17 KB of shared memory each.
+Tuning:     DEPTHWISE_WEIGHT_GRADIENT_* of shared/tuning_gpu.mojo.
 Source:     the sliding register window of direct_gpu.mojo, turned round.
 """
 
@@ -28,31 +28,21 @@ import max.gpu.primitives.warp as warps
 from ..shared.accumulate import accum_dtype, multiply_add
 from ..shared.layer_geometry import LayerGeometry
 from ..shared.queue import Queue
+from ..shared.tuning_gpu import (
+    DEPTHWISE_WEIGHT_GRADIENT_ENOUGH_BLOCKS as ENOUGH_BLOCKS,
+    DEPTHWISE_WEIGHT_GRADIENT_RUN as RUN,
+    DEPTHWISE_WEIGHT_GRADIENT_TAPS as TAPS,
+    DEPTHWISE_WEIGHT_GRADIENT_THREADS as THREADS,
+    DEPTHWISE_WEIGHT_GRADIENT_TILE as TILE,
+    WARP,
+)
 from .depthwise_short_weight_gradient_gpu import depthwise_short_weight_gradient_gpu, is_short_gradient
-
-comptime THREADS = 256
-"""Threads of a block."""
-
-comptime WARP = 32
-"""Threads of a warp."""
 
 comptime WARPS = THREADS // WARP
 """Warps of a block, which share taps and outputs."""
 
-comptime RUN = 4
-"""Neighbouring outputs of a thread: vectors of neighbouring threads then lie side by side in shared memory."""
-
-comptime TAPS = 8
-"""Taps of a thread: 32 multiply-adds for four vectors that it reads."""
-
-comptime TILE = 2048
-"""Outputs staged at a time: a vector or two for each thread to load."""
-
 comptime VECTOR_BYTES = 16
 """The widest access of a thread."""
-
-comptime ENOUGH_BLOCKS = 2112
-"""Blocks from which outputs are not divided further: sixteen for each of an H200's 132 multiprocessors."""
 
 
 @fieldwise_init
@@ -262,7 +252,7 @@ def sum_rows[
                 i += output_warps * Int32(WARP)
 
     comptime for t in range(TAPS):
-        var sum = warps.sum(sums[t])
+        var sum = warps.lane_group_sum[num_lanes=WARP](sums[t])
         if lane == 0 and output_warp < output_warps:
             warp_sums[unsafe_offset=output_warp * tap_warps * Int32(TAPS) + warp_taps + Int32(t)] = sum
     barrier()

@@ -13,17 +13,18 @@ Algorithm:  outputs whole periods apart (`period` = up times some number) share 
 Cost:       2*L_out*ceil(K/up) flop a row, and (N + L_out)*size bytes of device memory. With 20*max(up, down) + 1 taps
             per output of float32, by calculation (up/down: bytes; multiply-adds, with those by zero taps):
             2/1: 6; 20.5, 25   1/2: 12; 41, 55   3/2: 6.7; 20.3, 26   160/147: 7.7; 20, 28   147/160: 8.4; 21.8, 30.
-            Signals that go on beyond their ends: ceil(K/down) outputs at each end twice.
+            For each of the latter 1.25 instructions and 0.25 passes through shared memory, 3 to 6 passes an output to
+            stage samples and outputs. Signals that go on beyond their ends: ceil(K/down) outputs at each end twice.
 Layout:     x (rows, N), y (rows, L_out), rows `x_stride`, `y_stride` apart; h (K) in its natural order.
-Tile:       32 or 64 periods of 32 or 64 neighbouring outputs; at most 48 KB of shared memory. Taps that do not fit
+Tile:       TILE_PERIODS periods of MAX_PANELS*PANEL neighbouring outputs; at most SHARED_BYTES. Taps that do not fit
             are taken in chunks.
 Accuracy:   sums in accumulate.accum_dtype on EVERY path of this file, taps in rising q. A zero tap would make NaN of an
             infinite sample: an output that is NaN is summed again, without them.
 Gate:       none: any N, L_out, rows, start >= 0, any K, up, down >= 1.
-Tuning:     the constants below.
-Measured:   by benchmarks/mojo/bench_polyphase_gpu.mojo on an H200 (2026-11-23), in copies of those bytes: float32
-            160/147 2.69, 147/160 3.25, 33/5 3.67, float64 2.36 and 2.46 of the first two. Reads of shared memory bound
-            it: one of 16 bytes a lane takes 2 cycles if 8 neighbouring lanes share them, 4 if not.
+Tuning:     the constants below, and those of polyphase_tiling.mojo.
+Measured:   by benchmarks/mojo/bench_polyphase_gpu.mojo on an H200 (2026-11-23), in copies of those bytes, when samples
+            were staged by cp.async, which GPUs before Ampere lack: float32 160/147 1.84, 147/160 1.96, 33/5 2.52,
+            1000/999 1.96; float64 1.98 and 2.07 of the first two.
 Tried:      each thread 4 outputs of one phase, read from the signal's own order in shared memory: 1.25 reads for a
             multiply-add, and 190 registers a thread, too many for the blocks of 511 threads that up = 511 made.
 Source:     phases as in Crochiere and Rabiner, Multirate Digital Signal Processing, 1983.
@@ -31,119 +32,60 @@ Source:     phases as in Crochiere and Rabiner, Multirate Digital Signal Process
 
 from std.math import ceildiv
 from std.sys.info import size_of
-from std.utils import StaticTuple
-from max.gpu import MAX_THREADS_PER_BLOCK_METADATA, block_idx, grid_dim, thread_idx
-from max.gpu.host import DeviceContext
+from std.utils.numerics import isnan
+from std.utils.static_tuple import StaticTuple
+from max.gpu import (
+    MAX_THREADS_PER_BLOCK_METADATA,
+    block_dim,
+    block_idx,
+    grid_dim,
+    thread_idx,
+)
+from max.gpu.host import DeviceAttribute, DeviceContext
 from max.gpu.memory import external_memory
-from max.gpu.sync import barrier
+from max.gpu.sync import barrier, syncwarp
 
 from ..shared.accumulate import accum_dtype, multiply_add
+from ..shared.aligned_row import VECTOR_BYTES, vector_width
 from ..shared.extension import Extension
 from ..shared.polyphase_geometry import PolyphaseGeometry
-from .polyphase_outputs_gpu import MAX_BLOCKS, THREADS, WARP, WARPS, WARP_TAPS, launch_outputs, sum_again
+from ..shared.polyphase_tiling import (
+    GROUP,
+    MAX_PANELS,
+    PANEL,
+    PERIODS,
+    SETS,
+    TILE_PERIODS,
+    WARP,
+    choose_tiling,
+    output_pitch,
+    sample_pitch,
+)
+from ..shared.shared_memory import STATIC_SHARED_BYTES, await_copies, begin_copy, shared_memory_request
+from .polyphase_outputs_gpu import WARP_TAPS, launch_outputs, sum_again
 from .polyphase_window_gpu import launches_window
 
-comptime GROUP = 8
-"""Neighbouring outputs of a thread. 4 read 0.45 words a multiply-add instead of 0.35; 16 waste half on zero taps."""
-
-comptime PANEL = WARPS * GROUP
-"""Neighbouring outputs that a block computes at a time: as many as a warp stores side by side."""
-
-comptime MAX_PANELS = 2
-"""Panels that share their staged samples."""
-
-comptime MAX_PERIODS = 2
-"""Periods of a thread: a tap that is read serves all of them."""
-
 comptime UNROLL = 2
-"""Positions per iteration: their addresses differ by constants. 4 would spill."""
+"""Positions per iteration: their addresses differ by constants."""
 
 comptime LOADS = 8
-"""Samples that a thread has under way while it stages."""
+"""Taps that a thread has under way while it stages."""
 
-comptime SHARED_BYTES = 48 << 10
-"""Shared memory that every device grants without being asked."""
+comptime MAX_BLOCKS = 528
+"""Blocks over which tiles are dealt: as many as an H200 holds, for each stages its taps once. Five times as many are
+4 to 15 % slower."""
+
+comptime SHARED_BYTES = 96 << 10
+"""Shared memory of a block, at most."""
 
 comptime SMALLEST_CHUNK = 16
-"""Fewest positions worth staging at a time, unless they are all; for each period of a thread."""
+"""Fewest positions worth staging at a time, unless they are all."""
 
-comptime MAX_RATE = 1 << 24
+comptime FEWEST_PERIODS = TILE_PERIODS // 4
+"""Periods that rows must have, so that not too many threads are without."""
+
+comptime MAX_RATE = 1 << 22
 """Rates and taps below it keep the arithmetic within a block in 32 bits; larger ones go the plain way."""
-
-
-@fieldwise_init
-struct Tiling(TrivialRegisterPassable):
-    """How a call is cut into blocks; one value for all blocks."""
-
-    var period: Int
-    """Neighbouring outputs of which each has a phase of its own; a multiple of `up`."""
-    var panels: Int
-    """Panels of a block."""
-    var positions: Int
-    """Samples that a group meets, those of all its outputs together."""
-    var chunk: Int
-    """How many of them are staged at a time; as many as fit, perhaps 0."""
-    var spread: Int
-    """Samples from the newest of a block's first output to the newest of its last in the same period."""
-
-    def blocks_per_period(self) -> Int:
-        """Counts the blocks that share the outputs of a period.
-
-        Returns:
-            How many, the last of them perhaps with fewer outputs.
-        """
-        return ceildiv(self.period, self.panels * PANEL)
-
-    def shared_bytes[dtype: DType](self, periods: Int) -> Int:
-        """Counts the shared memory of a block.
-
-        Parameters:
-            dtype: Element type of the arrays.
-
-        Args:
-            periods: Periods of a thread.
-
-        Returns:
-            Taps, samples and outputs, in bytes.
-        """
-        var taps = self.panels * PANEL * self.chunk * size_of[accum_dtype[dtype]()]()
-        return taps + (self.spread + self.chunk + PANEL) * (periods * WARP + 1) * size_of[dtype]()
-
-
-def choose_tiling[dtype: DType](geometry: PolyphaseGeometry, periods: Int) -> Tiling:
-    """Chooses how to cut a call into blocks.
-
-    Parameters:
-        dtype: Element type of the arrays.
-
-    Args:
-        geometry: Sizes, rates and shifts.
-        periods: Periods of a thread.
-
-    Returns:
-        The tiling with the most panels of which all taps fit, else one panel with as many as do.
-    """
-    var tiling = Tiling(0, 0, 0, 0, 0)
-    for panels in range(MAX_PANELS, 0, -1):
-        var width = panels * PANEL
-        var period = width // geometry.up * geometry.up
-        if period * 8 < width * 7:  # more than an eighth of the threads would idle
-            period = max(1, 4 * PANEL // geometry.up) * geometry.up
-        tiling.period = period
-        tiling.panels = panels
-        tiling.positions = geometry.longest_phase() + ceildiv((GROUP - 1) * geometry.down, geometry.up)
-        tiling.chunk = tiling.positions
-        tiling.spread = ceildiv((width - 1) * geometry.down, geometry.up)
-        if tiling.shared_bytes[dtype](periods) <= SHARED_BYTES:
-            return tiling
-    tiling.chunk = 1
-    var one = tiling.shared_bytes[dtype](periods)
-    tiling.chunk = 0
-    var none = tiling.shared_bytes[dtype](periods)
-    var chunk = (SHARED_BYTES - none) // (one - none) // UNROLL * UNROLL
-    if chunk > 0:
-        tiling.chunk = ceildiv(tiling.positions, ceildiv(tiling.positions, chunk))  # as few as possible, of one size
-    return tiling
 
 
 def polyphase_gpu[
@@ -221,60 +163,17 @@ def launches_panels[
     """
     if max(geometry.taps, geometry.up, geometry.down) >= MAX_RATE:
         return False
-    comptime for fallback in range(MAX_PERIODS):
-        # Fewer periods a thread where not all taps fit beside more, or where rows end before most lanes have one.
-        comptime periods = MAX_PERIODS - fallback
-        var tiling = choose_tiling[dtype](geometry, periods)
-        comptime fewest_positions = SMALLEST_CHUNK * periods
-        var fits = tiling.chunk >= min(fewest_positions, tiling.positions)
-        var fewest_periods = WARP // 4 if periods == 1 else periods * WARP
-        if fits and geometry.outputs >= tiling.period * fewest_periods:
-            launch_panels[periods=periods](y, x, h, geometry, tiling, ctx)
-            return True
-    return False
-
-
-def blocks_per_multiprocessor(sum_bytes: Int) -> Int:
-    """Chooses the register bound of `compute_panels`, as the blocks that shall fit a multiprocessor's 65536.
-
-    Args:
-        sum_bytes: Bytes of a thread's sums of one output of each period.
-
-    Returns:
-        6, which leaves 80 registers a thread, or 4, which leaves 128, where 80 would spill. Unbound it takes 150.
-    """
-    return 6 if sum_bytes <= 8 else 4
-
-
-def launch_panels[
-    dtype: DType, //, periods: Int
-](
-    y: Pointer[Scalar[dtype], MutAnyOrigin],
-    x: Pointer[Scalar[dtype], MutAnyOrigin],
-    h: Pointer[Scalar[dtype], MutAnyOrigin],
-    geometry: PolyphaseGeometry,
-    tiling: Tiling,
-    ctx: DeviceContext,
-) raises:
-    """Enqueues `compute_panels`.
-
-    Parameters:
-        dtype: Element type of all three arrays.
-        periods: Periods of a thread.
-
-    Args:
-        y: Outputs on the device.
-        x: Signals on the device.
-        h: Taps on the device.
-        geometry: Sizes, rates and shifts.
-        tiling: How the call is cut into blocks.
-        ctx: The device and its queue.
-
-    Raises:
-        If the launch is refused.
-    """
-    comptime kernel = compute_panels[dtype, periods]
-    var tiles = ceildiv(geometry.outputs, tiling.period * periods * WARP)
+    var tiling = choose_tiling[dtype](geometry, SHARED_BYTES)
+    if tiling.shared_bytes[dtype]() > STATIC_SHARED_BYTES:
+        var most = Int(ctx.get_attribute(DeviceAttribute.MAX_SHARED_MEMORY_PER_BLOCK_OPTIN))
+        if most < SHARED_BYTES:
+            tiling = choose_tiling[dtype](geometry, most)
+    # What is staged again with each chunk must not be most of it.
+    var fewest = min(max(SMALLEST_CHUNK, tiling.spread // 2), tiling.positions)
+    if tiling.chunk < fewest or geometry.outputs < tiling.period * FEWEST_PERIODS:
+        return False
+    comptime kernel = compute_panels[dtype]
+    var tiles = ceildiv(geometry.outputs, tiling.period * TILE_PERIODS)
     var parts = tiling.blocks_per_period()
     ctx.enqueue_function[kernel](
         y,
@@ -291,22 +190,23 @@ def launch_panels[
         Int32(geometry.up),
         Int32(geometry.down),
         Int32(tiling.period),
-        Int32(tiling.panels),
         Int32(tiling.positions),
         Int32(tiling.chunk),
         Int32(tiling.spread),
         grid_dim=parts * min(tiles * geometry.rows, max(1, MAX_BLOCKS // parts)),
-        block_dim=THREADS,
-        shared_mem_bytes=tiling.shared_bytes[dtype](periods),
+        block_dim=tiling.panels * WARP,
+        shared_mem_bytes=tiling.shared_bytes[dtype](),
+        func_attribute=shared_memory_request(tiling.shared_bytes[dtype]()),
     )
+    return True
 
 
 @__llvm_metadata(
-    MAX_THREADS_PER_BLOCK_METADATA=StaticTuple[Int32, 1](Int32(THREADS)),
-    `nvvm.minctasm`=SIMDLength(blocks_per_multiprocessor(periods * size_of[accum_dtype[dtype]()]())),
+    MAX_THREADS_PER_BLOCK_METADATA=StaticTuple[Int32, 1](Int32(MAX_PANELS * WARP)),
+    `nvvm.minctasm`=SIMDLength(4 if size_of[dtype]() <= 4 else 2),
 )
 def compute_panels[
-    dtype: DType, periods: Int
+    dtype: DType
 ](
     y: Pointer[Scalar[dtype], MutAnyOrigin],
     x: Pointer[Scalar[dtype], MutAnyOrigin],
@@ -322,7 +222,6 @@ def compute_panels[
     up: Int32,
     down: Int32,
     period: Int32,
-    panels: Int32,
     positions: Int32,
     chunk: Int32,
     spread: Int32,
@@ -331,7 +230,6 @@ def compute_panels[
 
     Parameters:
         dtype: Element type of all three arrays.
-        periods: Periods of a thread.
 
     Args:
         y: Outputs.
@@ -348,99 +246,119 @@ def compute_panels[
         up: Rate of the inserted zeros.
         down: Rate of the outputs.
         period: As in `Tiling`.
-        panels: As in `Tiling`.
         positions: As in `Tiling`.
         chunk: As in `Tiling`.
         spread: As in `Tiling`.
     """
     comptime ACC = accum_dtype[dtype]()
-    comptime TILE_PERIODS = periods * WARP
-    comptime ROW = TILE_PERIODS + 1  # odd, so that neither rows nor columns meet in one bank
-    var thread = Int32(thread_idx.x)
-    var lane = thread % Int32(WARP)
-    var warp_index = thread // Int32(WARP)
-    var staged_taps = external_memory[Scalar[ACC], address_space=AddressSpace.SHARED, alignment=16]()
-    var window = staged_taps.unsafe_offset(panels * Int32(PANEL) * chunk).unsafe_bitcast[Scalar[dtype]]()
-    var turned = window.unsafe_offset((spread + chunk) * Int32(ROW))
+    comptime WIDTH = vector_width[dtype]()
+    comptime ROW = sample_pitch[dtype]()
+    comptime OUTPUT_ROW = output_pitch[dtype]()
+    var lane = Int32(thread_idx.x) % Int32(WARP)
+    var panel = Int32(thread_idx.x) // Int32(WARP)
+    var width = Int32(block_dim.x)  # as many outputs as threads
+    var group = panel * Int32(PANEL) + lane // Int32(SETS) * Int32(GROUP)
+    var set = lane % Int32(SETS)
+    var staged_taps = external_memory[Scalar[ACC], address_space=AddressSpace.SHARED, alignment=VECTOR_BYTES]()
+    var taps_of_panel = staged_taps.unsafe_offset(panel * Int32(PANEL) * chunk)
+    var window = staged_taps.unsafe_offset(width * chunk).unsafe_bitcast[Scalar[dtype]]()
+    var turned = window.unsafe_offset(panel * Int32(TILE_PERIODS * OUTPUT_ROW))
 
-    var parts = (period + panels * Int32(PANEL) - 1) // (panels * Int32(PANEL))
+    var parts = (period + width - 1) // width
     var part = Int32(block_idx.x) % parts
-    var first = part * panels * Int32(PANEL)  # the block's first output in each period
+    var first = part * width  # the block's first output in each period
     var place = (Int(start) + Int(first)) * Int(down)  # on the upsampled grid
     var newest = place // Int(up)
     var phase = Int32(place - newest * Int(up))
+    # The sample, counted from the block's newest, that the group's last output meets first; at most `spread`.
+    var group_newest = (phase + (group + Int32(GROUP - 1)) * down) // up
     var advance = Int(period // up) * Int(down)
     var step = Int(grid_dim.x) // Int(parts)
-    var tile = Int(block_idx.x) // Int(parts)
-    while tile < Int(all_tiles):
+    var first_tile = Int(block_idx.x) // Int(parts)
+    var wanted = period - first - panel * Int32(PANEL)
+    for tile in range(first_tile, Int(all_tiles), step):
         var row = tile // Int(tiles)
         var first_period = (tile - row * Int(tiles)) * TILE_PERIODS
         var x_row = x.unsafe_offset(row * Int(x_stride))
-        var first_newest = newest + first_period * advance
-        for panel in range(panels):
-            var first_of_group = panel * Int32(PANEL) + warp_index * Int32(GROUP)
-            var is_wanted = first + first_of_group < period
-            # The sample, counted from `first_newest`, that the group's last output meets first; at most `spread`.
-            var group_newest = (phase + (first_of_group + Int32(GROUP - 1)) * down) // up
-            var sums = Array[SIMD[ACC, GROUP], periods](fill=0)
-            var done = Int32(0)
-            while done < positions:
-                if panel == 0 or chunk < positions:
-                    if done > 0:
-                        barrier()  # slower warps still read the chunk before
-                    stage_samples[TILE_PERIODS](
-                        window, x_row, Int(samples), first_newest - Int(done + chunk) + 1, spread + chunk, advance
-                    )
-                    if chunk < positions or tile < step:
-                        for staged in range(panel, panel + 1 if chunk < positions else panels):
-                            var slot = 0 if chunk < positions else staged * Int32(PANEL) * chunk
-                            stage_taps(
-                                staged_taps.unsafe_offset(slot),
-                                h,
-                                taps,
-                                phase + staged * Int32(PANEL) * down,
-                                up,
-                                down,
-                                done,
-                                chunk,
-                            )
-                    barrier()
-                if is_wanted:
-                    var slot = warp_index if chunk < positions else panel * Int32(WARPS) + warp_index
-                    add_taps(
-                        sums,
-                        window.unsafe_offset((group_newest + chunk - 1) * Int32(ROW) + lane),
-                        staged_taps.unsafe_offset(slot * chunk * Int32(GROUP)),
-                        min(chunk, positions - done),
-                    )
-                done += chunk
-            comptime for k in range(periods):
-                comptime for output in range(GROUP):
-                    var place = (warp_index * Int32(GROUP) + Int32(output)) * Int32(ROW) + Int32(k * WARP) + lane
-                    turned[unsafe_offset=place] = sums[k][output].cast[dtype]()
+        var sums = Array[SIMD[ACC, PERIODS], GROUP](fill=0)
+        for done in range(Int32(0), positions, chunk):
+            if done > 0 or tile > first_tile:
+                barrier()  # slower warps still read what was staged before
+            var begin = newest + first_period * advance - Int(done + chunk) + 1
+            stage_samples(window, x_row, Int(samples), begin, spread + chunk, advance)
+            if tile == first_tile or chunk < positions:
+                stage_taps(
+                    taps_of_panel,
+                    h,
+                    taps,
+                    phase,
+                    panel * Int32(PANEL) + lane,
+                    up,
+                    down,
+                    done,
+                    chunk,
+                )
+            await_copies()
             barrier()
-            # Neighbouring lanes store neighbouring outputs.
-            var entry = panel * Int32(PANEL) + lane
-            if first + entry < period:
-                var i = first_period * Int(period) + Int(first + entry)
-                var at = warp_index
-                while at < Int32(TILE_PERIODS):
-                    var here = i + Int(at) * Int(period)
-                    if here < Int(outputs):
-                        var output = turned[unsafe_offset=lane * Int32(ROW) + at]
-                        comptime if dtype.is_floating_point():
-                            if output != output:
-                                var m = Int(start) + here
-                                output = sum_again(x_row, h, Int(samples), Int(taps), Int(up), Int(down), m)
-                        y[unsafe_offset=row * Int(y_stride) + here] = output
-                    at += Int32(WARPS)
-            barrier()  # the next samples and outputs overwrite what slower warps still read
-        tile += step
+            add_taps(
+                sums,
+                window.unsafe_offset((group_newest + chunk - 1) * Int32(ROW) + set * Int32(PERIODS)),
+                taps_of_panel.unsafe_offset(group % Int32(PANEL)),
+                min(chunk, positions - done),
+            )
+        barrier()  # outputs take the place of samples
+        var i = first_period * Int(period) + Int(first + panel * Int32(PANEL))
+        comptime for k in range(PERIODS):
+            var to = (Int32(k * SETS) + set) * Int32(OUTPUT_ROW) + group % Int32(PANEL)
+            var is_spoilt = False
+            comptime for vector in range(GROUP // WIDTH):
+                var values = SIMD[dtype, WIDTH](0)
+                comptime for each in range(WIDTH):
+                    values[each] = sums[vector * WIDTH + each][k].cast[dtype]()
+                comptime if dtype.is_floating_point():
+                    is_spoilt = is_spoilt or isnan(values).reduce_or()
+                turned.unsafe_store[alignment=VECTOR_BYTES](to + Int32(vector * WIDTH), values)
+            if is_spoilt:
+                var at = (set * Int32(PERIODS) + Int32(k)) * period + group % Int32(PANEL)
+                for each in range(GROUP):
+                    var m = Int(start) + i + Int(at) + each
+                    turned[unsafe_offset=to + Int32(each)] = sum_again(
+                        x_row, h, Int(samples), Int(taps), Int(up), Int(down), m
+                    )
+        syncwarp()
+        # Neighbouring lanes store neighbouring outputs.
+        var y_here = y.unsafe_offset(row * Int(y_stride) + i)
+        var left = Int(outputs) - i
+        var is_aligned = (Int(y_here) | Int(period) * size_of[dtype]()) & (VECTOR_BYTES - 1) == 0
+        if is_aligned and wanted >= Int32(PANEL) and left >= (TILE_PERIODS - 1) * Int(period) + PANEL:
+            comptime LANES = PANEL // WIDTH
+            for turn in range(lane // Int32(LANES), Int32(TILE_PERIODS), Int32(WARP // LANES)):
+                var output = lane % Int32(LANES) * Int32(WIDTH)
+                var values = turned.unsafe_load[width=WIDTH, alignment=VECTOR_BYTES](turn * Int32(OUTPUT_ROW) + output)
+                y_here.unsafe_store[alignment=VECTOR_BYTES](period_at(turn) * period + output, values)
+        elif lane < wanted:
+            for turn in range(Int32(TILE_PERIODS)):
+                var at = period_at(turn) * period + lane
+                if Int(at) < left:
+                    y_here[unsafe_offset=at] = turned[unsafe_offset=turn * Int32(OUTPUT_ROW) + lane]
+
+
+@always_inline
+def period_at(place: Int32) -> Int32:
+    """Finds the period whose outputs stand at a place after they were turned: those of one turn of all sets together.
+
+    Args:
+        place: The place.
+
+    Returns:
+        The period within a tile.
+    """
+    return place % Int32(SETS) * Int32(PERIODS) + place // Int32(SETS)
 
 
 @always_inline
 def stage_samples[
-    dtype: DType, //, tile_periods: Int
+    dtype: DType, //
 ](
     window: Pointer[mut=True, Scalar[dtype], _, address_space=AddressSpace.SHARED],
     x: Pointer[Scalar[dtype], MutAnyOrigin],
@@ -449,45 +367,35 @@ def stage_samples[
     count: Int32,
     advance: Int,
 ):
-    """Copies the samples that a tile meets to shared memory, those of neighbouring periods side by side.
+    """Begins to copy the samples that a tile meets to shared memory, those of neighbouring periods side by side.
 
     Parameters:
         dtype: Element type.
-        tile_periods: Periods of a tile.
 
     Args:
-        window: Room for `count` rows of `tile_periods` + 1 samples.
+        window: Room for `count` rows of samples.
         x: The row's signal.
         samples: N.
         begin: The first period's first sample; outside of x zeros are staged.
         count: Samples of a period.
         advance: From one period to the next.
     """
-    comptime ROW = tile_periods + 1
-    var lane = Int32(thread_idx.x) % Int32(WARP)
-    var first_period = Int32(thread_idx.x) // Int32(WARP)
-    var at = lane
-    if begin >= 0 and begin + (tile_periods - 1) * advance + Int(count) <= samples:
-        while at < count:
-            comptime for batch in range(tile_periods // WARPS // LOADS):
-                var these = x.unsafe_offset(begin + (Int(first_period) + batch * LOADS * WARPS) * advance + Int(at))
-                var values = Array[Scalar[dtype], LOADS](fill=0)
-                comptime for k in range(LOADS):
-                    values[k] = these[]
-                    these = these.unsafe_offset(WARPS * advance)
-                var places = window.unsafe_offset(at * Int32(ROW) + first_period + Int32(batch * LOADS * WARPS))
-                comptime for k in range(LOADS):
-                    places[unsafe_offset=k * WARPS] = values[k]
-            at += Int32(WARP)
-    else:
-        while at < count:
-            var period = first_period
-            while period < Int32(tile_periods):
-                var position = begin + Int(period) * advance + Int(at)
+    comptime ROW = sample_pitch[dtype]()
+    comptime is_wide = size_of[dtype]() >= 4  # what the hardware copies without registers
+    var is_inside = begin >= 0 and begin + (TILE_PERIODS - 1) * advance + Int(count) <= samples
+    for at in range(Int32(thread_idx.x), count, Int32(block_dim.x)):
+        var position = begin + Int(at)
+        var target = window.unsafe_offset(at * Int32(ROW))
+        if is_wide and is_inside:
+            var source = x.unsafe_offset(position)
+            comptime for period in range(TILE_PERIODS):
+                begin_copy[1](target.unsafe_offset(period), source)
+                source = source.unsafe_offset(advance)
+        else:
+            for period in range(TILE_PERIODS):
                 var is_there = 0 <= position and position < samples
-                window[unsafe_offset=at * Int32(ROW) + period] = x[unsafe_offset=position] if is_there else 0
-                period += Int32(WARPS)
-            at += Int32(WARP)
+                target[unsafe_offset=period] = x[unsafe_offset=position] if is_there else 0
+                position += advance
 
 
 @always_inline
@@ -498,48 +406,53 @@ def stage_taps[
     h: Pointer[Scalar[dtype], MutAnyOrigin],
     taps: Int32,
     phase: Int32,
+    output: Int32,
     up: Int32,
     down: Int32,
     done: Int32,
     chunk: Int32,
 ):
-    """Copies the taps of one panel to shared memory: for each group and position those of its outputs side by side.
+    """Copies the taps of one output to shared memory, beside those of the other outputs of its panel.
 
     Parameters:
         dtype: Element type of the taps.
         acc: Accumulation type.
 
     Args:
-        staged: Room for `PANEL` times `chunk` taps.
+        staged: Room for the taps of a panel, those of each position side by side.
         h: Taps.
         taps: K.
-        phase: Phase of the panel's first output, perhaps with whole samples on top.
+        phase: Phase of the block's first output.
+        output: The output, counted from there; one lane's of a warp.
         up: Rate of the inserted zeros.
         down: Rate of the outputs.
         done: First of these positions.
         chunk: How many positions.
     """
-    var output = Int32(thread_idx.x) % Int32(PANEL)
     var place = phase + output * down
     var newest = place // up
     var last_of_group = output // Int32(GROUP) * Int32(GROUP) + Int32(GROUP - 1)
     # Positions before the output's own first: its group goes on to newer samples.
     var wait = (phase + last_of_group * down) // up - newest
-    var to = output // Int32(GROUP) * chunk * Int32(GROUP) + output % Int32(GROUP)
-    var position = Int32(thread_idx.x) // Int32(PANEL)
-    while position < chunk:
-        var q = done + position - wait
-        var tap = place - newest * up + q * up
-        var is_there = q >= 0 and tap < taps
-        staged[unsafe_offset=to + position * Int32(GROUP)] = h[unsafe_offset=tap].cast[acc]() if is_there else 0
-        position += Int32(THREADS // PANEL)
+    var first_tap = place - newest * up
+    var to = staged.unsafe_offset(output % Int32(PANEL))
+    for begin in range(Int32(0), chunk, Int32(LOADS)):
+        var values = Array[Scalar[dtype], LOADS](fill=0)
+        comptime for k in range(LOADS):
+            var q = done + begin + Int32(k) - wait
+            var tap = first_tap + q * up
+            if q >= 0 and tap < taps:
+                values[k] = h[unsafe_offset=tap]
+        comptime for k in range(LOADS):
+            if begin + Int32(k) < chunk:
+                to[unsafe_offset=(begin + Int32(k)) * Int32(PANEL)] = values[k].cast[acc]()
 
 
 @always_inline
 def add_taps[
-    dtype: DType, acc: DType, periods: Int, //
+    dtype: DType, acc: DType
 ](
-    mut sums: Array[SIMD[acc, GROUP], periods],
+    mut sums: Array[SIMD[acc, PERIODS], GROUP],
     samples: Pointer[mut=True, Scalar[dtype], _, address_space=AddressSpace.SHARED],
     taps: Pointer[mut=True, Scalar[acc], _, address_space=AddressSpace.SHARED],
     count: Int32,
@@ -549,36 +462,39 @@ def add_taps[
     Parameters:
         dtype: Element type.
         acc: Accumulation type.
-        periods: Periods of a thread.
 
     Args:
-        sums: For each period, the sums of the group's outputs.
+        sums: For each output of the group, the sums of its periods.
         samples: The newest sample of the thread's first period.
         taps: The taps that it meets.
         count: How many positions.
     """
-    comptime ROW = periods * WARP + 1
+    comptime ROW = sample_pitch[dtype]()
     var newest = samples
     var these = taps
     var left = count
     while left >= Int32(UNROLL):
         comptime for position in range(UNROLL):
-            add_position(sums, newest.unsafe_offset(-position * ROW), these.unsafe_offset(position * GROUP))
+            add_position(
+                sums,
+                newest.unsafe_offset(-position * ROW),
+                these.unsafe_offset(position * PANEL),
+            )
         newest = newest.unsafe_offset(-UNROLL * ROW)
-        these = these.unsafe_offset(UNROLL * GROUP)
+        these = these.unsafe_offset(UNROLL * PANEL)
         left -= Int32(UNROLL)
     while left > 0:
         add_position(sums, newest, these)
         newest = newest.unsafe_offset(-ROW)
-        these = these.unsafe_offset(GROUP)
+        these = these.unsafe_offset(PANEL)
         left -= 1
 
 
 @always_inline
 def add_position[
-    dtype: DType, acc: DType, periods: Int, //
+    dtype: DType, acc: DType
 ](
-    mut sums: Array[SIMD[acc, GROUP], periods],
+    mut sums: Array[SIMD[acc, PERIODS], GROUP],
     samples: Pointer[mut=True, Scalar[dtype], _, address_space=AddressSpace.SHARED],
     taps: Pointer[mut=True, Scalar[acc], _, address_space=AddressSpace.SHARED],
 ):
@@ -587,14 +503,14 @@ def add_position[
     Parameters:
         dtype: Element type.
         acc: Accumulation type.
-        periods: Periods of a thread.
 
     Args:
-        sums: For each period, the sums of the group's outputs.
+        sums: For each output of the group, the sums of its periods.
         samples: The sample of the thread's first period.
         taps: One tap for each output.
     """
-    var these = taps.unsafe_load[width=GROUP, alignment=16](0)
-    comptime for k in range(periods):
-        var sample = samples[unsafe_offset=k * WARP].cast[acc]()
-        sums[k] = multiply_add(SIMD[acc, GROUP](sample), these, sums[k])
+    comptime ALIGNMENT = min(VECTOR_BYTES, PERIODS * size_of[dtype]())
+    var some = samples.unsafe_load[width=PERIODS, alignment=ALIGNMENT](0).cast[acc]()
+    var these = taps.unsafe_load[width=GROUP, alignment=VECTOR_BYTES](0)
+    comptime for output in range(GROUP):
+        sums[output] = multiply_add(some, SIMD[acc, PERIODS](these[output]), sums[output])

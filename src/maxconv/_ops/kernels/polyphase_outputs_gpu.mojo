@@ -2,13 +2,14 @@
 
 Computes:   what polyphase_gpu.mojo does, for any sizes: the outputs that its panels leave, at the ends of a signal that
             goes on, or all of a call that does not fit them.
-Algorithm:  each thread adds the terms of its output, or every 32nd of them; samples and taps come by way of the cache.
+Algorithm:  each thread adds the terms of its output, or every 32nd of those of OUTPUTS neighbours; samples and taps come
+            by way of the cache. Neighbours of one phase (up = 1) share each tap that is read.
 Cost:       2*ceil(K/up) flop an output, two loads for each term: 10 and more times the time of the panels.
 Layout:     as in polyphase_gpu.mojo.
 Accuracy:   sums in accumulate.accum_dtype on EVERY path of this file, in rising q by one thread; a warp's 32 sums are
             added up in a tree.
 Gate:       none.
-Tuning:     THREADS, MAX_BLOCKS, WARP_TAPS.
+Tuning:     THREADS, MAX_BLOCKS, OUTPUTS, TERMS, WARP_TAPS.
 Source:     phases as in Crochiere and Rabiner, Multirate Digital Signal Processing, 1983.
 """
 
@@ -34,6 +35,12 @@ comptime THREADS = WARPS * WARP
 
 comptime MAX_BLOCKS = 1 << 13
 """Blocks over which tiles are dealt: some 8 times as many as an H200 holds, so that the last ones matter little."""
+
+comptime OUTPUTS = 4
+"""Neighbouring outputs of a warp, which share what they read."""
+
+comptime TERMS = 8
+"""Terms that a thread of a warp has under way at a time."""
 
 comptime WARP_TAPS = 128
 """Taps of a phase from which a warp adds them together, where the samples do not fit in shared memory."""
@@ -71,7 +78,8 @@ def launch_outputs[
         If the launch is refused.
     """
     comptime kernel = compute_outputs[dtype, lanes]
-    var wanted = geometry.rows * (head + geometry.outputs - tail)
+    comptime EACH = OUTPUTS if lanes > 1 else 1
+    var wanted = geometry.rows * ceildiv(head + geometry.outputs - tail, EACH)
     if wanted == 0:
         return
     ctx.enqueue_function[kernel](
@@ -117,7 +125,7 @@ def compute_outputs[
     down: Int64,
     mode: Int32,
 ):
-    """Kernel: `lanes` threads compute an output, and every so many further ones, all by way of the cache.
+    """Kernel: `lanes` threads compute some neighbouring outputs, and every so many further ones, by way of the cache.
 
     Parameters:
         dtype: Element type of all three arrays.
@@ -141,30 +149,96 @@ def compute_outputs[
         down: Rate of the outputs.
         mode: As in `Extension`.
     """
+    comptime EACH = OUTPUTS if lanes > 1 else 1
     var extension = Extension[dtype](Int(mode), value)
     var thread = Int(block_idx.x) * THREADS + Int(thread_idx.x)
+    var lane = thread % lanes
     var place = thread // lanes
     var wanted = Int(head + outputs - tail)
-    while place < Int(rows) * wanted:
-        var row = place // wanted
-        var i = place - row * wanted
-        i += 0 if i < Int(head) else Int(tail - head)
-        var sum = sum_terms[lanes](
-            x.unsafe_offset(row * Int(x_stride)),
-            h,
-            Int(samples),
-            Int(taps),
-            Int(up),
-            Int(down),
-            Int(start) + i,
-            thread % lanes,
-            extension,
-        )
+    var groups = ceildiv(wanted, EACH)
+    while place < Int(rows) * groups:
+        var row = place // groups
+        var x_row = x.unsafe_offset(row * Int(x_stride))
+        var y_row = y.unsafe_offset(row * Int(y_stride))
+        var first = (place - row * groups) * EACH
+        var last = min(first + EACH, wanted) - 1
+        first += 0 if first < Int(head) else Int(tail - head)
+        last += 0 if last < Int(head) else Int(tail - head)
+        var sums = SIMD[accum_dtype[dtype](), EACH](0)
         comptime if lanes > 1:
-            sum = warp.sum(sum)
-        if thread % lanes == 0:
-            y[unsafe_offset=row * Int(y_stride) + i] = sum.cast[dtype]()
+            var newest = (Int(start) + first) * Int(down)
+            var is_whole = last - first == EACH - 1 and newest >= Int(taps) - 1
+            if up == 1 and extension.omits() and is_whole and newest + (EACH - 1) * Int(down) < Int(samples):
+                sums = sum_neighbours[lanes, EACH](x_row.unsafe_offset(newest), h, Int(taps), Int(down), lane)
+                comptime for each in range(EACH):
+                    sums[each] = warp.lane_group_sum[num_lanes=lanes](sums[each])
+                if lane == 0:
+                    comptime for each in range(EACH):
+                        y_row[unsafe_offset=first + each] = sums[each].cast[dtype]()
+                last = first - 1
+        for at in range(Int(last >= first) * EACH):
+            var i = (place - row * groups) * EACH + at
+            i += 0 if i < Int(head) else Int(tail - head)
+            if i > last:
+                break
+            var sum = sum_terms[lanes](
+                x_row, h, Int(samples), Int(taps), Int(up), Int(down), Int(start) + i, lane, extension
+            )
+            comptime if lanes > 1:
+                sum = warp.lane_group_sum[num_lanes=lanes](sum)
+            if lane == 0:
+                y_row[unsafe_offset=i] = sum.cast[dtype]()
         place += Int(grid_dim.x) * (THREADS // lanes)
+
+
+@always_inline
+def sum_neighbours[
+    dtype: DType, //, lanes: Int, count: Int
+](
+    x: Pointer[Scalar[dtype], MutAnyOrigin],
+    h: Pointer[Scalar[dtype], MutAnyOrigin],
+    taps: Int,
+    down: Int,
+    lane: Int,
+) -> SIMD[accum_dtype[dtype](), count]:
+    """Adds every so many terms of neighbouring outputs of one phase, all of which exist: a tap that is read serves all.
+
+    Parameters:
+        dtype: Element type.
+        lanes: Of so many terms one is added.
+        count: How many outputs.
+
+    Args:
+        x: The newest sample of the first output.
+        h: Taps.
+        taps: K.
+        down: From one output's newest sample to the next one's.
+        lane: The first of the terms.
+
+    Returns:
+        Their sums.
+    """
+    comptime ACC = accum_dtype[dtype]()
+    comptime BATCH = 2
+    var sums = SIMD[ACC, count](0)
+    var newer = x.unsafe_offset(-lane)
+    var tap = h.unsafe_offset(lane)
+    var left = taps - lane
+    while left > 0:
+        var some = Array[SIMD[dtype, count], BATCH](fill=0)
+        var these = Array[Scalar[dtype], BATCH](fill=0)
+        comptime for k in range(BATCH):
+            if left > k * lanes:
+                these[k] = tap[unsafe_offset=k * lanes]
+                comptime for each in range(count):
+                    some[k][each] = newer[unsafe_offset=each * down - k * lanes]
+        comptime for k in range(BATCH):
+            if left > k * lanes:
+                sums = multiply_add(some[k].cast[ACC](), SIMD[ACC, count](these[k].cast[ACC]()), sums)
+        newer = newer.unsafe_offset(-BATCH * lanes)
+        tap = tap.unsafe_offset(BATCH * lanes)
+        left -= BATCH * lanes
+    return sums
 
 
 @no_inline
@@ -234,6 +308,7 @@ def sum_terms[
         Their sum.
     """
     comptime ACC = accum_dtype[dtype]()
+    comptime BATCH = TERMS if lanes > 1 else 1
     var newest = m * down // up
     var phase = m * down - newest * up
     var begin = 0
@@ -243,6 +318,21 @@ def sum_terms[
         end = min(end, newest + 1)
     var sum = Scalar[ACC](0)
     var q = begin + lane
+    if extension.omits():
+        var newer = x.unsafe_offset(newest - q)
+        var tap = h.unsafe_offset(phase + q * up)
+        var step = lanes * up
+        while q + (BATCH - 1) * lanes < end:
+            var some = Array[Scalar[dtype], BATCH](fill=0)
+            var these = Array[Scalar[dtype], BATCH](fill=0)
+            comptime for k in range(BATCH):
+                some[k] = newer[unsafe_offset=-k * lanes]
+                these[k] = tap[]
+                tap = tap.unsafe_offset(step)
+            comptime for k in range(BATCH):
+                sum = multiply_add(some[k].cast[ACC](), these[k].cast[ACC](), sum)
+            newer = newer.unsafe_offset(-BATCH * lanes)
+            q += BATCH * lanes
     while q < end:
         var sample = extension.sample(x, newest - q, samples).cast[ACC]()
         sum = multiply_add(sample, h[unsafe_offset=phase + q * up].cast[ACC](), sum)

@@ -4,49 +4,58 @@ Computes:   what polyphase_gpu.mojo does, terms outside x left out.
 Algorithm:  a period of `up` outputs meets the samples of the period before, `down` further on. A thread has `periods`
             neighbouring periods and holds the samples of two runs, its own and the one before: a tap that is read
             serves all its periods, and a sample all outputs that meet it. Then the run before that takes the place of
-            the newer one, until the taps end. Samples come to shared memory by vectors; taps
-            stand there in the order of use, behind zeros where an output meets a sample later than its neighbours, and
-            as many more as let the samples begin with a vector. Outputs leave by vectors, turned in shared memory
-            within a warp.
-Cost:       2*L_out*ceil(K/up) flop a row, and (N + L_out)*size bytes of device memory. Zero taps fill whole runs: at
-            20*max(up, down) + 1 taps 24 multiply-adds for 20.5 (2/1), 48 for 41 (1/2), 24 for 20.3 (3/2). A turn reads
-            `periods`*(up + down) words for periods^2*up*down multiply-adds.
+            the newer one, until the taps end. Taps stand in shared memory in the order of use, behind zeros where an
+            output meets a sample later than its neighbours, and as many more as let the samples begin with a vector.
+            Outputs leave by vectors, turned in shared memory within a warp.
+            Where a window is small, each warp has its own and is streamed: it takes neighbouring tiles, and the samples
+            of the next one come while it adds. Else a block stages one tile, whose taps and samples then need not fit
+            twice.
+Cost:       2*L_out*ceil(K/up) flop a row, and (N + L_out)*size bytes of device memory. Zero taps fill whole parts of
+            runs: at 20*max(up, down) + 1 taps 24 multiply-adds for 20.5 (2/1), 48 for 41 (1/2), 24 for 20.3 (3/2). A
+            turn reads `periods`*(up + down) words for periods^2*up*down multiply-adds.
 Layout:     as in polyphase_gpu.mojo.
-Tile:       up to MOST_THREADS runs of a row, and as many before them as the taps span; at most STATIC_SHARED_BYTES.
+Tile:       a run for each thread of a warp, or block, and as many before them as the taps span; at most
+            STATIC_SHARED_BYTES.
 Accuracy:   sums in accumulate.accum_dtype, taps in rising q; outputs that are NaN are summed again without the zeros.
 Gate:       up and down in RATES, relatively prime; taps that fit.
-Tuning:     RATES, MOST_THREADS.
-Measured:   by benchmarks/mojo/bench_polyphase_gpu.mojo on an H200 (2026-11-23), in copies of the bytes of a call at
-            20*max(up, down) + 1 taps; in brackets the panels of polyphase_gpu.mojo. float32: 2/1 1.43 (2.48), 1/2 1.48
-            (3.61), 3/2 1.45 (2.64), 4/1 1.65 (2.75), 1/4 1.43 (4.21); 64 taps at 1/1 2.0 (4.6). float64: 2/1 1.12
-            (2.32), 1/2 1.19 (3.84), 3/2 1.19 (2.26). The instructions beside the sums count, 23 an output at 2/1. Then samples
-            were staged by cp.async, which GPUs before Ampere lack; by plain vectors, as now, it has not been timed.
-Tried:      blocks that stay and load the next tile while they add: 1.42 instead of 1.54 at 1/2, slower at 2/1.
+Tuning:     RATES, THREADS, STREAMS.
+Measured:   variants of RATES on an H200 (2026-11-23), in copies of the bytes of a call at 20*max(up, down) + 1 taps, in
+            brackets not streamed: float32 2/1 1.20 (1.36), 3/1 1.17, 4/1 1.23 (1.53), 8/1 1.30 (1.51), 1/2 1.30 (1.33),
+            1/3 1.38 (1.51), 1/4 1.30 (1.38), 3/2 1.18 (1.30), 2/3 1.27 (1.35), 4/3 1.21 (1.44), 3/4 1.23 (1.33); 1/8
+            (1.49). float64 2/1 (1.09), 1/2 (1.10), 3/2 (1.12), 4/1 (1.04), 1/4 (1.27), 8/1 (1.14), 1/8 (1.42). The
+            profiler names what binds: at 4/1, not streamed, no warp could issue in 40 % of the cycles, for all waited
+            for samples at once; at 1/8 shared memory is read in 91 % of them.
+Tried:      samples by plain vectors, as GPUs before Ampere need them: 4 to 9 % slower, not streamed. float64 with 16
+            periods a thread: 2.66 at 2/1, its registers spill; streamed: 1.17 at 2/1. A warp for a tile, not
+            streamed: 1.39 at 2/1.
 """
 
 from std.math import ceildiv
 from std.sys.info import size_of
-from std.utils.numerics import isnan
 from std.utils.static_tuple import StaticTuple
-from max.gpu import MAX_THREADS_PER_BLOCK_METADATA, block_dim, block_idx, thread_idx
+from max.gpu import MAX_THREADS_PER_BLOCK_METADATA, block_idx, thread_idx
 from max.gpu.host import DeviceContext
 from max.gpu.memory import external_memory
 from max.gpu.sync import barrier, syncwarp
 
-from ..shared.accumulate import accum_dtype, multiply_add
+from ..shared.accumulate import accum_dtype, has_nan, multiply_add
 from ..shared.aligned_row import VECTOR_BYTES, vector_width
 from ..shared.polyphase_geometry import PolyphaseGeometry
-from ..shared.shared_memory import STATIC_SHARED_BYTES
+from ..shared.shared_memory import STATIC_SHARED_BYTES, await_copies, begin_copy
 from .polyphase_outputs_gpu import WARP, sum_again
 
-comptime MOST_THREADS = 128
-"""Threads of a block, at most."""
+comptime THREADS = 128
+"""Threads of a block."""
 
 comptime MOST_TAPS = 1 << 24
 """Taps that 32 bits count within a block."""
 
 comptime MOST_BLOCKS = 1 << 30
 """Blocks of a launch."""
+
+comptime STREAMS = 132 * 8
+"""Blocks among which the tiles are divided, for each block that a multiprocessor holds: eight for every place on an
+H200. With one they end less evenly, 2 to 5 % later."""
 
 
 @fieldwise_init
@@ -58,25 +67,49 @@ struct Rate(TrivialRegisterPassable):
     var down: Int
     """Rate of the outputs."""
     var periods: Int
-    """Periods of a thread: `periods` times either rate is a number of whole vectors."""
+    """Periods of a thread: `periods` times either rate is a number of whole vectors, and of PARTS."""
     var blocks: Int
     """Blocks of a multiprocessor that registers must be enough for."""
+    var parts: Int
+    """Parts of a run, after each of which the taps may end: fewer zero taps."""
+    var is_streamed: Bool
+    """Whether each warp has a window of its own and goes on to the next tile, whose samples come while it adds."""
+
+    def team(self) -> Int:
+        """Counts the threads that share a window.
+
+        Returns:
+            Those of a warp, or of a block.
+        """
+        return WARP if self.is_streamed else THREADS
+
+    def once(self) -> Self:
+        """Gives what serves more taps: a block has room for one tile, not for two of each warp.
+
+        Returns:
+            The same rates, not streamed.
+        """
+        var other = self
+        other.is_streamed = False
+        return other
 
 
 comptime RATES = [
-    Rate(1, 1, 16, 6),
-    Rate(1, 2, 8, 6),
-    Rate(1, 3, 8, 4),
-    Rate(1, 4, 8, 4),
-    Rate(2, 1, 8, 6),
-    Rate(2, 3, 8, 4),
-    Rate(3, 1, 8, 5),
-    Rate(3, 2, 4, 8),
-    Rate(3, 4, 4, 5),
-    Rate(4, 1, 4, 8),
-    Rate(4, 3, 4, 5),
+    (Rate(1, 1, 16, 6, 2, False), Rate(1, 1, 16, 3, 2, False)),
+    (Rate(1, 2, 16, 4, 2, True), Rate(1, 2, 8, 3, 2, False)),
+    (Rate(1, 3, 8, 5, 2, True), Rate(1, 3, 8, 2, 2, False)),
+    (Rate(1, 4, 8, 4, 2, True), Rate(1, 4, 8, 3, 2, False)),
+    (Rate(1, 8, 4, 6, 2, False), Rate(1, 8, 4, 2, 2, False)),
+    (Rate(2, 1, 16, 4, 2, True), Rate(2, 1, 8, 3, 2, False)),
+    (Rate(2, 3, 8, 4, 2, True), Rate(2, 3, 8, 2, 2, False)),
+    (Rate(3, 1, 8, 6, 2, True), Rate(3, 1, 8, 2, 2, False)),
+    (Rate(3, 2, 8, 5, 2, True), Rate(3, 2, 8, 2, 2, False)),
+    (Rate(3, 4, 4, 5, 2, True), Rate(3, 4, 4, 2, 2, False)),
+    (Rate(4, 1, 8, 6, 4, True), Rate(4, 1, 8, 2, 2, False)),
+    (Rate(4, 3, 4, 6, 2, True), Rate(4, 3, 4, 2, 2, False)),
+    (Rate(8, 1, 4, 6, 2, True), Rate(8, 1, 4, 3, 2, False)),
 ]
-"""The rates of most calls."""
+"""The rates of most calls, for elements of 4 bytes and of 8."""
 
 
 def pitch_of[dtype: DType](count: Int) -> Int:
@@ -122,13 +155,16 @@ def launches_window[
     Raises:
         If the launch is refused.
     """
-    comptime if size_of[dtype]() < 4:  # narrower copies to shared memory would need registers
-        return False
     if geometry.taps >= MOST_TAPS:
         return False
-    comptime for rate in RATES:
-        if geometry.up == rate.up and geometry.down == rate.down:
-            return launches_rate[rate](y, x, h, geometry, ctx)
+    comptime if size_of[dtype]() >= 4:  # narrower copies to shared memory would need registers
+        comptime for rates in RATES:
+            comptime rate = rates[1] if size_of[dtype]() > 4 else rates[0]
+            if geometry.up == rate.up and geometry.down == rate.down:
+                comptime if rate.is_streamed:
+                    if launches_rate[rate](y, x, h, geometry, ctx):
+                        return True
+                return launches_rate[rate.once()](y, x, h, geometry, ctx)
     return False
 
 
@@ -161,20 +197,29 @@ def launches_rate[
         If the launch is refused.
     """
     comptime WIDTH = vector_width[dtype]()
+    comptime PARTS = rate.parts
     comptime RUN = rate.periods * rate.down
     comptime OUTPUTS = rate.periods * rate.up
+    comptime TEAMS = THREADS // rate.team()
+    comptime WINDOWS = TEAMS * (2 if rate.is_streamed else 1)
+    # The period of the first output: the sample from which its last output goes back.
     var newest = geometry.newest_sample(geometry.start + rate.up - 1)
-    var skew = WIDTH - 1
+    var end = newest + 1 - rate.down
+    var skew = step_of[dtype](rate) - 1
     if geometry.rows == 1 or geometry.x_stride % WIDTH == 0:
-        skew = skew_of(x, newest + 1 - rate.down)
+        skew = skew_of[step_of[dtype](rate)](x, end)
     var wait = newest - geometry.newest_sample(geometry.start)
-    var turns = ceildiv(geometry.longest_phase() + wait + skew, RUN)
-    var threads = min(ceildiv(ceildiv(geometry.outputs, OUTPUTS), WARP) * WARP, MOST_THREADS)
-    var tiles = ceildiv(geometry.outputs, threads * OUTPUTS)
+    var parts = ceildiv(geometry.longest_phase() + wait + skew, RUN // PARTS)
+    var turns = ceildiv(parts, PARTS)
+    var tiles = ceildiv(geometry.outputs, rate.team() * OUTPUTS)
+    var share = 1
+    comptime if rate.is_streamed:
+        share = ceildiv(tiles * geometry.rows, TEAMS * rate.blocks * STREAMS)
+    var blocks = ceildiv(tiles, share * TEAMS)
     var bytes = turns * RUN * rate.up * size_of[accum_dtype[dtype]()]()
-    bytes += (turns + threads) * comptime (pitch_of[dtype](RUN) * size_of[dtype]())
-    bytes += threads * comptime (pitch_of[dtype](OUTPUTS) * size_of[dtype]())
-    if bytes > STATIC_SHARED_BYTES or tiles * geometry.rows > MOST_BLOCKS:
+    bytes += WINDOWS * (turns + rate.team()) * comptime (pitch_of[dtype](RUN) * size_of[dtype]())
+    bytes += THREADS * comptime (pitch_of[dtype](OUTPUTS) * size_of[dtype]())
+    if bytes > STATIC_SHARED_BYTES or blocks * geometry.rows > MOST_BLOCKS:
         return False
     comptime kernel = compute_window[dtype, rate]
     ctx.enqueue_function[kernel](
@@ -184,24 +229,43 @@ def launches_rate[
         Int64(geometry.samples),
         Int64(geometry.outputs),
         Int64(geometry.start),
+        Int64(end),
         Int64(geometry.x_stride),
         Int64(geometry.y_stride),
+        UInt32(blocks),
         UInt32(tiles),
+        UInt32(share),
         Int32(geometry.taps),
-        Int32(turns),
-        grid_dim=tiles * geometry.rows,
-        block_dim=threads,
+        Int32(parts),
+        grid_dim=blocks * geometry.rows,
+        block_dim=THREADS,
         shared_mem_bytes=bytes,
     )
     return True
 
 
+def step_of[dtype: DType](rate: Rate) -> Int:
+    """Chooses how many samples are staged at a time.
+
+    Parameters:
+        dtype: Element type.
+
+    Args:
+        rate: The rates.
+
+    Returns:
+        A vector; 1 where samples are so few that this costs less than the zero taps before an aligned vector.
+    """
+    return 1 if rate.is_streamed and rate.up > rate.down else vector_width[dtype]()
+
+
 @always_inline
-def skew_of[dtype: DType](x: Pointer[Scalar[dtype], MutAnyOrigin], end: Int) -> Int:
+def skew_of[dtype: DType, //, step: Int](x: Pointer[Scalar[dtype], MutAnyOrigin], end: Int) -> Int:
     """Measures how many samples lie before the next boundary of a vector.
 
     Parameters:
         dtype: Element type.
+        step: Elements of a vector.
 
     Args:
         x: A signal.
@@ -210,12 +274,12 @@ def skew_of[dtype: DType](x: Pointer[Scalar[dtype], MutAnyOrigin], end: Int) -> 
     Returns:
         Samples, fewer than a vector has.
     """
-    return -(Int(x) // size_of[dtype]() + end) & (vector_width[dtype]() - 1)
+    return -(Int(x) // size_of[dtype]() + end) & (step - 1)
 
 
 @__llvm_metadata(
-    MAX_THREADS_PER_BLOCK_METADATA=StaticTuple[Int32, 1](Int32(MOST_THREADS)),
-    `nvvm.minctasm`=SIMDLength(max(1, rate.blocks * 4 // size_of[dtype]())),
+    MAX_THREADS_PER_BLOCK_METADATA=StaticTuple[Int32, 1](Int32(THREADS)),
+    `nvvm.minctasm`=SIMDLength(rate.blocks),
 )
 def compute_window[
     dtype: DType, rate: Rate
@@ -226,11 +290,14 @@ def compute_window[
     samples: Int64,
     outputs: Int64,
     start: Int64,
+    end: Int64,
     x_stride: Int64,
     y_stride: Int64,
+    blocks: UInt32,
     tiles: UInt32,
+    share: UInt32,
     taps: Int32,
-    turns: Int32,
+    parts: Int32,
 ):
     """Kernel: each thread computes the outputs of neighbouring periods.
 
@@ -245,11 +312,14 @@ def compute_window[
         samples: N.
         outputs: L_out.
         start: First output on the output grid.
+        end: The sample behind those that only the first period before the first of y meets.
         x_stride: From one signal to the next.
         y_stride: From one row of outputs to the next.
+        blocks: Blocks of a row.
         tiles: Tiles of a row.
+        share: Neighbouring tiles of a team.
         taps: K.
-        turns: Runs of samples that the taps of an output span.
+        parts: Parts of runs that the taps of an output span.
     """
     comptime ACC = accum_dtype[dtype]()
     comptime UP = rate.up
@@ -259,86 +329,123 @@ def compute_window[
     comptime OUTPUTS = rate.periods * UP
     comptime OUTPUTS_PITCH = pitch_of[dtype](OUTPUTS)
     comptime WIDTH = vector_width[dtype]()
-    var threads = Int32(block_dim.x)
+    comptime PARTS = rate.parts
+    comptime TEAM = rate.team()
+    comptime TEAMS = THREADS // TEAM
+    comptime STEP = step_of[dtype](rate)
+    comptime WINDOWS = 2 if rate.is_streamed else 1
+    var turns = (parts + Int32(PARTS - 1)) // Int32(PARTS)
     var thread = Int32(thread_idx.x)
-    var row = UInt32(block_idx.x) // tiles
-    var tile = Int(UInt32(block_idx.x) - row * tiles)
+    var lane = thread % Int32(WARP)
+    var team = thread // Int32(TEAM)
+    var member = thread % Int32(TEAM)
+    var row = UInt32(block_idx.x) // blocks
+    var tile = ((UInt32(block_idx.x) - row * blocks) * UInt32(TEAMS) + UInt32(team)) * share
     var x_row = x.unsafe_offset(Int(row) * Int(x_stride))
     var staged_taps = external_memory[Scalar[ACC], address_space=AddressSpace.SHARED, alignment=VECTOR_BYTES]()
-    var window = staged_taps.unsafe_offset(turns * Int32(RUN * UP)).unsafe_bitcast[Scalar[dtype]]()
-    var turned = window.unsafe_offset((turns + threads) * Int32(RUN_PITCH))
+    var windows = staged_taps.unsafe_offset(turns * Int32(RUN * UP)).unsafe_bitcast[Scalar[dtype]]()
+    var room = (turns + Int32(TEAM)) * Int32(RUN_PITCH)
+    var window = windows.unsafe_offset(team * Int32(WINDOWS) * room)
+    var next = window.unsafe_offset(room)
+    var turned = windows.unsafe_offset(Int32(TEAMS * WINDOWS) * room)
 
-    # The period of the first output: its first phase, and the sample from which its last output goes back.
-    var rest = Int32(start % Int64(UP))
+    var skew = skew_of[STEP](x_row, Int(end))
+    var begin = Int(end) + skew + Int(tile) * TEAM * RUN
+    if tile < tiles:
+        stage_runs[RUN, TEAM, STEP](window, x_row, Int(samples), begin - Int(turns) * RUN, turns + Int32(TEAM))
+    var rest = Int32(start % Int64(UP))  # the first phase of the first period is this times DOWN
     var newest = (rest + Int32(UP - 1)) * Int32(DOWN) // Int32(UP)
-    var end = Int(start) // UP * DOWN + Int(newest) + 1 - DOWN
-    var skew = skew_of(x_row, end)
-    var begin = end + skew + (tile * Int(threads) - Int(turns)) * RUN
-    stage_runs[RUN](window, x_row, Int(samples), begin, turns + threads)
-    for place in range(thread, turns * Int32(RUN * UP), threads):
+    for place in range(thread, turns * Int32(RUN * UP), Int32(THREADS)):
         var output = rest + place % Int32(UP)
         var own_newest = output * Int32(DOWN) // Int32(UP)
         var q = place // Int32(UP) - Int32(skew) - (newest - own_newest)
         var tap = output * Int32(DOWN) - own_newest * Int32(UP) + q * Int32(UP)
         var is_there = q >= 0 and tap < taps
         staged_taps[unsafe_offset=place] = h[unsafe_offset=tap].cast[ACC]() if is_there else 0
+    await_copies()
     barrier()
 
-    var sums = Array[Scalar[ACC], OUTPUTS](fill=0)
-    var known = Array[Scalar[ACC], 2 * RUN](fill=0)
-    var run = window.unsafe_offset((thread + turns) * Int32(RUN_PITCH))
-    load_run[RUN](known, run)
-    var these = staged_taps
-    for _ in range(turns):
-        comptime for place in range(RUN):
-            known[RUN + place] = known[place]
-        run = run.unsafe_offset(-RUN_PITCH)
+    var count = Int32(1)
+    comptime if rate.is_streamed:
+        count = Int32(min(tile + share, tiles)) - Int32(min(tile, tiles))
+    for turn in range(count):
+        comptime if rate.is_streamed:
+            if turn > 0:
+                await_copies()
+                syncwarp()
+            if turn + 1 < count:
+                begin += TEAM * RUN
+                var to = next.unsafe_offset(turns * Int32(RUN_PITCH))
+                stage_runs[RUN, TEAM, STEP](to, x_row, Int(samples), begin, Int32(TEAM))
+                # The last runs come before those of the next tile.
+                for place in range(member * Int32(WIDTH), turns * Int32(RUN_PITCH), Int32(TEAM * WIDTH)):
+                    var from_end = window.unsafe_offset(Int32(TEAM * RUN_PITCH) + place)
+                    var some = from_end.unsafe_load[width=WIDTH, alignment=VECTOR_BYTES](0)
+                    next.unsafe_store[alignment=VECTOR_BYTES](place, some)
+        var first = (Int(tile) * TEAM + Int(member - lane)) * OUTPUTS
+        var wanted = Int32(min(Int(outputs) - first, WARP * OUTPUTS))
+        if wanted <= 0:
+            return
+        var sums = Array[Scalar[ACC], OUTPUTS](fill=0)
+        var known = Array[Scalar[ACC], 2 * RUN](fill=0)
+        var run = window.unsafe_offset((member + turns) * Int32(RUN_PITCH))
         load_run[RUN](known, run)
-        add_run[rate](sums, known, these)
-        these = these.unsafe_offset(RUN * UP)
+        var these = staged_taps
+        var left = parts
+        while left > 0:
+            comptime for place in range(RUN):
+                known[RUN + place] = known[place]
+            run = run.unsafe_offset(-RUN_PITCH)
+            load_run[RUN](known, run)
+            add_part[rate, 0](sums, known, these)
+            comptime for part in range(1, PARTS):
+                if left > Int32(part):
+                    add_part[rate, part](sums, known, these)
+            these = these.unsafe_offset(RUN * UP)
+            left -= Int32(PARTS)
 
-    var mine = turned.unsafe_offset(thread * Int32(OUTPUTS_PITCH))
-    comptime for vector in range(OUTPUTS // WIDTH):
-        var values = SIMD[dtype, WIDTH](0)
-        comptime for each in range(WIDTH):
-            values[each] = sums[vector * WIDTH + each].cast[dtype]()
-        mine.unsafe_store[alignment=VECTOR_BYTES](vector * WIDTH, values)
-    syncwarp()
-    # Neighbouring lanes store neighbouring outputs.
-    var lane = thread % Int32(WARP)
-    var first = (tile * Int(threads) + Int(thread - lane)) * OUTPUTS
-    var of_warp = turned.unsafe_offset((thread - lane) * Int32(OUTPUTS_PITCH))
-    var y_here = y.unsafe_offset(Int(row) * Int(y_stride) + first)
-    var wanted = Int32(max(0, min(Int(outputs) - first, WARP * OUTPUTS)))
-    if wanted == Int32(WARP * OUTPUTS) and Int(y_here) & (VECTOR_BYTES - 1) == 0:
+        var mine = turned.unsafe_offset(thread * Int32(OUTPUTS_PITCH))
+        var is_spoilt = False
         comptime for vector in range(OUTPUTS // WIDTH):
-            var place = (Int32(vector * WARP) + lane) * Int32(WIDTH)
-            var values = of_warp.unsafe_load[width=WIDTH, alignment=VECTOR_BYTES](
-                place // Int32(OUTPUTS) * Int32(OUTPUTS_PITCH) + place % Int32(OUTPUTS)
-            )
-            var is_spoilt = False
+            var values = SIMD[dtype, WIDTH](0)
+            comptime for each in range(WIDTH):
+                values[each] = sums[vector * WIDTH + each].cast[dtype]()
             comptime if dtype.is_floating_point():
-                is_spoilt = isnan(values).reduce_or()
-            if is_spoilt:
-                for each in range(WIDTH):
-                    var m = Int(start) + first + Int(place) + each
-                    var value = sum_again(x_row, h, Int(samples), Int(taps), UP, DOWN, m)
-                    y_here[unsafe_offset=Int(place) + each] = value
-            else:
-                y_here.unsafe_store[alignment=VECTOR_BYTES](place, values)
-    else:
-        for place in range(lane, wanted, Int32(WARP)):
-            var value = of_warp[unsafe_offset=place // Int32(OUTPUTS) * Int32(OUTPUTS_PITCH) + place % Int32(OUTPUTS)]
-            comptime if dtype.is_floating_point():
-                if isnan(value):
-                    var m = Int(start) + first + Int(place)
-                    value = sum_again(x_row, h, Int(samples), Int(taps), UP, DOWN, m)
-            y_here[unsafe_offset=place] = value
+                is_spoilt = is_spoilt or has_nan(values)
+            mine.unsafe_store[alignment=VECTOR_BYTES](vector * WIDTH, values)
+        if is_spoilt:
+            for place in range(OUTPUTS):
+                var m = Int(start) + first + Int(lane) * OUTPUTS + place
+                mine[unsafe_offset=place] = sum_again(x_row, h, Int(samples), Int(taps), UP, DOWN, m)
+        syncwarp()
+        # Neighbouring lanes store neighbouring outputs.
+        var of_warp = turned.unsafe_offset((thread - lane) * Int32(OUTPUTS_PITCH))
+        var y_here = y.unsafe_offset(Int(row) * Int(y_stride) + first)
+        if wanted == Int32(WARP * OUTPUTS) and Int(y_here) & (VECTOR_BYTES - 1) == 0:
+            var y_mine = y_here.unsafe_offset(lane * Int32(WIDTH))
+            var begins = UInt32(lane) * UInt32(WIDTH)
+            comptime for vector in range(OUTPUTS // WIDTH):
+                var place = begins + UInt32(vector * WARP * WIDTH)
+                var there = place // UInt32(OUTPUTS) * UInt32(OUTPUTS_PITCH) + place % UInt32(OUTPUTS)
+                comptime if WARP * WIDTH % OUTPUTS == 0:  # all vectors of a lane have the same place in their runs
+                    there = begins // UInt32(OUTPUTS) * UInt32(OUTPUTS_PITCH) + begins % UInt32(OUTPUTS)
+                    there += UInt32(vector * (WARP * WIDTH // OUTPUTS) * OUTPUTS_PITCH)
+                var values = of_warp.unsafe_load[width=WIDTH, alignment=VECTOR_BYTES](there)
+                y_mine.unsafe_store[alignment=VECTOR_BYTES](vector * WARP * WIDTH, values)
+        else:
+            for place in range(lane, wanted, Int32(WARP)):
+                var there = place // Int32(OUTPUTS) * Int32(OUTPUTS_PITCH) + place % Int32(OUTPUTS)
+                y_here[unsafe_offset=place] = of_warp[unsafe_offset=there]
+        comptime if rate.is_streamed:
+            tile += 1
+            var other = window
+            window = next
+            next = other
 
 
 @always_inline
 def stage_runs[
-    dtype: DType, //, run: Int
+    dtype: DType, //, run: Int, team: Int, step: Int
 ](
     window: Pointer[mut=True, Scalar[dtype], _, address_space=AddressSpace.SHARED],
     x: Pointer[Scalar[dtype], MutAnyOrigin],
@@ -346,33 +453,43 @@ def stage_runs[
     begin: Int,
     runs: Int32,
 ):
-    """Copies neighbouring samples to shared memory: by vectors, where all of them exist.
+    """Begins to copy the samples of a team to shared memory; `await_copies` waits for them.
 
     Parameters:
         dtype: Element type.
         run: Samples of a run.
+        team: Threads of the team.
+        step: Elements of a vector.
 
     Args:
         window: Room for the runs, `pitch_of` elements each.
         x: The row's signal.
         samples: N.
         begin: The first sample, where a vector begins; outside of x zeros are staged.
-        runs: How many runs.
+        runs: How many runs, at least as many as the team has threads.
     """
-    comptime WIDTH = vector_width[dtype]()
     comptime PITCH = pitch_of[dtype](run)
-    var count = runs * Int32(run)
+    comptime STRIDE = team * step
+    var count = UInt32(runs) * UInt32(run)
+    var member = UInt32(thread_idx.x) % UInt32(team)
     if begin >= 0 and begin + Int(count) <= samples:
-        var first = x.unsafe_offset(begin)
-        for place in range(Int32(thread_idx.x) * Int32(WIDTH), count, Int32(block_dim.x) * Int32(WIDTH)):
-            var there = place // Int32(run) * Int32(PITCH) + place % Int32(run)
-            var vector = first.unsafe_load[width=WIDTH, alignment=VECTOR_BYTES](place)
-            window.unsafe_store[alignment=VECTOR_BYTES](there, vector)
+        var place = member * UInt32(step)
+        var first = x.unsafe_offset(begin + Int(place))
+        comptime if STRIDE % run == 0:  # a thread's vectors have the same place in their runs
+            var there = window.unsafe_offset(place // UInt32(run) * UInt32(PITCH) + place % UInt32(run))
+            comptime for turn in range(run // step):
+                comptime DISTANCE = turn * (STRIDE // run) * PITCH
+                begin_copy[step](there.unsafe_offset(DISTANCE), first.unsafe_offset(turn * STRIDE))
+            place += UInt32(run * team)
+        while place < count:
+            var there = window.unsafe_offset(place // UInt32(run) * UInt32(PITCH) + place % UInt32(run))
+            begin_copy[step](there, first.unsafe_offset(place - member * UInt32(step)))
+            place += UInt32(STRIDE)
     else:
-        for place in range(Int32(thread_idx.x), count, Int32(block_dim.x)):
+        for place in range(member, count, UInt32(team)):
             var position = begin + Int(place)
             var is_there = 0 <= position and position < samples
-            var there = place // Int32(run) * Int32(PITCH) + place % Int32(run)
+            var there = place // UInt32(run) * UInt32(PITCH) + place % UInt32(run)
             window[unsafe_offset=there] = x[unsafe_offset=position] if is_there else 0
 
 
@@ -403,29 +520,31 @@ def load_run[
 
 
 @always_inline
-def add_run[
-    acc: DType, outputs: Int, places: Int, //, rate: Rate
+def add_part[
+    acc: DType, outputs: Int, places: Int, //, rate: Rate, part: Int
 ](
     mut sums: Array[Scalar[acc], outputs],
     known: Array[Scalar[acc], places],
     taps: Pointer[mut=True, Scalar[acc], _, address_space=AddressSpace.SHARED],
 ):
-    """Adds the terms of as many positions as a run has samples, from the newest down.
+    """Adds the terms of as many positions as a part of a run has samples, from the newest down.
 
     Parameters:
         acc: Accumulation type.
         outputs: Outputs of a thread.
         places: Samples of two runs.
         rate: The rates.
+        part: Which part.
 
     Args:
         sums: The sums, neighbouring outputs side by side.
         known: The samples of two runs, the older first.
-        taps: For each position those of a period's outputs.
+        taps: For each position of the run those of a period's outputs.
     """
     comptime RUN = places // 2
     comptime WIDTH = vector_width[acc]()
-    comptime for vector in range(RUN * rate.up // WIDTH):
+    comptime VECTORS = RUN * rate.up // WIDTH // rate.parts
+    comptime for vector in range(part * VECTORS, (part + 1) * VECTORS):
         var some = taps.unsafe_load[width=WIDTH, alignment=VECTOR_BYTES](vector * WIDTH)
         comptime for each in range(WIDTH):
             comptime position = (vector * WIDTH + each) // rate.up

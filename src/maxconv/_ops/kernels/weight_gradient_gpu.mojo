@@ -16,13 +16,11 @@ from max.gpu import block_idx, thread_idx
 from ..shared.accumulate import accum_dtype, multiply_add
 from ..shared.layer_geometry import LayerGeometry
 from ..shared.queue import Queue
+from ..shared.tuning_gpu import WEIGHT_GRADIENT_BATCH as BATCH, WEIGHT_GRADIENT_THREADS as THREADS
 from .conv_weight_gradient_gpu import conv_weight_gradient_gpu, conv_weight_gradient_parts
 from .depthwise_last_gpu import depthwise_last_weight_gradient_gpu, depthwise_last_weight_gradient_parts
 from .depthwise_short_weight_gradient_gpu import is_short_gradient
 from .depthwise_weight_gradient_gpu import depthwise_weight_gradient_gpu, depthwise_weight_gradient_parts
-
-comptime THREADS = 128
-"""Threads of a block, each of which adds the parts of one weight."""
 
 
 def weight_gradient_workspace[dtype: DType, channels_last: Bool = False](geometry: LayerGeometry) -> Int:
@@ -117,8 +115,17 @@ def add_parts[
     if index >= weights:
         return
     var sum = partial[unsafe_offset=index]
-    for part in range(1, Int(parts)):
+    var part = 1
+    while part + BATCH <= Int(parts):
+        var some = Array[type_of(sum), BATCH](fill=0)
+        comptime for k in range(BATCH):
+            some[k] = partial[unsafe_offset=(part + k) * weights + index]
+        comptime for k in range(BATCH):
+            sum += some[k]
+        part += BATCH
+    while part < Int(parts):
         sum += partial[unsafe_offset=part * weights + index]
+        part += 1
     # The kernel of rows multiplies no zeros; those of short filters also such as stand behind the last output.
     var is_short = channels_last or geometry.groups == geometry.in_channels and is_short_gradient[dtype](geometry)
     if isnan(sum) and (is_short or geometry.groups < geometry.in_channels):

@@ -47,3 +47,23 @@ def multiply_add[
         return samples.fma(tap, sum)
     else:
         return samples * tap + sum
+
+
+@always_inline
+def has_nan[dtype: DType, width: SIMDLength](values: SIMD[dtype, width]) -> Bool:
+    """Tells whether some lane is not a number: one comparison serves two lanes.
+
+    Parameters:
+        dtype: A floating-point type.
+        width: Number of lanes, even.
+
+    Args:
+        values: The lanes.
+
+    Returns:
+        True if at least one is NaN.
+    """
+    var is_found = False
+    comptime for each in range(0, Int(width), 2):
+        is_found = is_found or not (values[each] <= values[each + 1] or values[each] > values[each + 1])
+    return is_found

@@ -1,7 +1,11 @@
 """Shared memory of a GPU's blocks beyond what every device grants unasked."""
 
 from std.collections import OptionalReg
+from std.sys.info import size_of
 from max.gpu.host import DeviceAttribute, DeviceContext, FuncAttribute
+from max.gpu.memory import async_copy, async_copy_wait_all
+
+from .tuning_gpu import has_async_copies
 
 comptime STATIC_SHARED_BYTES = 48 * 1024
 """Shared memory that every device grants without being asked."""
@@ -36,3 +40,34 @@ def require_shared_memory(bytes: Int, ctx: DeviceContext) raises:
     var most = Int(ctx.get_attribute(DeviceAttribute.MAX_SHARED_MEMORY_PER_BLOCK_OPTIN))
     if bytes > most:
         raise Error("a block needs ", bytes, " bytes of shared memory, but the device grants ", most)
+
+
+@always_inline
+def begin_copy[
+    dtype: DType, //, width: Int
+](
+    target: Pointer[mut=True, Scalar[dtype], _, address_space=AddressSpace.SHARED],
+    source: Pointer[Scalar[dtype], MutAnyOrigin],
+):
+    """Begins to copy a vector from device to shared memory; copies it where the target cannot go on meanwhile.
+
+    Parameters:
+        dtype: Element type.
+        width: Elements of the vector, 4, 8 or 16 bytes; both places are aligned to them.
+
+    Args:
+        target: Where to.
+        source: Where from.
+    """
+    comptime BYTES = width * size_of[dtype]()
+    comptime if has_async_copies() and BYTES >= 4:
+        async_copy[BYTES](source.unsafe_address_space_cast[AddressSpace.GLOBAL](), target)
+    else:
+        target.unsafe_store[alignment=BYTES](0, source.unsafe_load[width=width, alignment=BYTES](0))
+
+
+@always_inline
+def await_copies():
+    """Waits until the copies that this thread has begun are there, for itself."""
+    comptime if has_async_copies():
+        async_copy_wait_all()
