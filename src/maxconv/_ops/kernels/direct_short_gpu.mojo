@@ -57,11 +57,14 @@ def is_short_direct[dtype: DType](geometry: Geometry) -> Bool:
         geometry: Sizes and shifts.
 
     Returns:
-        True for few taps and floating-point rows of two vectors or more.
+        True for few taps and floating-point rows of some vectors.
     """
     comptime if not dtype.is_floating_point():
         return False
-    var are_vectors = min(geometry.samples, geometry.outputs) >= 2 * vector_width[dtype]()
+    comptime WIDTH = vector_width[dtype]()
+    # A window of MOST_TAPS that begins at the end of a vector, and one vector more.
+    comptime WINDOW = ceildiv(2 * WIDTH + MOST_TAPS - 2, WIDTH) + 1
+    var are_vectors = geometry.samples >= WINDOW * WIDTH and geometry.outputs >= 2 * WIDTH
     var are_countable = max(geometry.samples, geometry.outputs, abs(geometry.pad_left)) <= LONGEST_ROW
     return 1 <= geometry.taps and geometry.taps <= MOST_TAPS and are_vectors and are_countable
 
@@ -164,6 +167,9 @@ def launch_rows[
         If the launch is refused.
     """
     comptime WIDTH = vector_width[dtype]()
+    # Where rows of y begin between vectors, they take one more.
+    var row_bytes = geometry.outputs * size_of[dtype]() if geometry.rows > 1 else 0
+    var skew = WIDTH - 1 if (Int(y) | row_bytes) & (VECTOR_BYTES - 1) != 0 else 0
     comptime kernel = compute_vectors[dtype, places, vectors, threads, blocks]
     for first_row in range(0, geometry.rows, MAX_GRID_ROWS):
         ctx.enqueue_function[kernel](
@@ -178,9 +184,8 @@ def launch_rows[
             Int32(geometry.tap_rows),
             Int32(border.mode),
             border.value,
-            # One vector more where the first one begins before y.
             grid_dim=(
-                ceildiv(geometry.outputs + WIDTH - 1, WIDTH * vectors * threads),
+                ceildiv(geometry.outputs + skew, WIDTH * vectors * threads),
                 min(MAX_GRID_ROWS, geometry.rows - first_row),
             ),
             block_dim=threads,
@@ -299,14 +304,16 @@ def compute_known[
     var begin = first + shift - Int32(lead)
     var windows = Array[Array[SIMD[dtype, WIDTH], LOADS], vectors](fill=Array[SIMD[dtype, WIDTH], LOADS](fill=0))
     comptime for vector in range(vectors):
-        comptime for place in range(LOADS):
-            windows[vector][place] = signal.load(begin + Int32(vector) * PITCH + Int32(place * WIDTH))
+        windows[vector] = signal.load_window[LOADS](begin + Int32(vector) * PITCH)
     if thread < Int32(places):
         staged[unsafe_offset=thread] = tap
     barrier()
     var filter = Array[Scalar[ACC], places](fill=0)
-    comptime for place in range(places):
-        filter[place] = staged[unsafe_offset=place]
+    comptime QUAD = VECTOR_BYTES // size_of[ACC]()
+    comptime for quad in range(places // QUAD):
+        var some = staged.unsafe_load[width=QUAD, alignment=VECTOR_BYTES](quad * QUAD)
+        comptime for each in range(QUAD):
+            filter[quad * QUAD + each] = some[each]
     var left = Int32(0)
     comptime for vector in range(vectors):
         var at = first + Int32(vector) * PITCH
