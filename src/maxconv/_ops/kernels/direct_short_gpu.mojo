@@ -6,13 +6,14 @@ Algorithm:  a block computes neighbouring outputs of a row, a thread some vector
             multiplied in registers. Where in a vector windows begin is the same for a whole row: a branch, once a block,
             leads to code that knows it, so that no sample is moved. Filters stand at the end of `places`, behind zeros.
 Cost:       2*L_out*K flop; reads N and writes L_out elements: memory-bound. 2^26 samples in device copies (H200,
-            2026-11-23, windows that begin with a vector): float32 1.04 at K = 4, 1.05 at 8, 1.12 at 16; bfloat16 1.06,
-            1.23, 1.56.
+            2026-11-23, windows that begin with a vector): float32 1.03 at K = 4, 1.05 at 8, 1.11 at 16; bfloat16 1.06,
+            1.23, 1.56 by an earlier version.
 Layout:     as in direct_gpu.mojo; rows may begin anywhere.
 Accuracy:   the bits of direct_gpu.mojo: taps in rising j. Outputs whose window leaves x, and those of a thread that has
             made NaN where zeros stand before a filter, are summed from the terms that exist.
 Gate:       `is_short_direct`; otherwise direct_gpu.mojo.
-Tried:      taps read by every thread from memory: 1.25 at K = 16; a vector a thread: 1.11 at K = 4, 1.37 at 16.
+Tried:      taps read by every thread from memory: 1.25 at K = 16; a vector a thread: 1.11 at K = 4, 1.18 at 16. Whole
+            vectors of zeros beyond the ends: 1.13 instead of 1.17 of 1024 signals, but 1.16 of one.
 Tuning:     THREADS, `vectors_of_thread`, `least_blocks`.
 """
 

@@ -164,8 +164,11 @@ def convolve_blocks[
     var im = Array[Scalar[ACC], COUNT](fill=0)
     # Rows of the same filter one after the other, so that its spectrum is read from memory once.
     var turn = UInt32(block_idx.x) // blocks_per_row
-    var filter = turn // rows_per_filter
-    var row = (turn - filter * rows_per_filter) * filters + filter
+    var filter = UInt32(0)
+    var row = turn
+    if filters > 1:  # a division is 2 % of a block's time
+        filter = turn // rows_per_filter
+        row = (turn - filter * rows_per_filter) * filters + filter
     var good = reach(nfft, Int(hop))
     var begin = Int(UInt32(block_idx.x) - turn * blocks_per_row) * good
     var first = begin - Int(pad_left)
