@@ -18,7 +18,7 @@ from max.driver import Buffer
 
 import maxconv
 from maxconv import _engine, _methods, _plan
-from maxconv._engine import devices, native
+from maxconv._engine import devices, native, spectra
 from maxconv._problem import part_of_full
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ FEW_TAPS = _plan.FEWEST_FFT_TAPS
 GPU_FLOATS = ("float16", *FLOATS)
 BLOCK_LOG2 = range(9, 23)
 LAYER_BLOCK_LOG2 = range(9, 14)
-GPU_BLOCK_LOG2 = (*range(9, 15), *range(18, 23))
+GPU_BLOCKS = *(1 << log2 for log2 in range(9, 15)), spectra.PARTS_BLOCK, *(1 << log2 for log2 in range(18, 23))
 SAMPLES = 10**5
 """Signal that stays in the cache."""
 FAR_SAMPLES = 4 * 10**6
@@ -247,8 +247,9 @@ def gpu_direct_costs(dtype: str) -> dict[str, float]:
 def gpu_fft_costs(dtype: str) -> dict[str, Any]:
     """Fit the model of overlap-save on a GPU: calls with one block, and with many."""
     blocks = {}
-    for log2 in GPU_BLOCK_LOG2:
-        nfft = 1 << log2
+    for nfft in GPU_BLOCKS:
+        if (nfft, dtype) == (spectra.PARTS_BLOCK, "float64"):
+            continue
         times = []
         pairs = (1, max(2, (1 << 26) // (2 * nfft)))
         for count in pairs:

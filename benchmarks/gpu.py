@@ -30,6 +30,8 @@ CASES: dict[str, list[tuple[int | tuple[int, int], int]]] = {
     "float64": [(2**26, 4), (2**26, 16), (2**26, 64)],
 }
 RATES = [(1, 2), (1, 4), (2, 1), (3, 2), (160, 147), (147, 160)]
+LONG_LAYER = (8, 768, 8192)
+"""Batch, channels, and length of signals and filters."""
 LAUNCHES = 5
 ROUNDS = 20
 SLOW = 2e-3
@@ -64,7 +66,7 @@ def bench() -> list[dict[str, Any]]:
     device = Accelerator()
     rows = [bench_kernel(device, dtype, shape, m) for dtype, cases in CASES.items() for shape, m in cases]
     rows += [bench_resampling(device, up, down) for up, down in RATES]
-    return [*rows, bench_resident_call(device), bench_host_arrays()]
+    return [*rows, bench_long_layer(device), bench_resident_call(device), bench_host_arrays()]
 
 
 def bench_kernel(device: Any, dtype: str, shape: int | tuple[int, int], m: int) -> dict[str, Any]:
@@ -130,6 +132,37 @@ def peer_calls(x: Any, k: Any) -> dict[str, Callable[[], Any]]:
         calls["cupy.convolve"] = partial(cupy.convolve, there, taps, mode="same")
         calls["cupyx oaconvolve"] = partial(signal.oaconvolve, there, taps, mode="same")
     return calls
+
+
+def bench_long_layer(device: Any) -> dict[str, Any]:
+    """Time a causal layer of one filter a channel as long as the signal, its filters' transforms included."""
+    import torch
+    from max.driver import Buffer, DeviceEvent
+
+    batch, channels, n = LONG_LAYER
+    x, w = torch.randn(LONG_LAYER, device="cuda"), torch.randn((channels, 1, n), device="cuda")
+    target = torch.empty_like(x)
+    torch.cuda.synchronize()
+    operands = Buffer.from_dlpack(x), Buffer.from_dlpack(w)
+    launch = partial(maxconv.conv1d, *operands, padding=(n - 1, 0), groups=channels)
+
+    def transform() -> Any:
+        product = torch.fft.rfft(x, 2 * n) * torch.fft.rfft(w[:, 0].flip(-1), 2 * n)
+        return torch.fft.irfft(product, 2 * n)[..., :n]
+
+    y = launch()
+    device.synchronize()
+    for which in (0, -1):
+        check(torch.from_dlpack(y)[which, which], x[which, which], w[which, 0], n - 1)
+    on_max = DeviceEvent(device, enable_timing=True), DeviceEvent(device, enable_timing=True)
+    on_torch = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    record = torch.cuda.Event.record
+    timings = {
+        "copy": by_events(record, on_torch, partial(target.copy_, x)),
+        "maxconv": by_events(device.default_queue.record_event, on_max, launch),
+        "torch fft": by_events(record, on_torch, transform),
+    }
+    return row(f"depthwise float32 B={batch} C={channels} L={n} K={n}", timings, "copy")
 
 
 def bench_resampling(device: Any, up: int, down: int) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from types import SimpleNamespace
 
 import arrays
 import numpy as np
@@ -13,7 +14,7 @@ import tolerances
 
 import maxconv
 from maxconv import ArgumentError, DtypeError, _plan
-from maxconv._engine import native
+from maxconv._engine import native, run_fft, spectra
 from maxconv._problem import part_of_full
 
 LENGTHS = [(1, 1), (10, 33), (100, 100), (1000, 100), (40, 3000), (3000, 3000), (12_345, 777), (100_000, 1000)]
@@ -89,6 +90,47 @@ def test_arrays_on_a_gpu_take_the_fft_where_it_is_faster(rng):
             expected = maxconv.convolve(x, k, "same", method, device="gpu")
             actual = maxconv.convolve(*there, "same", method).to_numpy()
             np.testing.assert_array_equal(expected, actual)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("taps", [1, 9000, 16_384, spectra.PARTS_BLOCK])
+def test_blocks_that_fill_a_multiprocessor(rng, taps):
+    """Blocks of 24 parts stay within the bound, for signals of less than a block and of several."""
+    for samples in (3000, 140_001):
+        x, k = (rng.standard_normal(n).astype(np.float32) for n in (samples, taps))
+        problem = part_of_full(samples, taps, "same", flip=True)
+        actual = run_fft("test", problem, x, k, spectra.PARTS_BLOCK, "gpu:0")
+        exact = scipy.signal.convolve(x.astype(float), k.astype(float), "full", "fft")
+        begin = taps - 1 - problem.pad_left
+        tolerances.assert_within_fft_bound(actual, exact[begin:][:samples], x, k)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "dtype", "taps", "expected"),
+    [
+        ("sm_90a", "float32", 20_000, spectra.PARTS_BLOCK),
+        ("sm_80", "float32", 8000, 1 << 14),
+        ("sm_80", "float32", 9000, spectra.LONG_NFFT),
+        ("sm_75", "float32", 3000, 1 << 13),
+        ("sm_90a", "float64", 8000, 1 << 14),
+    ],
+)
+def test_a_gpu_with_less_shared_memory_takes_other_blocks(monkeypatch, architecture, dtype, taps, expected):
+    """Blocks that do not fit give way to shorter ones, or to those through memory where the taps need more."""
+    there = SimpleNamespace(architecture_name=architecture)
+    monkeypatch.setattr(spectra.devices, "handle", lambda _: there)
+    assert spectra.served.__wrapped__(spectra.PARTS_BLOCK, taps, dtype, "gpu:0") == expected
+
+
+def test_the_model_of_a_gpu_counts_folded_blocks_singly():
+    """One block more costs half of two, but where two share a transform the second comes for nothing."""
+    for nfft, shares in ((4096, True), (8192, False)):
+        hop = nfft - 999
+        one, two, three = (
+            _plan._gpu_fft_ns(part_of_full(blocks * hop, 1000, "same", flip=True), 4, nfft) for blocks in (1, 2, 3)
+        )
+        assert (one == two) is shares
+        assert three > two
 
 
 @pytest.mark.gpu

@@ -10,10 +10,16 @@ from max.gpu.host import DeviceBuffer, DeviceContext
 
 from _ops.kernels.overlap_save_gpu import overlap_save_gpu, plan_length_gpu, prepare_plan_gpu
 from _ops.kernels.overlap_save_long_gpu import overlap_save_long_gpu, prepare_plan_long_gpu
+from _ops.kernels.overlap_save_parts_gpu import (
+    overlap_save_parts_gpu,
+    plan_length_parts_gpu,
+    prepare_plan_parts_gpu,
+)
 from _ops.shared.accumulate import accum_dtype
 from _ops.shared.block_pair import LONGEST_BLOCK, hop_length
 from _ops.shared.border import OMIT, Border
 from _ops.shared.fft_columns import LONGEST, SHORTEST, plan_length_long_gpu
+from _ops.shared.fft_parts import PARTS_BLOCK
 from _ops.shared.fft_points import SMALLEST_SIZE
 from _ops.shared.geometry import Geometry
 
@@ -124,6 +130,8 @@ def measure[
     var k = make_noise[dtype](ctx, taps)
     var is_long = nfft >= SHORTEST
     var length = plan_length_long_gpu(nfft, 1) if is_long else plan_length_gpu(nfft, 1)
+    if nfft == PARTS_BLOCK:
+        length = plan_length_parts_gpu(1)
     var plan = ctx.enqueue_create_buffer[ACC](length)
     var workspace = ctx.enqueue_create_buffer[ACC](matrices * 2 * nfft if is_long else 1)
     var geometry = Geometry(
@@ -137,12 +145,20 @@ def measure[
     var wp = pointer_to(workspace)
 
     def prepare() raises {imm}:
+        comptime if ACC == DType.float32:
+            if nfft == PARTS_BLOCK:
+                prepare_plan_parts_gpu[dtype](pp, kp, geometry, ctx)
+                return
         if is_long:
             prepare_plan_long_gpu[dtype](pp, wp, kp, geometry, nfft, ctx)
         else:
             prepare_plan_gpu[dtype](pp, kp, geometry, nfft, ctx)
 
     def launch() raises {imm}:
+        comptime if ACC == DType.float32:
+            if nfft == PARTS_BLOCK:
+                overlap_save_parts_gpu[dtype](yp, xp, pp, geometry, border, ctx)
+                return
         if is_long:
             overlap_save_long_gpu[dtype](yp, xp, pp, wp, matrices, geometry, border, nfft, ctx)
         else:
@@ -220,7 +236,7 @@ def main() raises:
     var y = ctx.enqueue_create_buffer[DType.float32](SAMPLES)
     var copying = time_copy[DType.float32](ctx, x, y)
     print(ctx.name(), "copy of", SAMPLES, "float32:", copying, "us")
-    for taps in [16, 64, 256, 1024, 4096]:
+    for taps in [16, 64, 256, 1024, 4096, 8192]:
         var nfft = SMALLEST_SIZE
         while nfft <= LONGEST_BLOCK:
             if taps <= nfft and hop_length(nfft, taps) >= nfft // 8:
@@ -228,6 +244,10 @@ def main() raises:
                 measure[DType.float32](ctx, x, y, taps, nfft, 1, taps // 2 - 1, copying)  # unaligned loads
                 measure[DType.float32](ctx, x, y, taps, nfft, ROWS, taps // 2 - 1, copying)
             nfft *= 2
+    for taps in [8192, 16384, 24576]:
+        measure[DType.float32](ctx, x, y, taps, PARTS_BLOCK, 1, 0, copying)
+        measure[DType.float32](ctx, x, y, taps, PARTS_BLOCK, 1, taps // 2 - 1, copying)
+        measure[DType.float32](ctx, x, y, taps, PARTS_BLOCK, ROWS, taps // 2 - 1, copying)
     for taps in [4096, 16384, 100000, 1000000]:
         var nfft = SHORTEST
         while nfft <= LONGEST:

@@ -47,6 +47,9 @@ LAYER_MULTIPLY_ADDS_PER_WORKER = 1 << 20
 FEW_GPU_TAPS = 16
 """So many hide behind the memory's time, by direct_short_gpu.mojo."""
 
+FOLDED_GPU_BLOCKS = range((1 << 12) + 1, 1 << 18)
+"""Lengths of block that do not share a transform with their neighbour (block_pair.mojo)."""
+
 LONGEST_GPU_FFT = 1 << 22
 """Taps that transforms on a GPU serve at most."""
 
@@ -203,8 +206,9 @@ def _gpu_fft_ns(problem: Problem, itemsize: int, nfft: int) -> float:
     """Model overlap-save on a GPU with one block length, the taps transformed anew."""
     cost = costs("gpu")["fft"][f"float{8 * itemsize}"]
     call, sample = cost["blocks"][str(nfft)]
-    pairs = problem.rows * -(-problem.outputs // (2 * (nfft - problem.taps + 1)))
-    return float(call + (problem.tap_rows - 1) * cost["filter"] + 2 * pairs * nfft * sample)
+    together = 1 if nfft in FOLDED_GPU_BLOCKS else 2
+    blocks = problem.rows * together * -(-problem.outputs // (together * (nfft - problem.taps + 1)))
+    return float(call + (problem.tap_rows - 1) * cost["filter"] + blocks * nfft * sample)
 
 
 def cpu_seconds(problem: Problem, itemsize: int, method: str) -> float:

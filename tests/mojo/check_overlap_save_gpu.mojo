@@ -15,10 +15,16 @@ from max.gpu.host import DeviceContext
 from _ops.kernels.direct_cpu import direct_cpu
 from _ops.kernels.overlap_save_gpu import overlap_save_gpu, plan_length_gpu, prepare_plan_gpu
 from _ops.kernels.overlap_save_long_gpu import overlap_save_long_gpu, prepare_plan_long_gpu
+from _ops.kernels.overlap_save_parts_gpu import (
+    overlap_save_parts_gpu,
+    plan_length_parts_gpu,
+    prepare_plan_parts_gpu,
+)
 from _ops.shared.accumulate import accum_dtype
 from _ops.shared.block_pair import LONGEST_BLOCK, hop_length
 from _ops.shared.border import CONSTANT, OMIT, REFLECT, WRAP, Border
 from _ops.shared.fft_columns import LONGEST, SHORTEST, plan_length_long_gpu
+from _ops.shared.fft_parts import PARTS_BLOCK
 from _ops.shared.fft_points import SMALLEST_SIZE
 from _ops.shared.geometry import Geometry
 
@@ -133,6 +139,8 @@ def check[
     var length = plan_length_gpu(nfft, geometry.tap_rows)
     if is_long:
         length = plan_length_long_gpu(nfft, geometry.tap_rows)
+    elif nfft == PARTS_BLOCK:
+        length = plan_length_parts_gpu(geometry.tap_rows)
     var plan = ctx.enqueue_create_buffer[ACC](length)
     var workspace = ctx.enqueue_create_buffer[ACC](matrices * 2 * nfft if is_long else 1)
     ctx.enqueue_copy(x_there, x)
@@ -148,6 +156,10 @@ def check[
     if is_long:
         prepare_plan_long_gpu[dtype](plan_at, workspace_at, k_at, geometry, nfft, ctx)
         overlap_save_long_gpu[dtype](y_at, x_at, plan_at, workspace_at, matrices, geometry, border, nfft, ctx)
+    elif nfft == PARTS_BLOCK:
+        comptime if ACC == DType.float32:
+            prepare_plan_parts_gpu[dtype](plan_at, k_at, geometry, ctx)
+            overlap_save_parts_gpu[dtype](y_at, x_at, plan_at, geometry, border, ctx)
     else:
         prepare_plan_gpu[dtype](plan_at, k_at, geometry, nfft, ctx)
         overlap_save_gpu[dtype](y_at, x_at, plan_at, geometry, border, nfft, ctx)
@@ -165,7 +177,7 @@ def check[
         var taps = List[Float64](length=geometry.taps, fill=0)
         var taps_norm = Float64(0)
         for j in range(geometry.taps):
-            taps[j] = k[geometry.taps_offset(row) + j].cast[DType.float64]()
+            taps[j] = k[geometry.taps_offset(row % geometry.tap_rows) + j].cast[DType.float64]()
             taps_norm += taps[j] * taps[j]
         var begins: List[Int] = [0]
         if geometry.outputs > STRETCH:
@@ -278,6 +290,8 @@ def check_length[dtype: DType](ctx: DeviceContext, mut random: Random, nfft: Int
         tap_counts = [1, 8193, 30011, nfft - 250000]
     if not is_thorough:
         tap_counts = [3, 20001 if is_long else nfft // 4 + 1]
+    if nfft == PARTS_BLOCK:
+        tap_counts = [1, 16384, nfft - 1, nfft]
     for taps in tap_counts:
         var hop = hop_length(nfft, taps)
         var lengths: List[Int] = [
@@ -314,6 +328,11 @@ def check_length[dtype: DType](ctx: DeviceContext, mut random: Random, nfft: Int
         for mode in [OMIT, CONSTANT, REFLECT, WRAP]:
             worst = max(worst, check[dtype](ctx, random, same, nfft, mode))
             checked += 1
+        # Filters that rows take in turn.
+        if not is_long:
+            same.rows = 6
+            worst = max(worst, check[dtype](ctx, random, same, nfft))
+            checked += 1
         # Windows that begin behind the first sample, and outputs that meet no sample at all.
         var late = Geometry(samples=3000, taps=taps, outputs=2001, pad_left=-7, flip=True, rows=3, tap_rows=1)
         var early = Geometry(
@@ -346,12 +365,15 @@ def main() raises:
     var nfft = SMALLEST_SIZE
     while nfft <= LONGEST:
         checked += check_length[DType.float32](ctx, random, nfft, not is_brief and nfft <= THOROUGH)
-        if nfft <= SHORTEST or not is_brief:
+        if nfft != PARTS_BLOCK and (nfft <= SHORTEST or not is_brief):
             checked += check_length[DType.float64](ctx, random, nfft, False)
         if not is_brief and nfft <= SHORTEST:
             checked += check_length[DType.float16](ctx, random, nfft, False)
             checked += check_length[DType.bfloat16](ctx, random, nfft, False)
-        nfft = 2 * nfft if nfft != LONGEST_BLOCK else SHORTEST
+        if nfft == LONGEST_BLOCK:
+            nfft = PARTS_BLOCK
+        else:
+            nfft = 2 * nfft if nfft != PARTS_BLOCK else SHORTEST
         if is_brief and nfft > SHORTEST:
             break
     print(checked, "calls agree with direct convolution in float64 on", ctx.name())

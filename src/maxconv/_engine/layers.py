@@ -134,8 +134,12 @@ def by_fft(problem: LayerProblem, rows: Problem, x: Any, w: Any, bias: Any, nfft
         nfft = spectra.served(nfft, rows.taps, kind, device)
         taps = spectra.of_taps(rows, kind, device, compact(w) if isinstance(w, np.ndarray) else w, nfft)
         y = Buffer(there.dtype, problem.output_shape, device=devices.handle(device))
-        for n in range(problem.batch):
-            spectra.convolve(rows, kind, device, there[n, :, :], taps, nfft, y[n, :, :])
+        if nfft < spectra.LONG_NFFT:  # rows of one filter one after the other
+            together = rows._replace(batch=(problem.batch, *rows.batch))
+            spectra.convolve(together, kind, device, there, taps, nfft, y)
+        else:
+            for n in range(problem.batch):
+                spectra.convolve(rows, kind, device, there[n, :, :], taps, nfft, y[n, :, :])
         if bias is not None:
             channels, alone = problem.out_channels, problem._replace(length=problem.outputs, taps=1, pad_left=0)
             operands = y, _ones(channels, kind, device), bias, None, None  # no history

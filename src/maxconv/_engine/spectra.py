@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 LONG_NFFT = 1 << 18
 """From this length on a transform goes through a workspace: the SHORTEST of overlap_save_long_gpu.mojo."""
 
+PARTS_BLOCK = 3 << 14
+"""The one length that is no power of two, for types summed in float32: that of overlap_save_parts_gpu.mojo."""
+
 _LARGEST_KEPT_FILTER = 1 << 20
 """Bytes of taps up to which their spectrum is kept; 2^18 taps of float32 then hold 4 to 8 MB."""
 
@@ -29,7 +32,8 @@ def served(nfft: int, taps: int, dtype: str, device: str) -> int:
     # One place in 32 stays empty.
     points = SHARED_KB.get(family, LEAST_SHARED_KB) * 1024 * 32 // 33 // (16 if dtype == "float64" else 8)
     while 2 * points < nfft < LONG_NFFT:
-        nfft = nfft // 2 if 4 * taps <= nfft else LONG_NFFT
+        shorter = nfft // (3 if nfft == PARTS_BLOCK else 2)
+        nfft = shorter if 2 * taps <= shorter else LONG_NFFT
     return nfft
 
 

@@ -11,8 +11,14 @@ from std.python.bindings import PythonModuleBuilder
 
 from _ops.kernels.overlap_save_gpu import overlap_save_gpu, plan_length_gpu, prepare_plan_gpu
 from _ops.kernels.overlap_save_long_gpu import overlap_save_long_gpu, prepare_plan_long_gpu
+from _ops.kernels.overlap_save_parts_gpu import (
+    overlap_save_parts_gpu,
+    plan_length_parts_gpu,
+    prepare_plan_parts_gpu,
+)
 from _ops.shared.accumulate import accum_dtype
 from _ops.shared.fft_columns import SHORTEST, plan_length_long_gpu
+from _ops.shared.fft_parts import PARTS_BLOCK
 from _ops.shared.geometry import Geometry
 from device import device_context, device_pointer
 from python_border import border_of
@@ -56,6 +62,8 @@ def plan_length_of(nfft: PythonObject, tap_rows: PythonObject) raises -> PythonO
     """
     var length = Int(py=nfft)
     var filters = Int(py=tap_rows)
+    if length == PARTS_BLOCK:
+        return PythonObject(plan_length_parts_gpu(filters))
     return PythonObject(
         plan_length_gpu(length, filters) if length < SHORTEST else plan_length_long_gpu(length, filters)
     )
@@ -92,6 +100,10 @@ def prepare_into[dtype: DType](context: PythonObject, arrays: PythonObject, size
     var ctx = device_context(context)
     var plan = device_pointer[ACC](arrays[0])
     var taps = device_pointer[dtype](arrays[2])
+    comptime if ACC == DType.float32:
+        if nfft == PARTS_BLOCK:
+            prepare_plan_parts_gpu[dtype](plan, taps, geometry, ctx)
+            return PythonObject(None)
     if nfft < SHORTEST:
         prepare_plan_gpu[dtype](plan, taps, geometry, nfft, ctx)
     else:
@@ -135,6 +147,10 @@ def overlap_save_into[
     var output = device_pointer[dtype](arrays[0])
     var signal = device_pointer[dtype](arrays[1])
     var plan = device_pointer[ACC](arrays[2])
+    comptime if ACC == DType.float32:
+        if nfft == PARTS_BLOCK:
+            overlap_save_parts_gpu[dtype](output, signal, plan, geometry, beyond, ctx)
+            return PythonObject(None)
     if nfft < SHORTEST:
         overlap_save_gpu[dtype](output, signal, plan, geometry, beyond, nfft, ctx)
     else:

@@ -6,13 +6,14 @@ Algorithm:  a block computes neighbouring outputs of a row, a thread some vector
             multiplied in registers. Where in a vector windows begin is the same for a whole row: a branch, once a block,
             leads to code that knows it, so that no sample is moved. Filters stand at the end of `places`, behind zeros.
 Cost:       2*L_out*K flop; reads N and writes L_out elements: memory-bound. 2^26 samples in device copies (H200,
-            2026-11-23, windows that begin with a vector): float32 1.04 at K = 4, 1.05 at 8, 1.12 at 16; bfloat16 1.06,
-            1.23, 1.56.
+            2026-11-23, windows that begin with a vector): float32 1.03 at K = 4, 1.05 at 8, 1.11 at 16; bfloat16 1.06,
+            1.23, 1.56 by an earlier version.
 Layout:     as in direct_gpu.mojo; rows may begin anywhere.
 Accuracy:   the bits of direct_gpu.mojo: taps in rising j. Outputs whose window leaves x, and those of a thread that has
             made NaN where zeros stand before a filter, are summed from the terms that exist.
 Gate:       `is_short_direct`; otherwise direct_gpu.mojo.
-Tried:      taps read by every thread from memory: 1.25 at K = 16; a vector a thread: 1.11 at K = 4, 1.37 at 16.
+Tried:      taps read by every thread from memory: 1.25 at K = 16; a vector a thread: 1.11 at K = 4, 1.18 at 16. Whole
+            vectors of zeros beyond the ends: 1.13 instead of 1.17 of 1024 signals, but 1.16 of one.
 Tuning:     THREADS, `vectors_of_thread`, `least_blocks`.
 """
 
@@ -57,11 +58,14 @@ def is_short_direct[dtype: DType](geometry: Geometry) -> Bool:
         geometry: Sizes and shifts.
 
     Returns:
-        True for few taps and floating-point rows of two vectors or more.
+        True for few taps and floating-point rows of some vectors.
     """
     comptime if not dtype.is_floating_point():
         return False
-    var are_vectors = min(geometry.samples, geometry.outputs) >= 2 * vector_width[dtype]()
+    comptime WIDTH = vector_width[dtype]()
+    # A window of MOST_TAPS that begins at the end of a vector, and one vector more.
+    comptime WINDOW = ceildiv(2 * WIDTH + MOST_TAPS - 2, WIDTH) + 1
+    var are_vectors = geometry.samples >= WINDOW * WIDTH and geometry.outputs >= 2 * WIDTH
     var are_countable = max(geometry.samples, geometry.outputs, abs(geometry.pad_left)) <= LONGEST_ROW
     return 1 <= geometry.taps and geometry.taps <= MOST_TAPS and are_vectors and are_countable
 
@@ -164,6 +168,9 @@ def launch_rows[
         If the launch is refused.
     """
     comptime WIDTH = vector_width[dtype]()
+    # Where rows of y begin between vectors, they take one more.
+    var row_bytes = geometry.outputs * size_of[dtype]() if geometry.rows > 1 else 0
+    var skew = WIDTH - 1 if (Int(y) | row_bytes) & (VECTOR_BYTES - 1) != 0 else 0
     comptime kernel = compute_vectors[dtype, places, vectors, threads, blocks]
     for first_row in range(0, geometry.rows, MAX_GRID_ROWS):
         ctx.enqueue_function[kernel](
@@ -178,9 +185,8 @@ def launch_rows[
             Int32(geometry.tap_rows),
             Int32(border.mode),
             border.value,
-            # One vector more where the first one begins before y.
             grid_dim=(
-                ceildiv(geometry.outputs + WIDTH - 1, WIDTH * vectors * threads),
+                ceildiv(geometry.outputs + skew, WIDTH * vectors * threads),
                 min(MAX_GRID_ROWS, geometry.rows - first_row),
             ),
             block_dim=threads,
@@ -299,14 +305,16 @@ def compute_known[
     var begin = first + shift - Int32(lead)
     var windows = Array[Array[SIMD[dtype, WIDTH], LOADS], vectors](fill=Array[SIMD[dtype, WIDTH], LOADS](fill=0))
     comptime for vector in range(vectors):
-        comptime for place in range(LOADS):
-            windows[vector][place] = signal.load(begin + Int32(vector) * PITCH + Int32(place * WIDTH))
+        windows[vector] = signal.load_window[LOADS](begin + Int32(vector) * PITCH)
     if thread < Int32(places):
         staged[unsafe_offset=thread] = tap
     barrier()
     var filter = Array[Scalar[ACC], places](fill=0)
-    comptime for place in range(places):
-        filter[place] = staged[unsafe_offset=place]
+    comptime QUAD = VECTOR_BYTES // size_of[ACC]()
+    comptime for quad in range(places // QUAD):
+        var some = staged.unsafe_load[width=QUAD, alignment=VECTOR_BYTES](quad * QUAD)
+        comptime for each in range(QUAD):
+            filter[quad * QUAD + each] = some[each]
     var left = Int32(0)
     comptime for vector in range(vectors):
         var at = first + Int32(vector) * PITCH

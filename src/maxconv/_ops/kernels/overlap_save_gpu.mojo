@@ -9,7 +9,7 @@ Cost:       per complex point 6*log2(nfft) + 4 fp32 instructions and 19 others (
             through load and store units, folded 11 instructions more; nfft/(2*hop) points an output, folded too. For
             K = 1024, nfft = 4096, 2^26 float32 on an H200 (29.6e12 lanes/s issue, 29.6 TB/s L1): 144 us of issue, 130
             us of L1, 128 us of device memory.
-Layout:     x (rows, N), y (rows, L_out), k (1 or rows, K), contiguous. Plan, in accumulate.accum_dtype: the roots of
+Layout:     x (rows, N), y (rows, L_out), k (a divisor of rows, K), contiguous. Plan, in accumulate.accum_dtype: the roots of
             unity of shared/fft_threads.mojo, then for each filter its spectrum divided by the transform's length.
 Tile:       2*hop outputs, folded one hop; hop = nfft - K + 1, less up to 31 where that costs little.
 Accuracy:   computed in accumulate.accum_dtype on EVERY path of this file; error below 10*eps*log2(nfft) of
@@ -53,6 +53,7 @@ from ..shared.fft_points import (
 from ..shared.fft_threads import (
     fill_roots,
     multiply_by_spectrum,
+    root_slots,
     roots_length,
     store_spectrum,
     transform_back,
@@ -127,7 +128,8 @@ def convolve_blocks[
     samples: Int64,
     outputs: Int64,
     pad_left: Int64,
-    has_own_filters: Int64,
+    filters: UInt32,
+    rows_per_filter: UInt32,
     border_mode: Int64,
     border_value: Scalar[dtype],
     hop: Int32,
@@ -146,7 +148,8 @@ def convolve_blocks[
         samples: N.
         outputs: L_out.
         pad_left: As in `Geometry`.
-        has_own_filters: 1: each row has its spectrum; 0: one serves all.
+        filters: How many; row r is convolved with filter r modulo their number.
+        rows_per_filter: Rows that each filter serves.
         border_mode: As in `Border`.
         border_value: As in `Border`.
         hop: Outputs of one block.
@@ -159,9 +162,15 @@ def convolve_blocks[
     var shared = external_memory[Scalar[ACC], address_space=AddressSpace.SHARED, alignment=16]()
     var re = Array[Scalar[ACC], COUNT](fill=0)
     var im = Array[Scalar[ACC], COUNT](fill=0)
-    var row = UInt32(block_idx.x) // blocks_per_row
+    # Rows of the same filter one after the other, so that its spectrum is read from memory once.
+    var turn = UInt32(block_idx.x) // blocks_per_row
+    var filter = UInt32(0)
+    var row = turn
+    if filters > 1:  # a division is 2 % of a block's time
+        filter = turn // rows_per_filter
+        row = (turn - filter * rows_per_filter) * filters + filter
     var good = reach(nfft, Int(hop))
-    var begin = Int(UInt32(block_idx.x) - row * blocks_per_row) * good
+    var begin = Int(UInt32(block_idx.x) - turn * blocks_per_row) * good
     var first = begin - Int(pad_left)
     var distance = LENGTH if is_folded(nfft) else Int(hop)
 
@@ -179,7 +188,7 @@ def convolve_blocks[
         thread,
     )
     transform_forward[LENGTH, folded=is_folded(nfft)](re, im, shared, plan, thread)
-    var spectrum = plan.unsafe_offset(roots_length(LENGTH) + Int(row) * Int(has_own_filters) * 2 * LENGTH)
+    var spectrum = plan.unsafe_offset(roots_length(LENGTH) + Int(filter) * 2 * LENGTH)
     multiply_by_spectrum[LENGTH](re, im, spectrum, thread)
     transform_back[LENGTH, folded=is_folded(nfft)](re, im, shared, plan, thread)
     var y_row = y.unsafe_offset(Int(row) * Int(outputs))
@@ -239,7 +248,7 @@ def prepare_plan_gpu[
             comptime length = transform_length(size)
             comptime bytes = shared_bytes(length, size_of[ACC]())
             comptime roots = fill_roots[ACC, length, is_folded(size)]
-            ctx.enqueue_function[roots](plan, grid_dim=1, block_dim=threads(length))
+            ctx.enqueue_function[roots](plan, grid_dim=root_slots(length), block_dim=threads(length))
             comptime kernel = transform_taps[dtype, size]
             ctx.enqueue_function[kernel](
                 plan,
@@ -302,7 +311,8 @@ def overlap_save_gpu[
                 Int64(geometry.samples),
                 Int64(geometry.outputs),
                 Int64(geometry.pad_left),
-                Int64(1 if geometry.tap_rows > 1 else 0),
+                UInt32(geometry.tap_rows),
+                UInt32(geometry.rows // geometry.tap_rows),
                 Int64(border.mode),
                 border.value,
                 Int32(hop),

@@ -46,6 +46,7 @@ from ..shared.fft_points import SIZES, blocks_per_multiprocessor, points, shared
 from ..shared.fft_threads import (
     fill_roots,
     multiply_by_spectrum,
+    root_slots,
     roots_length,
     store_spectrum,
     transform_back,
@@ -355,12 +356,12 @@ def prepare_plan_long_gpu[
     require_long_size[dtype](nfft, geometry.taps, ctx)
     var columns = nfft // COLUMN
     comptime column_roots = fill_roots[ACC, COLUMN]
-    ctx.enqueue_function[column_roots](plan, grid_dim=1, block_dim=threads(COLUMN))
+    ctx.enqueue_function[column_roots](plan, grid_dim=root_slots(COLUMN), block_dim=threads(COLUMN))
     comptime for length in materialize[SIZES]():
         if columns == length:
             comptime row_roots = fill_roots[ACC, length]
             var there = plan.unsafe_offset(row_roots_offset(nfft))
-            ctx.enqueue_function[row_roots](there, grid_dim=1, block_dim=threads(length))
+            ctx.enqueue_function[row_roots](there, grid_dim=root_slots(length), block_dim=threads(length))
     comptime factors = fill_twiddles[ACC]
     ctx.enqueue_function[factors](
         plan.unsafe_offset(roots_length(COLUMN)),

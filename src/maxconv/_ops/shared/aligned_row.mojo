@@ -98,6 +98,30 @@ struct AlignedRow[dtype: DType](TrivialRegisterPassable):
         return self.samples.unsafe_load[width=Self.WIDTH, alignment=VECTOR_BYTES, invariant=True](Int(at))
 
     @always_inline
+    def load_window[count: Int](self, position: Int32) -> Array[SIMD[Self.dtype, Self.WIDTH], count]:
+        """Reads neighbouring vectors from one address, without a test for threads to wait for.
+
+        Parameters:
+            count: How many; the row must hold one more wherever it begins.
+
+        Args:
+            position: Index of the first element, any for which `before` is 0.
+
+        Returns:
+            The vectors; others if not all of these lie in the row.
+        """
+        var first = -self.skew & Int32(Self.WIDTH - 1)
+        var furthest = self.last() - Int32((count - 1) * Self.WIDTH)
+        var at = first + Int32(min(UInt32(position - first), UInt32(furthest - first)))
+        var here = self.samples.unsafe_offset(Int(at))
+        var vectors = Array[SIMD[Self.dtype, Self.WIDTH], count](fill=0)
+        comptime for place in range(count):
+            vectors[place] = here.unsafe_load[width=Self.WIDTH, alignment=VECTOR_BYTES, invariant=True](
+                place * Self.WIDTH
+            )
+        return vectors^
+
+    @always_inline
     def last(self) -> Int32:
         """Finds the last vector of the row.
 

@@ -6,10 +6,11 @@ Algorithm:  a pass wants `owners` points apart in one thread. In shared memory p
 Cost:       an exchange takes 16 bytes of float32 for each point through the load and store units, and one barrier.
 Layout:     register e of a thread holds a point that depends on the pass: `first_point`, `owners`, `register_of`.
 Gate:       nfft in SIZES.
-Tuning:     REGISTERS, FEWEST_REGISTERS; log2_points and PASSES by the compiler's counts.
+Tuning:     REGISTERS, FEWEST_REGISTERS; `log2_points` by the compiler's counts.
 Source:     many points a thread: Volkov and Kazian, Fitting FFT onto G80, 2008.
 """
 
+from std.math import ceildiv
 from std.sys.info import size_of
 from max.gpu.sync import barrier, syncwarp
 
@@ -21,9 +22,6 @@ comptime SMALLEST_SIZE = 512
 
 comptime LARGEST_SIZE = 8192
 """The last of SIZES."""
-
-comptime PASSES = 3
-"""Passes of one transform: two exchanges each way."""
 
 comptime WARP = 32
 """Threads that `syncwarp` brings together."""
@@ -58,82 +56,104 @@ def log2_exact(value: Int) -> Int:
     return exponent
 
 
-def log2_points(nfft: Int) -> Int:
+def log2_points(nfft: Int, held: Int = 0) -> Int:
     """Chooses how many points a thread keeps in registers.
 
     Args:
         nfft: Length of the transform.
+        held: What is chosen already; 0: nothing.
 
     Returns:
         Logarithm of the number: 16 points, 32 where three passes would not do otherwise.
     """
+    if held > 0:
+        return held
     return 5 if nfft >= 8192 else 4
 
 
-def log2_radix(nfft: Int, step: Int) -> Int:
+def passes(nfft: Int, held: Int = 0) -> Int:
+    """Counts the passes of one transform: one more than exchanges each way.
+
+    Args:
+        nfft: Length of the transform.
+        held: Logarithm of the points that a thread keeps; 0: as `log2_points` chooses.
+
+    Returns:
+        2 or 3.
+    """
+    return ceildiv(log2_exact(nfft), log2_points(nfft, held))
+
+
+def log2_radix(nfft: Int, step: Int, held: Int = 0) -> Int:
     """Chooses how many stages a pass does: 333, 433, 443, 444, 544 for the five sizes.
 
     Args:
         nfft: Length of the transform.
         step: Which pass.
+        held: Logarithm of the points that a thread keeps; 0: as `log2_points` chooses.
 
     Returns:
         Stages.
     """
-    return (log2_exact(nfft) + PASSES - 1 - step) // PASSES  # longer passes first
+    var count = passes(nfft, held)
+    return (log2_exact(nfft) + count - 1 - step) // count  # longer passes first
 
 
-def points(nfft: Int) -> Int:
+def points(nfft: Int, held: Int = 0) -> Int:
     """Gives the number of points a thread keeps.
 
     Args:
         nfft: Length of the transform.
+        held: Logarithm of the points that a thread keeps; 0: as `log2_points` chooses.
 
     Returns:
         Points.
     """
-    return 1 << log2_points(nfft)
+    return 1 << log2_points(nfft, held)
 
 
-def threads(nfft: Int) -> Int:
+def threads(nfft: Int, held: Int = 0) -> Int:
     """Gives the threads of a block.
 
     Args:
         nfft: Length of the transform.
+        held: Logarithm of the points that a thread keeps; 0: as `log2_points` chooses.
 
     Returns:
         Threads.
     """
-    return nfft // points(nfft)
+    return nfft // points(nfft, held)
 
 
-def span_of_pass(nfft: Int, step: Int) -> Int:
+def span_of_pass(nfft: Int, step: Int, held: Int = 0) -> Int:
     """Gives the length of the independent transforms that a pass begins (forward) or ends (inverse) with.
 
     Args:
         nfft: Length of the transform.
         step: Which pass, counted in the forward direction.
+        held: Logarithm of the points that a thread keeps; 0: as `log2_points` chooses.
 
     Returns:
         Points.
     """
     var span = nfft
     for earlier in range(step):
-        span >>= log2_radix(nfft, earlier)
+        span >>= log2_radix(nfft, earlier, held)
     return span
 
 
-def owners(nfft: Int, step: Int) -> Int:
+def owners(nfft: Int, step: Int, held: Int = 0) -> Int:
     """Gives how many neighbouring threads share one span of a pass.
 
     Args:
         nfft: Length of the transform.
         step: Which pass.
+        held: Logarithm of the points that a thread keeps; 0: as `log2_points` chooses.
 
     Returns:
         Threads, 1 if a thread owns several spans.
     """
-    return max(1, span_of_pass(nfft, step) // points(nfft))
+    return max(1, span_of_pass(nfft, step, held) // points(nfft, held))
 
 
 def blocks_per_multiprocessor(nfft: Int, bytes: Int) -> Int:
@@ -184,12 +204,13 @@ def reversed_phase(index: Int, bits: Int) -> Int:
 
 
 @always_inline
-def first_point[nfft: Int, step: Int](thread: Int32) -> Int32:
+def first_point[nfft: Int, step: Int, held: Int = 0](thread: Int32) -> Int32:
     """Finds the first of a thread's points in one pass.
 
     Parameters:
         nfft: Length of the transform.
         step: Which pass.
+        held: Logarithm of the points that a thread keeps; 0: as `log2_points` chooses.
 
     Args:
         thread: Index of the thread.
@@ -197,17 +218,17 @@ def first_point[nfft: Int, step: Int](thread: Int32) -> Int32:
     Returns:
         Its position in the transform.
     """
-    comptime span = span_of_pass(nfft, step)
-    comptime sharing = owners(nfft, step)
+    comptime span = span_of_pass(nfft, step, held)
+    comptime sharing = owners(nfft, step, held)
     comptime if sharing == 1:
-        return thread * Int32(points(nfft))
+        return thread * Int32(points(nfft, held))
     elif span == nfft:
         return thread
     else:
         return (thread // Int32(sharing)) * Int32(span) + thread % Int32(sharing)
 
 
-def register_of(nfft: Int, step: Int, group: Int, digit: Int) -> Int:
+def register_of(nfft: Int, step: Int, group: Int, digit: Int, held: Int = 0) -> Int:
     """Finds the register of one input of a thread's butterflies of many points.
 
     Args:
@@ -215,17 +236,18 @@ def register_of(nfft: Int, step: Int, group: Int, digit: Int) -> Int:
         step: Which pass.
         group: Which of the thread's butterflies.
         digit: Which input.
+        held: Logarithm of the points that a thread keeps; 0: as `log2_points` chooses.
 
     Returns:
         Index e; register e holds the point `owners * e` behind the thread's first.
     """
-    var radix = 1 << log2_radix(nfft, step)
-    if span_of_pass(nfft, step) < points(nfft):
+    var radix = 1 << log2_radix(nfft, step, held)
+    if span_of_pass(nfft, step, held) < points(nfft, held):
         return group * radix + digit  # several whole spans, one after the other
-    return group + points(nfft) // radix * digit
+    return group + points(nfft, held) // radix * digit
 
 
-def padded(nfft: Int, point: Int, lanes: Int) -> Int:
+def padded(nfft: Int, point: Int, lanes: Int, held: Int = 0) -> Int:
     """Finds the place of a point in shared memory: of a lone transform one place in points(nfft) stays empty.
 
     Passes read with strides of a power of two; with the gaps they are odd, so that the 16 threads of one access of
@@ -236,20 +258,22 @@ def padded(nfft: Int, point: Int, lanes: Int) -> Int:
         nfft: Length of the transform.
         point: Position in the transform.
         lanes: Transforms side by side.
+        held: Logarithm of the points that a thread keeps; 0: as `log2_points` chooses.
 
     Returns:
         Place, in groups of `lanes` complex numbers.
     """
-    return point + (point // points(nfft) if lanes == 1 else 0)
+    return point + (point // points(nfft, held) if lanes == 1 else 0)
 
 
 @always_inline
-def padded_place[nfft: Int, lanes: Int](point: Int32) -> Int32:
+def padded_place[nfft: Int, lanes: Int, held: Int = 0](point: Int32) -> Int32:
     """Does what `padded` does, on the device.
 
     Parameters:
         nfft: Length of the transform.
         lanes: Transforms side by side.
+        held: Logarithm of the points that a thread keeps; 0: as `log2_points` chooses.
 
     Args:
         point: Position in the transform.
@@ -258,13 +282,13 @@ def padded_place[nfft: Int, lanes: Int](point: Int32) -> Int32:
         Place, in groups of `lanes` complex numbers.
     """
     comptime if lanes == 1:
-        return point + point // Int32(points(nfft))
+        return point + point // Int32(points(nfft, held))
     return point
 
 
 @always_inline
 def write_points[
-    acc: DType, count: Int, space: AddressSpace, //, nfft: Int, step: Int, lanes: Int
+    acc: DType, count: Int, space: AddressSpace, //, nfft: Int, step: Int, lanes: Int, held: Int = 0
 ](
     re: Array[Scalar[acc], count],
     im: Array[Scalar[acc], count],
@@ -280,6 +304,7 @@ def write_points[
         nfft: Length of the transform.
         step: Which pass.
         lanes: Transforms side by side.
+        held: Logarithm of the points that a thread keeps; 0: as `log2_points` chooses.
 
     Args:
         re: Real parts.
@@ -287,15 +312,17 @@ def write_points[
         shared: The block's exchange memory.
         thread: Index of the thread.
     """
-    var base = shared.unsafe_offset(2 * Int32(lanes) * padded_place[nfft, lanes](first_point[nfft, step](thread)))
+    var base = shared.unsafe_offset(
+        2 * Int32(lanes) * padded_place[nfft, lanes, held](first_point[nfft, step, held](thread))
+    )
     comptime for e in range(count):
-        comptime place = 2 * lanes * padded(nfft, owners(nfft, step) * e, lanes)
+        comptime place = 2 * lanes * padded(nfft, owners(nfft, step, held) * e, lanes, held)
         base.unsafe_store[alignment=2 * size_of[acc]()](place, SIMD[acc, 2](re[e], im[e]))
 
 
 @always_inline
 def read_points[
-    acc: DType, count: Int, space: AddressSpace, //, nfft: Int, step: Int, lanes: Int
+    acc: DType, count: Int, space: AddressSpace, //, nfft: Int, step: Int, lanes: Int, held: Int = 0
 ](
     mut re: Array[Scalar[acc], count],
     mut im: Array[Scalar[acc], count],
@@ -311,6 +338,7 @@ def read_points[
         nfft: Length of the transform.
         step: Which pass.
         lanes: Transforms side by side.
+        held: Logarithm of the points that a thread keeps; 0: as `log2_points` chooses.
 
     Args:
         re: Real parts.
@@ -318,9 +346,11 @@ def read_points[
         shared: The block's exchange memory.
         thread: Index of the thread.
     """
-    var base = shared.unsafe_offset(2 * Int32(lanes) * padded_place[nfft, lanes](first_point[nfft, step](thread)))
+    var base = shared.unsafe_offset(
+        2 * Int32(lanes) * padded_place[nfft, lanes, held](first_point[nfft, step, held](thread))
+    )
     comptime for e in range(count):
-        comptime place = 2 * lanes * padded(nfft, owners(nfft, step) * e, lanes)
+        comptime place = 2 * lanes * padded(nfft, owners(nfft, step, held) * e, lanes, held)
         var point = base.unsafe_load[width=2, alignment=2 * size_of[acc]()](place)
         re[e] = point[0]
         im[e] = point[1]
@@ -328,7 +358,7 @@ def read_points[
 
 @always_inline
 def exchange[
-    acc: DType, count: Int, //, nfft: Int, source: Int, target: Int, lanes: Int
+    acc: DType, count: Int, //, nfft: Int, source: Int, target: Int, lanes: Int, held: Int = 0
 ](
     mut re: Array[Scalar[acc], count],
     mut im: Array[Scalar[acc], count],
@@ -346,6 +376,7 @@ def exchange[
         source: The pass that is done.
         target: The pass that follows, one more or one less.
         lanes: Transforms side by side.
+        held: Logarithm of the points that a thread keeps; 0: as `log2_points` chooses.
 
     Args:
         re: Real parts.
@@ -353,9 +384,9 @@ def exchange[
         shared: The block's exchange memory.
         thread: Index of the thread.
     """
-    write_points[nfft, source, lanes](re, im, shared, thread)
-    comptime if lanes == 1 and owners(nfft, min(source, target)) <= WARP:
+    write_points[nfft, source, lanes, held](re, im, shared, thread)
+    comptime if lanes == 1 and owners(nfft, min(source, target), held) <= WARP:
         syncwarp()
     else:
         barrier()
-    read_points[nfft, target, lanes](re, im, shared, thread)
+    read_points[nfft, target, lanes, held](re, im, shared, thread)

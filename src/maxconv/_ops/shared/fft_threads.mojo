@@ -20,14 +20,14 @@ Source:     the two orders of the radix-2 network: Van Loan, Computational Frame
 """
 
 from std.sys.info import size_of
-from max.gpu import thread_idx
+from max.gpu import block_idx, thread_idx
 
 from .fft_points import (
-    PASSES,
     exchange,
     first_point,
     log2_exact,
     log2_radix,
+    passes,
     register_of,
     reversed_phase,
     span_of_pass,
@@ -37,17 +37,23 @@ from .fft_points import (
 comptime TURN = 128
 """Angles known at compile time are counted in 1/TURN of a full turn: as fine as 5 folded stages on 32 points need."""
 
+comptime TURN_BITS = 6
+"""Bits of an index of which `reversed_phase` counts in that unit."""
+
 comptime PI = 3.14159265358979323846
 """Half a turn, in radians."""
 
 
-def root_slots() -> Int:
+def root_slots(nfft: Int) -> Int:
     """Counts the roots of unity that each thread reads.
+
+    Args:
+        nfft: Length of the transform.
 
     Returns:
         One for each pass but the first of the forward and the last of the inverse transform, and one to unfold.
     """
-    return 2 * (PASSES - 1) + 1
+    return 2 * (passes(nfft) - 1) + 1
 
 
 def roots_length(nfft: Int) -> Int:
@@ -59,7 +65,7 @@ def roots_length(nfft: Int) -> Int:
     Returns:
         Real numbers.
     """
-    return 2 * threads(nfft) * root_slots()
+    return 2 * threads(nfft) * root_slots(nfft)
 
 
 @always_inline
@@ -188,7 +194,7 @@ def squared[acc: DType, //, times: Int](root: SIMD[acc, 2]) -> SIMD[acc, 2]:
 
 @always_inline
 def forward_pass[
-    acc: DType, count: Int, //, nfft: Int, step: Int, folded: Bool
+    acc: DType, count: Int, //, nfft: Int, step: Int, folded: Bool, turned: Bool = False, held: Int = 0
 ](mut re: Array[Scalar[acc], count], mut im: Array[Scalar[acc], count], root: SIMD[acc, 2]):
     """Does the stages of one pass of the forward transform on a thread's points.
 
@@ -200,17 +206,19 @@ def forward_pass[
         acc: Accumulation type.
         count: Points of a thread.
         nfft: Length of the transform.
-        step: Which pass; the first has factors known at compile time only.
+        step: Which pass; the first has factors known at compile time only, unless it is turned.
         folded: As for `transform_forward`.
+        turned: True: the first pass too has a root, of a network that begins at t^nfft - z for any z.
+        held: As in fft_points.mojo.
 
     Args:
         re: Real parts.
         im: Imaginary parts.
         root: The thread's root of unity, see `forward_root`.
     """
-    comptime stages = log2_radix(nfft, step)
+    comptime stages = log2_radix(nfft, step, held)
     comptime radix = 1 << stages
-    comptime owns_spans = span_of_pass(nfft, step) < count
+    comptime owns_spans = span_of_pass(nfft, step, held) < count
     comptime for stage in range(stages):
         comptime half = radix >> (stage + 1)
         var power = squared[stages - 1 - stage](root)
@@ -219,19 +227,19 @@ def forward_pass[
                 comptime part = pair // half
                 comptime digit = part * 2 * half + pair % half
                 # The spans of one thread differ in the low bits of their index: a further turn.
-                comptime own = (reversed_phase(group, 6) >> stage) if owns_spans else 0
+                comptime own = (reversed_phase(group, TURN_BITS) >> stage) if owns_spans else 0
                 comptime fold = (TURN // 8 >> stage) if folded and step == 0 else 0
                 add_and_subtract[
-                    low=register_of(nfft, step, group, digit),
-                    high=register_of(nfft, step, group, digit + half),
-                    angle=fold - reversed_phase(part, 6) - own,
-                    is_plain=step == 0,
+                    low=register_of(nfft, step, group, digit, held),
+                    high=register_of(nfft, step, group, digit + half, held),
+                    angle=fold - reversed_phase(part, TURN_BITS) - own,
+                    is_plain=step == 0 and not turned,
                 ](re, im, power)
 
 
 @always_inline
 def inverse_pass[
-    acc: DType, count: Int, //, nfft: Int, step: Int
+    acc: DType, count: Int, //, nfft: Int, step: Int, held: Int = 0
 ](mut re: Array[Scalar[acc], count], mut im: Array[Scalar[acc], count], root: SIMD[acc, 2]):
     """Does the stages of one pass of the inverse transform on a thread's points.
 
@@ -242,15 +250,16 @@ def inverse_pass[
         count: Points of a thread.
         nfft: Length of the transform.
         step: Which pass, counted in the forward direction; the last has factors known at compile time only.
+        held: As in fft_points.mojo.
 
     Args:
         re: Real parts.
         im: Imaginary parts.
         root: The thread's root of unity, see `inverse_root`.
     """
-    comptime stages = log2_radix(nfft, step)
+    comptime stages = log2_radix(nfft, step, held)
     comptime radix = 1 << stages
-    comptime is_plain = step == PASSES - 1
+    comptime is_plain = step == passes(nfft, held) - 1
     comptime for stage in range(stages):
         comptime half = 1 << stage
         comptime times = stages - 1 - stage
@@ -262,8 +271,8 @@ def inverse_pass[
                 # Group g lies g/count of a span behind the thread's first point, which `root` is for.
                 comptime own = 0 if is_plain else (TURN // count * group) << times
                 add_and_subtract[
-                    low=register_of(nfft, step, group, digit),
-                    high=register_of(nfft, step, group, digit + half),
+                    low=register_of(nfft, step, group, digit, held),
+                    high=register_of(nfft, step, group, digit + half, held),
                     angle=TURN // 2 // half * within + own,
                     is_plain=is_plain,
                 ](re, im, power)
@@ -294,12 +303,13 @@ def forward_root[nfft: Int, step: Int, folded: Bool](thread: Int) -> SIMD[DType.
 
 
 @always_inline
-def inverse_root[nfft: Int, step: Int](thread: Int) -> SIMD[DType.float64, 2]:
+def inverse_root[nfft: Int, step: Int, held: Int = 0](thread: Int) -> SIMD[DType.float64, 2]:
     """Computes the factor of a thread's last stage of an inverse pass.
 
     Parameters:
         nfft: Length of the transform.
         step: Which pass, counted in the forward direction.
+        held: As in fft_points.mojo.
 
     Args:
         thread: Index of the thread.
@@ -307,8 +317,8 @@ def inverse_root[nfft: Int, step: Int](thread: Int) -> SIMD[DType.float64, 2]:
     Returns:
         Root of unity.
     """
-    comptime span = span_of_pass(nfft, step)
-    return root_of_unity(Int(first_point[nfft, step](Int32(thread))) % span, span)
+    comptime span = span_of_pass(nfft, step, held)
+    return root_of_unity(Int(first_point[nfft, step, held](Int32(thread))) % span, span)
 
 
 @always_inline
@@ -360,7 +370,7 @@ def transform_forward[
         thread: Index of the thread within its transform.
     """
     forward_pass[nfft, 0, folded](re, im, 0)
-    comptime for step in range(1, PASSES):
+    comptime for step in range(1, passes(nfft)):
         exchange[nfft, step - 1, step, lanes](re, im, shared, thread)
         forward_pass[nfft, step, folded](re, im, load_root[nfft, step - 1](roots, thread))
 
@@ -391,7 +401,7 @@ def transform_back[
         roots: What `fill_roots` filled.
         thread: Index of the thread within its transform.
     """
-    comptime last = PASSES - 1
+    comptime last = passes(nfft) - 1
     inverse_pass[nfft, last](re, im, 0)
     comptime for done in range(last):
         comptime step = last - 1 - done
@@ -408,12 +418,13 @@ def transform_back[
             im[e] = turned[1]
 
 
-def spectrum_place[acc: DType, nfft: Int](thread: Int32, e: Int) -> Int32:
+def spectrum_place[acc: DType, nfft: Int, held: Int = 0](thread: Int32, e: Int) -> Int32:
     """Finds a point of the spectrum in the plan: vectors of 16 bytes, neighbouring threads side by side.
 
     Parameters:
         acc: Accumulation type.
         nfft: Length of the transform.
+        held: As in fft_points.mojo.
 
     Args:
         thread: Index of the thread.
@@ -423,11 +434,11 @@ def spectrum_place[acc: DType, nfft: Int](thread: Int32, e: Int) -> Int32:
         Index of its real part.
     """
     comptime width = 8 // size_of[acc]()  # complex numbers in 16 bytes
-    return 2 * (Int32(e // width * width * threads(nfft) + e % width) + thread * Int32(width))
+    return 2 * (Int32(e // width * width * threads(nfft, held) + e % width) + thread * Int32(width))
 
 
 def fill_roots[acc: DType, nfft: Int, folded: Bool = False](roots: Pointer[Scalar[acc], MutAnyOrigin]):
-    """Kernel: one block computes the roots of unity of one length of transform, in float64.
+    """Kernel: each of `root_slots` blocks computes one of every thread's roots of unity, in float64.
 
     Parameters:
         acc: Accumulation type.
@@ -437,23 +448,22 @@ def fill_roots[acc: DType, nfft: Int, folded: Bool = False](roots: Pointer[Scala
     Args:
         roots: As many elements as `roots_length` says.
     """
-    comptime last = PASSES - 1
+    comptime last = passes(nfft) - 1
     var thread = Int(thread_idx.x)
-    var mine = roots.unsafe_offset(2 * thread)
-    comptime for step in range(last):
-        var ahead = forward_root[nfft, step + 1, folded](thread)
-        var back = inverse_root[nfft, step](thread)
-        comptime for part in range(2):
-            mine[unsafe_offset=2 * threads(nfft) * step + part] = ahead[part].cast[acc]()
-            mine[unsafe_offset=2 * threads(nfft) * (last + step) + part] = back[part].cast[acc]()
-    var unfold = root_of_unity(-thread, 4 * nfft)
-    comptime for part in range(2):
-        mine[unsafe_offset=2 * threads(nfft) * 2 * last + part] = unfold[part].cast[acc]()
+    comptime for slot in range(root_slots(nfft)):
+        if Int(block_idx.x) == slot:
+            var root = root_of_unity(-thread, 4 * nfft)
+            comptime if slot < last:
+                root = forward_root[nfft, slot + 1, folded](thread)
+            elif slot < 2 * last:
+                root = inverse_root[nfft, slot - last](thread)
+            comptime for part in range(2):
+                roots[unsafe_offset=2 * (threads(nfft) * slot + thread) + part] = root[part].cast[acc]()
 
 
 @always_inline
 def store_spectrum[
-    acc: DType, count: Int, //, nfft: Int
+    acc: DType, count: Int, //, nfft: Int, held: Int = 0
 ](
     spectrum: Pointer[Scalar[acc], MutAnyOrigin],
     re: Array[Scalar[acc], count],
@@ -466,6 +476,7 @@ def store_spectrum[
         acc: Accumulation type.
         count: Points of a thread.
         nfft: Length of the transform.
+        held: As in fft_points.mojo.
 
     Args:
         spectrum: Room for nfft complex numbers, aligned to 16 bytes.
@@ -474,13 +485,13 @@ def store_spectrum[
         thread: Index of the thread.
     """
     comptime for e in range(count):
-        var place = spectrum_place[acc, nfft](thread, e)
+        var place = spectrum_place[acc, nfft, held](thread, e)
         spectrum.unsafe_store[alignment=2 * size_of[acc]()](place, SIMD[acc, 2](re[e], im[e]))
 
 
 @always_inline
 def multiply_by_spectrum[
-    acc: DType, count: Int, //, nfft: Int
+    acc: DType, count: Int, //, nfft: Int, held: Int = 0
 ](
     mut re: Array[Scalar[acc], count],
     mut im: Array[Scalar[acc], count],
@@ -493,6 +504,7 @@ def multiply_by_spectrum[
         acc: Accumulation type.
         count: Points of a thread.
         nfft: Length of the transform.
+        held: As in fft_points.mojo.
 
     Args:
         re: Real parts, as `transform_forward` leaves them.
@@ -503,7 +515,7 @@ def multiply_by_spectrum[
     comptime WIDTH = 16 // size_of[acc]()
     comptime for vector in range(2 * count // WIDTH):
         var factors = spectrum.unsafe_load[width=WIDTH, alignment=16, invariant=True](
-            spectrum_place[acc, nfft](thread, vector * WIDTH // 2)
+            spectrum_place[acc, nfft, held](thread, vector * WIDTH // 2)
         )
         comptime for part in range(WIDTH // 2):
             comptime e = vector * WIDTH // 2 + part

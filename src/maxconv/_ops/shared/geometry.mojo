@@ -26,8 +26,8 @@ struct Geometry(TrivialRegisterPassable):
     var rows: Int
     """How many signals there are, one behind the other: x (rows, N), y (rows, L_out)."""
     var tap_rows: Int
-    """How many filters: 1 for one that serves every row, or `rows` for one each: k (tap_rows, K). An FFT on the CPU
-    takes any number, which rows then take in turn."""
+    """How many filters: 1 for one that serves every row, or `rows` for one each: k (tap_rows, K). FFTs on the
+    CPU and those of one kernel on the GPU take any divisor of `rows`, whose filters rows then take in turn."""
 
     @always_inline
     def input_index(self, i: Int, j: Int) -> Int:
