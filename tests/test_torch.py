@@ -388,6 +388,23 @@ def test_a_derivative_that_is_not_there_is_refused():
         mt.causal_conv1d(forward.make_dual(x, x), w)
 
 
+@pytest.mark.parametrize("shape", [(3, 7, 2011), (7, 6007)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_gradient_by_bias_of_large_layers(shape, dtype):
+    """It is the sum over everything but the channels, exact on small integers, in any layout, and has derivatives."""
+    gradient = torch.randint(-1, 2, shape).to(dtype)
+    exact = gradient.double().sum([axis for axis in range(len(shape)) if axis != len(shape) - 2]).to(dtype)
+    assert gradient.numel() >= _operators._SUMMED_BY_ONE
+    for each in (gradient, gradient.mT.contiguous().mT):
+        actual = _operators.bias_gradient(each)
+        assert actual.dtype == dtype
+        assert torch.equal(actual, exact)
+    gradient.requires_grad_()
+    factors = torch.arange(7).to(dtype)
+    (by_gradient,) = torch.autograd.grad(_operators.bias_gradient(gradient), gradient, factors)
+    assert torch.equal(by_gradient, factors[:, None].expand(shape))
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 def test_autocast(dtype):
     """Under autocast layers are computed in its type; float64 stays; gradients come in the type of the parameters."""
