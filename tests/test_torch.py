@@ -69,7 +69,8 @@ def test_a_long_filter_and_its_gradients_go_by_fft(monkeypatch, dtype):
     y = mt.conv1d(x, w, b, padding=1000, groups=6)
     g = draw(*y.shape, dtype=dtype, requires_grad=False)
     actual = y, *torch.autograd.grad(y, (x, w, b), g)
-    assert kernels == 3 * [f"depthwise_fft_{str(dtype).removeprefix('torch.')}"]
+    kind = str(dtype).removeprefix("torch.")
+    assert kernels == [*3 * [f"depthwise_fft_{kind}"], f"weight_gradient_{kind}"]  # the last one by the bias
     wide = [operand.detach().double().requires_grad_() for operand in (x, w, b)]
     exact = functional.conv1d(*wide, padding=1000, groups=6)
     expected = exact, *torch.autograd.grad(exact, wide, g.double())
