@@ -69,7 +69,8 @@ def test_a_long_filter_and_its_gradients_go_by_fft(monkeypatch, dtype):
     y = mt.conv1d(x, w, b, padding=1000, groups=6)
     g = draw(*y.shape, dtype=dtype, requires_grad=False)
     actual = y, *torch.autograd.grad(y, (x, w, b), g)
-    assert kernels == 3 * [f"depthwise_fft_{str(dtype).removeprefix('torch.')}"]
+    kind = str(dtype).removeprefix("torch.")
+    assert kernels == [*3 * [f"depthwise_fft_{kind}"], f"weight_gradient_{kind}"]  # the last one by the bias
     wide = [operand.detach().double().requires_grad_() for operand in (x, w, b)]
     exact = functional.conv1d(*wide, padding=1000, groups=6)
     expected = exact, *torch.autograd.grad(exact, wide, g.double())
@@ -386,6 +387,23 @@ def test_a_derivative_that_is_not_there_is_refused():
     x, w = draw(3, 9, requires_grad=False), draw(3, 4, requires_grad=False)
     with forward.dual_level(), pytest.raises(RuntimeError, match="jvp"):
         mt.causal_conv1d(forward.make_dual(x, x), w)
+
+
+@pytest.mark.parametrize("shape", [(3, 7, 2011), (7, 6007)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_gradient_by_bias_of_large_layers(shape, dtype):
+    """It is the sum over everything but the channels, exact on small integers, in any layout, and has derivatives."""
+    gradient = torch.randint(-1, 2, shape).to(dtype)
+    exact = gradient.double().sum([axis for axis in range(len(shape)) if axis != len(shape) - 2]).to(dtype)
+    assert gradient.numel() >= _operators._SUMMED_BY_ONE
+    for each in (gradient, gradient.mT.contiguous().mT):
+        actual = _operators.bias_gradient(each)
+        assert actual.dtype == dtype
+        assert torch.equal(actual, exact)
+    gradient.requires_grad_()
+    factors = torch.arange(7).to(dtype)
+    (by_gradient,) = torch.autograd.grad(_operators.bias_gradient(gradient), gradient, factors)
+    assert torch.equal(by_gradient, factors[:, None].expand(shape))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)

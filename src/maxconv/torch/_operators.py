@@ -154,9 +154,21 @@ def _batched(shape: Any, channels: int, length: int) -> tuple[int, ...]:
     return (*shape[:-2], channels, length)
 
 
+_SUMMED_BY_ONE = 1 << 15
+"""Elements from which PyTorch sums on all its threads (at::internal::GRAIN_SIZE)."""
+
+
 def bias_gradient(gradient: Any) -> Any:
-    """Sum over everything but the channels."""
-    return gradient.sum((0, 2) if gradient.dim() == 3 else 1)  # noqa: PLR2004  # (N, O, L_out)
+    """Sum over everything but the channels.
+
+    On a CPU that is the gradient by a filter of one tap, where PyTorch would set its threads to work: they wait for
+    more at full speed, and our next kernel for its own behind them (512 channels, K = 2, 199 samples, forward and
+    backward on two cores: 3.6 ms instead of 6.4).
+    """
+    if gradient.is_cuda or torch.compiler.is_compiling() or gradient.numel() < _SUMMED_BY_ONE:
+        return gradient.sum((0, 2) if gradient.dim() == 3 else 1)  # noqa: PLR2004  # (N, O, L_out)
+    ones = gradient.new_ones((*gradient.shape[:-2], 1, gradient.shape[-1]))
+    return correlate(ones, gradient, 1, 1, 0, 1, 1).flatten()
 
 
 def _convolve(input: Any, weight: Any, bias: Any, outputs: int, *geometry: int) -> Any:  # noqa: A002  # PyTorch's name
