@@ -24,7 +24,7 @@ from .depthwise_weight_gradient_gpu import depthwise_weight_gradient_gpu, depthw
 comptime THREADS = 128
 """Threads of a block, each of which adds the parts of one weight."""
 
-comptime BATCH = 8
+comptime BATCH = 32
 """Parts that a thread has under way at a time: they come from far."""
 
 
