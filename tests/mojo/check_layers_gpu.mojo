@@ -541,6 +541,8 @@ def check_type[dtype: DType](ctx: DeviceContext, draws: Int, is_brief: Bool) rai
     check[dtype, WEIGHTS](ctx, layer(1, 3, 1, 1, 2048, 1, 1, 2048, 2047, 0), 0, True)
     check[dtype, WEIGHTS](ctx, layer(2, 2, 1, 2, 70, 1, 1, 4160, 3, 2), 0, True)
     check[dtype, DEPTHWISE](ctx, layer(1, 2, 1, 1, 300, 1, 1, 5000, 150, 149), 2, True)
+    comptime if dtype != DType.float64:  # many parts of a weight, and some more of them
+        check[dtype, WEIGHTS_LAST](ctx, layer(3, 72, 1, 1, 4, 1, 1, 1500, 3, 0), 0, False)
     if not is_brief:  # enough blocks for the largest tile
         check_dense[dtype](ctx, layer(20, 1, 3, 130, 3, 1, 1, 2001, 1, 1), 3, False)
         check_dense[dtype](ctx, layer(3, 4, 9, 65, 5, 2, 3, 6001, 6, 6), 0, False)

@@ -7,7 +7,9 @@ Cost:       no arithmetic; reads and writes each element once, memory-bound.
 Layout:     x, y contiguous.
 Accuracy:   exact, or one rounding.
 Gate:       none: any count >= 0.
-Tuning:     shared/tuning_gpu.mojo; not measured.
+Tuning:     shared/tuning_gpu.mojo; no other numbers were measured.
+Measured:   by benchmarks/mojo/bench_columns_gpu.mojo on an H200 (2026-11-23), 256 MB of results, in copies of the
+            bytes: bfloat16 to float32 1.57, int8 to float32 1.81, float64 to float32 1.12, int32 to float64 1.18.
 Source:     none needed.
 """
 

@@ -9,9 +9,10 @@ Algorithm:  a thread has neighbouring channels, one vector access wide, and goes
             a block's warps meet in shared memory, those of blocks in weight_gradient_gpu.mojo.
 Cost:       2*N*C*L_out*K flop; reads and writes each element of x and y once: memory-bound. Of 12288 channels by
             16384 samples of bfloat16, 4 taps (pytorch#192902): 805 MB and 1.6 Gflop, so 190 us at the 4.24 TB/s of a
-            copy on an H200; the weight gradient as much. Measured there: weight gradient 212 us (2026-11-22); forward
-            196 us, 1.02 copies, with long runs 278; 8 signals of 4096 by 2048 68 us, 1.03; float32 1.01 (2026-11-23,
-            the same kernel in a program of its own).
+            copy on an H200; the weight gradient as much. Measured there (2026-11-23, by
+            benchmarks/mojo/bench_depthwise_gpu.mojo): forward 196 us, 1.02 copies, with long runs 278; weight gradient
+            208 us, 1.09. 8 signals of 4096 by 2048: forward and input gradient 67 us, 1.02; weight gradient 79 us,
+            1.20, before its blocks all fit at once 92; the three of them 1.30 times their least bytes.
 Layout:     x (N, L, C), y (N, L_out, C), aligned to VECTOR_BYTES, C a multiple of a vector; w (C, K).
 Accuracy:   sums in accumulate.accum_dtype, each in ascending order of taps: the bits of depthwise_gpu.mojo. Outputs
             of a thread that has made NaN are done again without the zeros; weight_gradient_gpu.mojo does so, too. Short
@@ -40,6 +41,8 @@ from ..shared.tuning_gpu import (
     DEPTHWISE_LAST_SHORT_RUN as SHORT_RUN,
     DEPTHWISE_LAST_SHORT_RUN_CHANNELS as SHORT_RUN_CHANNELS,
     DEPTHWISE_LAST_WARPS as WARPS,
+    DEPTHWISE_LAST_WEIGHTS_BLOCKS as WEIGHTS_BLOCKS,
+    DEPTHWISE_LAST_WEIGHTS_RUN as WEIGHTS_RUN,
     DEPTHWISE_LAST_WEIGHTS_STEP as WEIGHTS_STEP,
     WARP,
 )
@@ -458,8 +461,8 @@ def parts_of[dtype: DType, taps: Int](geometry: LayerGeometry) -> Int:
         At least 1.
     """
     var column_blocks = ceildiv(geometry.in_channels, WARP * vector_width[dtype, taps]())
-    var runs = geometry.batch * ceildiv(geometry.outputs, LONGEST_RUN)
-    return max(1, min(ceildiv(runs, WARPS), ceildiv(ENOUGH_BLOCKS, column_blocks)))
+    var runs = geometry.batch * ceildiv(geometry.outputs, WEIGHTS_RUN)
+    return max(1, min(ceildiv(runs, WARPS), WEIGHTS_BLOCKS // column_blocks))
 
 
 def depthwise_last_weight_gradient_gpu[
@@ -500,7 +503,7 @@ def depthwise_last_weight_gradient_gpu[
 
 @__llvm_metadata(
     MAX_THREADS_PER_BLOCK_METADATA=StaticTuple[Int32, 1](Int32(THREADS)),
-    `nvvm.minctasm`=SIMDLength(4 if taps == FEW_TAPS and size_of[dtype]() == 4 else 3),
+    `nvvm.minctasm`=SIMDLength(4 if taps == FEW_TAPS else 3),
 )
 def sum_runs[
     dtype: DType, taps: Int
@@ -538,14 +541,14 @@ def sum_runs[
     var newest = geometry.taps - 1 - geometry.pad_left
     var sums = Array[SIMD[ACC, VECTOR], taps](fill=0)
 
-    var row_runs = ceildiv(geometry.outputs, LONGEST_RUN)
+    var row_runs = ceildiv(geometry.outputs, WEIGHTS_RUN)
     var runs = geometry.batch * row_runs
     var runner = part * WARPS + warp
     var last_run = runs * (runner + 1) // (parts * WARPS) if channel < geometry.in_channels else 0
     for run in range(runs * runner // (parts * WARPS), last_run):
         var n = run // row_runs
-        var first = run % row_runs * LONGEST_RUN
-        var end = min(first + LONGEST_RUN, geometry.outputs)
+        var first = run % row_runs * WEIGHTS_RUN
+        var end = min(first + WEIGHTS_RUN, geometry.outputs)
         var samples = x.unsafe_offset(geometry.input_offset[True](n, channel, 0))
         var outputs = y.unsafe_offset(geometry.output_offset[True](n, channel, 0))
         var window = Array[SIMD[dtype, VECTOR], BEFORE + WEIGHTS_STEP](fill=0)

@@ -6,7 +6,8 @@ Computes:   y[i] = sum_q x[newest_sample(m) - q] * h[phase(m) + q*up], m = start
 Algorithm:  outputs whole periods apart (`period` = up times some number) share their phase, and their samples lie
             `advance` = period*down/up apart. The lanes of a warp take 32 periods, so all read one tap; a thread takes
             GROUP neighbouring outputs, which meet nearly the same samples: one that is read serves all. Their taps are
-            shifted against each other by whole samples; zeros stand where an output has no tap. Samples are staged
+            shifted against each other by whole samples; zeros stand where an output has no tap, and are left out where
+            rates are within 7/8 of each other. Samples are staged
             with neighbouring periods side by side, outputs are turned back to their order in shared memory.
             Small rates have kernels of their own in polyphase_window_gpu.mojo; calls and outputs that none of this
             fits go the plain way of polyphase_outputs_gpu.mojo.
@@ -22,17 +23,20 @@ Accuracy:   sums in accumulate.accum_dtype on EVERY path of this file, taps in r
             infinite sample: an output that is NaN is summed again, without them.
 Gate:       none: any N, L_out, rows, start >= 0, any K, up, down >= 1.
 Tuning:     the constants below, and those of polyphase_tiling.mojo.
-Measured:   by benchmarks/mojo/bench_polyphase_gpu.mojo on an H200 (2026-11-23), in copies of those bytes, when samples
-            were staged by cp.async, which GPUs before Ampere lack: float32 160/147 1.84, 147/160 1.96, 33/5 2.52,
-            1000/999 1.96; float64 1.98 and 2.07 of the first two.
-Tried:      each thread 4 outputs of one phase, read from the signal's own order in shared memory: 1.25 reads for a
+Measured:   on an H200 (2026-11-23), in copies of those bytes: float32 160/147 1.56, 147/160 2.00; float64 1.55 and
+            1.78. Before a tile's samples were prefetched while the last one is computed: 1.79 at 160/147, 33/5 2.86,
+            1000/999 2.01; by the profiler warps then issue in 48 % of the cycles, shared memory is read in 65 %, and
+            they wait most for samples from afar.
+Tried:      the next tile staged while one is computed: 1.70 at 160/147, 2.18 at 147/160, as fewer blocks have room.
+            Samples by plain vectors, as GPUs before Ampere need them: 2.14. 8 periods a thread: 2.9.
+            Each thread 4 outputs of one phase, read from the signal's own order in shared memory: 1.25 reads for a
             multiply-add, and 190 registers a thread, too many for the blocks of 511 threads that up = 511 made.
 Source:     phases as in Crochiere and Rabiner, Multirate Digital Signal Processing, 1983.
 """
 
 from std.math import ceildiv
+from std.sys._assembly import inlined_assembly
 from std.sys.info import size_of
-from std.utils.numerics import isnan
 from std.utils.static_tuple import StaticTuple
 from max.gpu import (
     MAX_THREADS_PER_BLOCK_METADATA,
@@ -45,7 +49,7 @@ from max.gpu.host import DeviceAttribute, DeviceContext
 from max.gpu.memory import external_memory
 from max.gpu.sync import barrier, syncwarp
 
-from ..shared.accumulate import accum_dtype, multiply_add
+from ..shared.accumulate import accum_dtype, has_nan, multiply_add
 from ..shared.aligned_row import VECTOR_BYTES, vector_width
 from ..shared.extension import Extension
 from ..shared.polyphase_geometry import PolyphaseGeometry
@@ -62,27 +66,30 @@ from ..shared.polyphase_tiling import (
     sample_pitch,
 )
 from ..shared.shared_memory import STATIC_SHARED_BYTES, await_copies, begin_copy, shared_memory_request
+from ..shared.tuning_gpu import IS_NVIDIA
 from .polyphase_outputs_gpu import WARP_TAPS, launch_outputs, sum_again
 from .polyphase_window_gpu import launches_window
 
-comptime UNROLL = 2
+comptime UNROLL = 4
 """Positions per iteration: their addresses differ by constants."""
 
 comptime LOADS = 8
 """Taps that a thread has under way while it stages."""
 
-comptime MAX_BLOCKS = 528
-"""Blocks over which tiles are dealt: as many as an H200 holds, for each stages its taps once. Five times as many are
-4 to 15 % slower."""
-
 comptime SHARED_BYTES = 96 << 10
 """Shared memory of a block, at most."""
+
+comptime LINE_BYTES = 128
+"""A line of the level-2 cache: one for each thread of a block is about what a tile has."""
 
 comptime SMALLEST_CHUNK = 16
 """Fewest positions worth staging at a time, unless they are all."""
 
 comptime FEWEST_PERIODS = TILE_PERIODS // 4
 """Periods that rows must have, so that not too many threads are without."""
+
+comptime MOST_TILES = 1 << 30
+"""Tiles of a call at most: 32 bits count them, and every so many."""
 
 comptime MAX_RATE = 1 << 22
 """Rates and taps below it keep the arithmetic within a block in 32 bits; larger ones go the plain way."""
@@ -175,6 +182,8 @@ def launches_panels[
     comptime kernel = compute_panels[dtype]
     var tiles = ceildiv(geometry.outputs, tiling.period * TILE_PERIODS)
     var parts = tiling.blocks_per_period()
+    if tiles * geometry.rows >= MOST_TILES:
+        return False
     ctx.enqueue_function[kernel](
         y,
         x,
@@ -184,8 +193,8 @@ def launches_panels[
         Int64(geometry.start),
         Int64(geometry.x_stride),
         Int64(geometry.y_stride),
-        Int64(tiles),
-        Int64(tiles * geometry.rows),
+        UInt32(tiles),
+        UInt32(tiles * geometry.rows),
         Int32(geometry.taps),
         Int32(geometry.up),
         Int32(geometry.down),
@@ -193,7 +202,7 @@ def launches_panels[
         Int32(tiling.positions),
         Int32(tiling.chunk),
         Int32(tiling.spread),
-        grid_dim=parts * min(tiles * geometry.rows, max(1, MAX_BLOCKS // parts)),
+        grid_dim=parts * min(tiles * geometry.rows, max(1, most_blocks[dtype]() // parts)),
         block_dim=tiling.panels * WARP,
         shared_mem_bytes=tiling.shared_bytes[dtype](),
         func_attribute=shared_memory_request(tiling.shared_bytes[dtype]()),
@@ -203,7 +212,7 @@ def launches_panels[
 
 @__llvm_metadata(
     MAX_THREADS_PER_BLOCK_METADATA=StaticTuple[Int32, 1](Int32(MAX_PANELS * WARP)),
-    `nvvm.minctasm`=SIMDLength(4 if size_of[dtype]() <= 4 else 2),
+    `nvvm.minctasm`=SIMDLength(3 if size_of[dtype]() <= 4 else 2),
 )
 def compute_panels[
     dtype: DType
@@ -216,8 +225,8 @@ def compute_panels[
     start: Int64,
     x_stride: Int64,
     y_stride: Int64,
-    tiles: Int64,
-    all_tiles: Int64,
+    tiles: UInt32,
+    all_tiles: UInt32,
     taps: Int32,
     up: Int32,
     down: Int32,
@@ -273,13 +282,15 @@ def compute_panels[
     # The sample, counted from the block's newest, that the group's last output meets first; at most `spread`.
     var group_newest = (phase + (group + Int32(GROUP - 1)) * down) // up
     var advance = Int(period // up) * Int(down)
-    var step = Int(grid_dim.x) // Int(parts)
-    var first_tile = Int(block_idx.x) // Int(parts)
+    var step = UInt32(grid_dim.x) // UInt32(parts)
+    var first_tile = UInt32(block_idx.x) // UInt32(parts)
+    var is_near = 8 * min(up, down) >= 7 * max(up, down)
+    var is_even = is_near and chunk == positions and positions >= Int32(2 * distance_of(GROUP))
     var wanted = period - first - panel * Int32(PANEL)
-    for tile in range(first_tile, Int(all_tiles), step):
-        var row = tile // Int(tiles)
-        var first_period = (tile - row * Int(tiles)) * TILE_PERIODS
-        var x_row = x.unsafe_offset(row * Int(x_stride))
+    for tile in range(first_tile, all_tiles, step):
+        var row = tile // tiles
+        var first_period = Int(tile - row * tiles) * TILE_PERIODS
+        var x_row = x.unsafe_offset(Int(row) * Int(x_stride))
         var sums = Array[SIMD[ACC, PERIODS], GROUP](fill=0)
         for done in range(Int32(0), positions, chunk):
             if done > 0 or tile > first_tile:
@@ -300,12 +311,16 @@ def compute_panels[
                 )
             await_copies()
             barrier()
-            add_taps(
-                sums,
-                window.unsafe_offset((group_newest + chunk - 1) * Int32(ROW) + set * Int32(PERIODS)),
-                taps_of_panel.unsafe_offset(group % Int32(PANEL)),
-                min(chunk, positions - done),
-            )
+            if done == 0 and all_tiles - tile > step:
+                prefetch_tile(
+                    x, samples, x_stride, tiles, tile + step, newest - Int(chunk) + 1, spread + chunk, advance
+                )
+            var samples_of_group = window.unsafe_offset((group_newest + chunk - 1) * Int32(ROW) + set * Int32(PERIODS))
+            var taps_of_group = taps_of_panel.unsafe_offset(group % Int32(PANEL))
+            if is_even:
+                add_all_taps(sums, samples_of_group, taps_of_group, positions)
+            else:
+                add_taps(sums, samples_of_group, taps_of_group, min(chunk, positions - done))
         barrier()  # outputs take the place of samples
         var i = first_period * Int(period) + Int(first + panel * Int32(PANEL))
         comptime for k in range(PERIODS):
@@ -316,7 +331,7 @@ def compute_panels[
                 comptime for each in range(WIDTH):
                     values[each] = sums[vector * WIDTH + each][k].cast[dtype]()
                 comptime if dtype.is_floating_point():
-                    is_spoilt = is_spoilt or isnan(values).reduce_or()
+                    is_spoilt = is_spoilt or has_nan(values)
                 turned.unsafe_store[alignment=VECTOR_BYTES](to + Int32(vector * WIDTH), values)
             if is_spoilt:
                 var at = (set * Int32(PERIODS) + Int32(k)) * period + group % Int32(PANEL)
@@ -327,7 +342,7 @@ def compute_panels[
                     )
         syncwarp()
         # Neighbouring lanes store neighbouring outputs.
-        var y_here = y.unsafe_offset(row * Int(y_stride) + i)
+        var y_here = y.unsafe_offset(Int(row) * Int(y_stride) + i)
         var left = Int(outputs) - i
         var is_aligned = (Int(y_here) | Int(period) * size_of[dtype]()) & (VECTOR_BYTES - 1) == 0
         if is_aligned and wanted >= Int32(PANEL) and left >= (TILE_PERIODS - 1) * Int(period) + PANEL:
@@ -341,6 +356,58 @@ def compute_panels[
                 var at = period_at(turn) * period + lane
                 if Int(at) < left:
                     y_here[unsafe_offset=at] = turned[unsafe_offset=turn * Int32(OUTPUT_ROW) + lane]
+
+
+def most_blocks[dtype: DType]() -> Int:
+    """Chooses among how many blocks tiles are dealt, each of which stages its taps once.
+
+    Parameters:
+        dtype: Element type.
+
+    Returns:
+        As many as an H200 holds, or of wider elements twice as many: with half as many more the last ones take as long.
+    """
+    return 396 if size_of[dtype]() <= 4 else 528
+
+
+@always_inline
+def prefetch_tile[
+    dtype: DType
+](
+    x: Pointer[Scalar[dtype], MutAnyOrigin],
+    samples: Int64,
+    x_stride: Int64,
+    tiles: UInt32,
+    tile: UInt32,
+    begin: Int,
+    count: Int32,
+    advance: Int,
+):
+    """Has the level-2 cache fetch the samples of a tile, which is staged once this one's outputs are there.
+
+    Parameters:
+        dtype: Element type.
+
+    Args:
+        x: Signals.
+        samples: N.
+        x_stride: From one signal to the next.
+        tiles: Tiles of a row.
+        tile: The tile.
+        begin: The first sample of a row's first tile.
+        count: Samples of a period.
+        advance: From one period to the next.
+    """
+    comptime if IS_NVIDIA:
+        comptime LINE = LINE_BYTES // size_of[dtype]()
+        var row = tile // tiles
+        var ahead = Int(thread_idx.x) * LINE
+        var position = begin + Int(tile - row * tiles) * TILE_PERIODS * advance + ahead
+        if ahead < (TILE_PERIODS - 1) * advance + Int(count) and 0 <= position and position < Int(samples):
+            var there = x.unsafe_offset(Int(row) * Int(x_stride) + position)
+            inlined_assembly["prefetch.global.L2 [$0];", NoneType, constraints="l", has_side_effect=True](
+                there.unsafe_address_space_cast[AddressSpace.GLOBAL]()
+            )
 
 
 @always_inline
@@ -449,6 +516,59 @@ def stage_taps[
 
 
 @always_inline
+def add_all_taps[
+    dtype: DType, acc: DType
+](
+    mut sums: Array[SIMD[acc, PERIODS], GROUP],
+    samples: Pointer[mut=True, Scalar[dtype], _, address_space=AddressSpace.SHARED],
+    taps: Pointer[mut=True, Scalar[acc], _, address_space=AddressSpace.SHARED],
+    count: Int32,
+):
+    """Adds all positions where each output begins 7/8 of a sample or more after the one before, leaving out zero taps.
+
+    Parameters:
+        dtype: Element type.
+        acc: Accumulation type.
+
+    Args:
+        sums: For each output of the group, the sums of its periods.
+        samples: The newest sample of the thread's first period.
+        taps: The taps that it meets.
+        count: How many positions, at least twice as many as are left out of the group's first output.
+    """
+    comptime ROW = sample_pitch[dtype]()
+    comptime END = distance_of(GROUP - 1)
+    comptime for position in range(END):  # newest samples: not yet for the first outputs
+        comptime for output in range(GROUP):
+            # The first of the outputs that begin at this position or before.
+            comptime if distance_of(GROUP - 1 - output) == position and distance_of(GROUP - output) > position:
+                add_outputs[output, GROUP](
+                    sums, samples.unsafe_offset(-position * ROW), taps.unsafe_offset(position * PANEL)
+                )
+    add_taps(sums, samples.unsafe_offset(-END * ROW), taps.unsafe_offset(END * PANEL), count - Int32(2 * END))
+    var oldest = samples.unsafe_offset((count - 1) * Int32(-ROW))
+    var last = taps.unsafe_offset((count - 1) * Int32(PANEL))
+    comptime for position in range(END - 1, -1, -1):  # oldest samples: no more for the last outputs
+        comptime for output in range(GROUP):
+            comptime if distance_of(output) == position and distance_of(output + 1) > position:
+                add_outputs[0, output + 1](
+                    sums, oldest.unsafe_offset(position * ROW), last.unsafe_offset(-position * PANEL)
+                )
+
+
+def distance_of(outputs: Int) -> Int:
+    """Counts the whole samples that so many outputs take at least, where rates are within 7/8 of each other.
+
+    Args:
+        outputs: How many.
+
+    Returns:
+        Samples.
+    """
+    return outputs * 7 // 8
+
+
+@always_inline
 def add_taps[
     dtype: DType, acc: DType
 ](
@@ -475,34 +595,32 @@ def add_taps[
     var left = count
     while left >= Int32(UNROLL):
         comptime for position in range(UNROLL):
-            add_position(
-                sums,
-                newest.unsafe_offset(-position * ROW),
-                these.unsafe_offset(position * PANEL),
-            )
+            add_outputs[0, GROUP](sums, newest.unsafe_offset(-position * ROW), these.unsafe_offset(position * PANEL))
         newest = newest.unsafe_offset(-UNROLL * ROW)
         these = these.unsafe_offset(UNROLL * PANEL)
         left -= Int32(UNROLL)
     while left > 0:
-        add_position(sums, newest, these)
+        add_outputs[0, GROUP](sums, newest, these)
         newest = newest.unsafe_offset(-ROW)
         these = these.unsafe_offset(PANEL)
         left -= 1
 
 
 @always_inline
-def add_position[
-    dtype: DType, acc: DType
+def add_outputs[
+    dtype: DType, acc: DType, //, begin: Int, end: Int
 ](
     mut sums: Array[SIMD[acc, PERIODS], GROUP],
     samples: Pointer[mut=True, Scalar[dtype], _, address_space=AddressSpace.SHARED],
     taps: Pointer[mut=True, Scalar[acc], _, address_space=AddressSpace.SHARED],
 ):
-    """Adds one sample of each period, times the taps of the group's outputs.
+    """Adds one sample of each period, times the taps of some of the group's outputs.
 
     Parameters:
         dtype: Element type.
         acc: Accumulation type.
+        begin: The first of these outputs.
+        end: The output behind the last.
 
     Args:
         sums: For each output of the group, the sums of its periods.
@@ -512,5 +630,5 @@ def add_position[
     comptime ALIGNMENT = min(VECTOR_BYTES, PERIODS * size_of[dtype]())
     var some = samples.unsafe_load[width=PERIODS, alignment=ALIGNMENT](0).cast[acc]()
     var these = taps.unsafe_load[width=GROUP, alignment=VECTOR_BYTES](0)
-    comptime for output in range(GROUP):
+    comptime for output in range(begin, end):
         sums[output] = multiply_add(some, SIMD[acc, PERIODS](these[output]), sums[output])

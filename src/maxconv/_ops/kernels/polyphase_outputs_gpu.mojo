@@ -2,9 +2,11 @@
 
 Computes:   what polyphase_gpu.mojo does, for any sizes: the outputs that its panels leave, at the ends of a signal that
             goes on, or all of a call that does not fit them.
-Algorithm:  each thread adds the terms of its output, or every 32nd of those of OUTPUTS neighbours; samples and taps come
-            by way of the cache. Neighbours of one phase (up = 1) share each tap that is read.
-Cost:       2*ceil(K/up) flop an output, two loads for each term: 10 and more times the time of the panels.
+Algorithm:  each thread adds the terms of its output, or every 32nd of those of OUTPUTS neighbours; samples and taps
+            come by way of the cache. Neighbours of one phase (up = 1) share each tap that is read.
+Cost:       2*ceil(K/up) flop an output, two loads for each term: 10 and more times the time of the panels. Measured by
+            benchmarks/mojo/bench_polyphase_gpu.mojo on an H200 (2026-11-23): 1/100 with 2001 taps 850 us, 6.5 copies of
+            its bytes; 5712 us when each term was read by itself.
 Layout:     as in polyphase_gpu.mojo.
 Accuracy:   sums in accumulate.accum_dtype on EVERY path of this file, in rising q by one thread; a warp's 32 sums are
             added up in a tree.

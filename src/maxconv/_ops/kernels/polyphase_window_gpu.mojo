@@ -8,23 +8,24 @@ Algorithm:  a period of `up` outputs meets the samples of the period before, `do
             output meets a sample later than its neighbours, and as many more as let the samples begin with a vector.
             Outputs leave by vectors, turned in shared memory within a warp.
             Where a window is small, each warp has its own and is streamed: it takes neighbouring tiles, and the samples
-            of the next one come while it adds. Else a block stages one tile, whose taps and samples then need not fit
-            twice.
+            of the next one come while it adds. Else a block stages one tile, whose samples then need not fit twice.
+            At 1/8 two threads share their outputs, each with half of every 8 samples: reads serve twice as many.
 Cost:       2*L_out*ceil(K/up) flop a row, and (N + L_out)*size bytes of device memory. Zero taps fill whole parts of
             runs: at 20*max(up, down) + 1 taps 24 multiply-adds for 20.5 (2/1), 48 for 41 (1/2), 24 for 20.3 (3/2). A
             turn reads `periods`*(up + down) words for periods^2*up*down multiply-adds.
 Layout:     as in polyphase_gpu.mojo.
 Tile:       a run for each thread of a warp, or block, and as many before them as the taps span; at most
             STATIC_SHARED_BYTES.
-Accuracy:   sums in accumulate.accum_dtype, taps in rising q; outputs that are NaN are summed again without the zeros.
+Accuracy:   sums in accumulate.accum_dtype, taps in rising q, those of threads that share outputs added at the end;
+            outputs that are NaN are summed again without the zeros.
 Gate:       up and down in RATES, relatively prime; taps that fit.
 Tuning:     RATES, THREADS, STREAMS.
 Measured:   variants of RATES on an H200 (2026-11-23), in copies of the bytes of a call at 20*max(up, down) + 1 taps, in
-            brackets not streamed: float32 2/1 1.20 (1.36), 3/1 1.17, 4/1 1.23 (1.53), 8/1 1.30 (1.51), 1/2 1.30 (1.33),
-            1/3 1.38 (1.51), 1/4 1.30 (1.38), 3/2 1.18 (1.30), 2/3 1.27 (1.35), 4/3 1.21 (1.44), 3/4 1.23 (1.33); 1/8
-            (1.49). float64 2/1 (1.09), 1/2 (1.10), 3/2 (1.12), 4/1 (1.04), 1/4 (1.27), 8/1 (1.14), 1/8 (1.42). The
-            profiler names what binds: at 4/1, not streamed, no warp could issue in 40 % of the cycles, for all waited
-            for samples at once; at 1/8 shared memory is read in 91 % of them.
+            brackets not streamed: float32 2/1 1.20 (1.29), 3/1 1.17, 4/1 1.23 (1.48), 8/1 1.30 (1.43), 1/2 1.30 (1.30),
+            1/3 1.38 (1.51), 1/4 1.30 (1.29), 3/2 1.18 (1.24), 2/3 1.27 (1.35), 4/3 1.21 (1.44), 3/4 1.23 (1.33); 1/8
+            (1.37, 1.49 where no threads share outputs). float64 2/1 (1.09), 1/2 (1.10), 3/2 (1.12), 4/1 (1.04), 1/4
+            (1.27), 8/1 (1.14), 1/8 (1.42). By the profiler, of what is not streamed: at 4/1 warps issue in 60 % of the
+            cycles; at 1/8, no outputs shared, shared memory is read in 91 %.
 Tried:      samples by plain vectors, as GPUs before Ampere need them: 4 to 9 % slower, not streamed. float64 with 16
             periods a thread: 2.66 at 2/1, its registers spill; streamed: 1.17 at 2/1. A warp for a tile, not
             streamed: 1.39 at 2/1.
@@ -36,6 +37,7 @@ from std.utils.static_tuple import StaticTuple
 from max.gpu import MAX_THREADS_PER_BLOCK_METADATA, block_idx, thread_idx
 from max.gpu.host import DeviceContext
 from max.gpu.memory import external_memory
+from max.gpu.primitives import warp
 from max.gpu.sync import barrier, syncwarp
 
 from ..shared.accumulate import accum_dtype, has_nan, multiply_add
@@ -75,6 +77,9 @@ struct Rate(TrivialRegisterPassable):
     var is_streamed: Bool
     """Whether each warp has a window of its own and goes on to the next tile, whose samples come while it adds."""
 
+    var split: Int
+    """Neighbouring threads that share outputs: each adds the terms of its part of every `down` samples."""
+
     def team(self) -> Int:
         """Counts the threads that share a window.
 
@@ -95,24 +100,24 @@ struct Rate(TrivialRegisterPassable):
 
 
 comptime RATES = [
-    (Rate(1, 1, 16, 6, 2, False), Rate(1, 1, 16, 3, 2, False)),
-    (Rate(1, 2, 16, 4, 2, True), Rate(1, 2, 8, 3, 2, False)),
-    (Rate(1, 3, 8, 5, 2, True), Rate(1, 3, 8, 2, 2, False)),
-    (Rate(1, 4, 8, 4, 2, True), Rate(1, 4, 8, 3, 2, False)),
-    (Rate(1, 8, 4, 6, 2, False), Rate(1, 8, 4, 2, 2, False)),
-    (Rate(2, 1, 16, 4, 2, True), Rate(2, 1, 8, 3, 2, False)),
-    (Rate(2, 3, 8, 4, 2, True), Rate(2, 3, 8, 2, 2, False)),
-    (Rate(3, 1, 8, 6, 2, True), Rate(3, 1, 8, 2, 2, False)),
-    (Rate(3, 2, 8, 5, 2, True), Rate(3, 2, 8, 2, 2, False)),
-    (Rate(3, 4, 4, 5, 2, True), Rate(3, 4, 4, 2, 2, False)),
-    (Rate(4, 1, 8, 6, 4, True), Rate(4, 1, 8, 2, 2, False)),
-    (Rate(4, 3, 4, 6, 2, True), Rate(4, 3, 4, 2, 2, False)),
-    (Rate(8, 1, 4, 6, 2, True), Rate(8, 1, 4, 3, 2, False)),
+    (Rate(1, 1, 16, 6, 2, False, 1), Rate(1, 1, 16, 3, 2, False, 1)),
+    (Rate(1, 2, 16, 4, 2, True, 1), Rate(1, 2, 8, 3, 2, False, 1)),
+    (Rate(1, 3, 8, 5, 2, True, 1), Rate(1, 3, 8, 2, 2, False, 1)),
+    (Rate(1, 4, 8, 4, 2, True, 1), Rate(1, 4, 8, 3, 2, False, 1)),
+    (Rate(1, 8, 8, 5, 8, False, 2), Rate(1, 8, 4, 2, 2, False, 1)),
+    (Rate(2, 1, 16, 4, 2, True, 1), Rate(2, 1, 8, 3, 2, False, 1)),
+    (Rate(2, 3, 8, 4, 2, True, 1), Rate(2, 3, 8, 2, 2, False, 1)),
+    (Rate(3, 1, 8, 6, 2, True, 1), Rate(3, 1, 8, 2, 2, False, 1)),
+    (Rate(3, 2, 8, 5, 2, True, 1), Rate(3, 2, 8, 2, 2, False, 1)),
+    (Rate(3, 4, 4, 5, 2, True, 1), Rate(3, 4, 4, 2, 2, False, 1)),
+    (Rate(4, 1, 8, 6, 4, True, 1), Rate(4, 1, 8, 2, 2, False, 1)),
+    (Rate(4, 3, 4, 6, 2, True, 1), Rate(4, 3, 4, 2, 2, False, 1)),
+    (Rate(8, 1, 4, 6, 2, True, 1), Rate(8, 1, 4, 3, 2, False, 1)),
 ]
 """The rates of most calls, for elements of 4 bytes and of 8."""
 
 
-def pitch_of[dtype: DType](count: Int) -> Int:
+def pitch_of[dtype: DType](count: Int, split: Int = 1) -> Int:
     """Chooses how far apart the runs of neighbouring threads are, so that their vectors share no bank.
 
     Parameters:
@@ -120,12 +125,14 @@ def pitch_of[dtype: DType](count: Int) -> Int:
 
     Args:
         count: Elements of a run, whole vectors.
+        split: Neighbouring threads that share a run, 1 or 2.
 
     Returns:
-        An odd number of vectors.
+        An odd multiple of `split` vectors.
     """
     comptime WIDTH = vector_width[dtype]()
-    return count if count // WIDTH % 2 == 1 else count + WIDTH
+    var vectors = ceildiv(count // WIDTH, split)
+    return (vectors + 1 - vectors % 2) * split * WIDTH
 
 
 def launches_window[
@@ -201,6 +208,7 @@ def launches_rate[
     comptime RUN = rate.periods * rate.down
     comptime OUTPUTS = rate.periods * rate.up
     comptime TEAMS = THREADS // rate.team()
+    comptime RUNS = rate.team() // rate.split
     comptime WINDOWS = TEAMS * (2 if rate.is_streamed else 1)
     # The period of the first output: the sample from which its last output goes back.
     var newest = geometry.newest_sample(geometry.start + rate.up - 1)
@@ -211,14 +219,14 @@ def launches_rate[
     var wait = newest - geometry.newest_sample(geometry.start)
     var parts = ceildiv(geometry.longest_phase() + wait + skew, RUN // PARTS)
     var turns = ceildiv(parts, PARTS)
-    var tiles = ceildiv(geometry.outputs, rate.team() * OUTPUTS)
+    var tiles = ceildiv(geometry.outputs, RUNS * OUTPUTS)
     var share = 1
     comptime if rate.is_streamed:
         share = ceildiv(tiles * geometry.rows, TEAMS * rate.blocks * STREAMS)
     var blocks = ceildiv(tiles, share * TEAMS)
     var bytes = turns * RUN * rate.up * size_of[accum_dtype[dtype]()]()
-    bytes += WINDOWS * (turns + rate.team()) * comptime (pitch_of[dtype](RUN) * size_of[dtype]())
-    bytes += THREADS * comptime (pitch_of[dtype](OUTPUTS) * size_of[dtype]())
+    bytes += WINDOWS * (turns + RUNS) * comptime (pitch_of[dtype](RUN, rate.split) * size_of[dtype]())
+    bytes += TEAMS * RUNS * comptime (pitch_of[dtype](OUTPUTS) * size_of[dtype]())
     if bytes > STATIC_SHARED_BYTES or blocks * geometry.rows > MOST_BLOCKS:
         return False
     comptime kernel = compute_window[dtype, rate]
@@ -325,13 +333,16 @@ def compute_window[
     comptime UP = rate.up
     comptime DOWN = rate.down
     comptime RUN = rate.periods * DOWN
-    comptime RUN_PITCH = pitch_of[dtype](RUN)
+    comptime RUN_PITCH = pitch_of[dtype](RUN, rate.split)
     comptime OUTPUTS = rate.periods * UP
     comptime OUTPUTS_PITCH = pitch_of[dtype](OUTPUTS)
     comptime WIDTH = vector_width[dtype]()
     comptime PARTS = rate.parts
     comptime TEAM = rate.team()
     comptime TEAMS = THREADS // TEAM
+    comptime SPLIT = rate.split
+    comptime RUNS = TEAM // SPLIT
+    comptime WARP_OUTPUTS = WARP // SPLIT * OUTPUTS
     comptime STEP = step_of[dtype](rate)
     comptime WINDOWS = 2 if rate.is_streamed else 1
     var turns = (parts + Int32(PARTS - 1)) // Int32(PARTS)
@@ -344,15 +355,15 @@ def compute_window[
     var x_row = x.unsafe_offset(Int(row) * Int(x_stride))
     var staged_taps = external_memory[Scalar[ACC], address_space=AddressSpace.SHARED, alignment=VECTOR_BYTES]()
     var windows = staged_taps.unsafe_offset(turns * Int32(RUN * UP)).unsafe_bitcast[Scalar[dtype]]()
-    var room = (turns + Int32(TEAM)) * Int32(RUN_PITCH)
+    var room = (turns + Int32(RUNS)) * Int32(RUN_PITCH)
     var window = windows.unsafe_offset(team * Int32(WINDOWS) * room)
     var next = window.unsafe_offset(room)
     var turned = windows.unsafe_offset(Int32(TEAMS * WINDOWS) * room)
 
     var skew = skew_of[STEP](x_row, Int(end))
-    var begin = Int(end) + skew + Int(tile) * TEAM * RUN
+    var begin = Int(end) + skew + Int(tile) * RUNS * RUN
     if tile < tiles:
-        stage_runs[RUN, TEAM, STEP](window, x_row, Int(samples), begin - Int(turns) * RUN, turns + Int32(TEAM))
+        stage_runs[rate](window, x_row, Int(samples), begin - Int(turns) * RUN, turns + Int32(RUNS))
     var rest = Int32(start % Int64(UP))  # the first phase of the first period is this times DOWN
     var newest = (rest + Int32(UP - 1)) * Int32(DOWN) // Int32(UP)
     for place in range(thread, turns * Int32(RUN * UP), Int32(THREADS)):
@@ -374,29 +385,32 @@ def compute_window[
                 await_copies()
                 syncwarp()
             if turn + 1 < count:
-                begin += TEAM * RUN
+                begin += RUNS * RUN
                 var to = next.unsafe_offset(turns * Int32(RUN_PITCH))
-                stage_runs[RUN, TEAM, STEP](to, x_row, Int(samples), begin, Int32(TEAM))
+                stage_runs[rate](to, x_row, Int(samples), begin, Int32(RUNS))
                 # The last runs come before those of the next tile.
                 for place in range(member * Int32(WIDTH), turns * Int32(RUN_PITCH), Int32(TEAM * WIDTH)):
-                    var from_end = window.unsafe_offset(Int32(TEAM * RUN_PITCH) + place)
+                    var from_end = window.unsafe_offset(Int32(RUNS * RUN_PITCH) + place)
                     var some = from_end.unsafe_load[width=WIDTH, alignment=VECTOR_BYTES](0)
                     next.unsafe_store[alignment=VECTOR_BYTES](place, some)
-        var first = (Int(tile) * TEAM + Int(member - lane)) * OUTPUTS
-        var wanted = Int32(min(Int(outputs) - first, WARP * OUTPUTS))
+        var first = (Int(tile) * RUNS + Int(member - lane) // SPLIT) * OUTPUTS
+        var wanted = Int32(min(Int(outputs) - first, WARP_OUTPUTS))
         if wanted <= 0:
             return
         var sums = Array[Scalar[ACC], OUTPUTS](fill=0)
-        var known = Array[Scalar[ACC], 2 * RUN](fill=0)
-        var run = window.unsafe_offset((member + turns) * Int32(RUN_PITCH))
-        load_run[RUN](known, run)
+        var known = Array[Scalar[ACC], 2 * RUN // SPLIT](fill=0)
+        var run = window.unsafe_offset((member // Int32(SPLIT) + turns) * Int32(RUN_PITCH))
         var these = staged_taps
+        comptime if SPLIT > 1:
+            run = run.unsafe_offset(member % Int32(SPLIT) * Int32(DOWN // SPLIT))
+            these = these.unsafe_offset((Int32(SPLIT - 1) - member % Int32(SPLIT)) * Int32(DOWN // SPLIT * UP))
+        load_run[rate](known, run)
         var left = parts
         while left > 0:
-            comptime for place in range(RUN):
-                known[RUN + place] = known[place]
+            comptime for place in range(RUN // SPLIT):
+                known[RUN // SPLIT + place] = known[place]
             run = run.unsafe_offset(-RUN_PITCH)
-            load_run[RUN](known, run)
+            load_run[rate](known, run)
             add_part[rate, 0](sums, known, these)
             comptime for part in range(1, PARTS):
                 if left > Int32(part):
@@ -404,7 +418,10 @@ def compute_window[
             these = these.unsafe_offset(RUN * UP)
             left -= Int32(PARTS)
 
-        var mine = turned.unsafe_offset(thread * Int32(OUTPUTS_PITCH))
+        comptime if SPLIT > 1:
+            comptime for place in range(OUTPUTS):
+                sums[place] += warp.shuffle_xor(sums[place], UInt32(1))
+        var mine = turned.unsafe_offset(thread // Int32(SPLIT) * Int32(OUTPUTS_PITCH))
         var is_spoilt = False
         comptime for vector in range(OUTPUTS // WIDTH):
             var values = SIMD[dtype, WIDTH](0)
@@ -412,19 +429,20 @@ def compute_window[
                 values[each] = sums[vector * WIDTH + each].cast[dtype]()
             comptime if dtype.is_floating_point():
                 is_spoilt = is_spoilt or has_nan(values)
-            mine.unsafe_store[alignment=VECTOR_BYTES](vector * WIDTH, values)
-        if is_spoilt:
+            if lane % Int32(SPLIT) == 0:
+                mine.unsafe_store[alignment=VECTOR_BYTES](vector * WIDTH, values)
+        if is_spoilt and lane % Int32(SPLIT) == 0:
             for place in range(OUTPUTS):
-                var m = Int(start) + first + Int(lane) * OUTPUTS + place
+                var m = Int(start) + first + Int(lane) // SPLIT * OUTPUTS + place
                 mine[unsafe_offset=place] = sum_again(x_row, h, Int(samples), Int(taps), UP, DOWN, m)
         syncwarp()
         # Neighbouring lanes store neighbouring outputs.
-        var of_warp = turned.unsafe_offset((thread - lane) * Int32(OUTPUTS_PITCH))
+        var of_warp = turned.unsafe_offset((thread - lane) // Int32(SPLIT) * Int32(OUTPUTS_PITCH))
         var y_here = y.unsafe_offset(Int(row) * Int(y_stride) + first)
-        if wanted == Int32(WARP * OUTPUTS) and Int(y_here) & (VECTOR_BYTES - 1) == 0:
+        if wanted == Int32(WARP_OUTPUTS) and Int(y_here) & (VECTOR_BYTES - 1) == 0:
             var y_mine = y_here.unsafe_offset(lane * Int32(WIDTH))
             var begins = UInt32(lane) * UInt32(WIDTH)
-            comptime for vector in range(OUTPUTS // WIDTH):
+            comptime for vector in range(WARP_OUTPUTS // (WARP * WIDTH)):
                 var place = begins + UInt32(vector * WARP * WIDTH)
                 var there = place // UInt32(OUTPUTS) * UInt32(OUTPUTS_PITCH) + place % UInt32(OUTPUTS)
                 comptime if WARP * WIDTH % OUTPUTS == 0:  # all vectors of a lane have the same place in their runs
@@ -445,7 +463,7 @@ def compute_window[
 
 @always_inline
 def stage_runs[
-    dtype: DType, //, run: Int, team: Int, step: Int
+    dtype: DType, //, rate: Rate
 ](
     window: Pointer[mut=True, Scalar[dtype], _, address_space=AddressSpace.SHARED],
     x: Pointer[Scalar[dtype], MutAnyOrigin],
@@ -457,66 +475,69 @@ def stage_runs[
 
     Parameters:
         dtype: Element type.
-        run: Samples of a run.
-        team: Threads of the team.
-        step: Elements of a vector.
+        rate: The rates.
 
     Args:
         window: Room for the runs, `pitch_of` elements each.
         x: The row's signal.
         samples: N.
         begin: The first sample, where a vector begins; outside of x zeros are staged.
-        runs: How many runs, at least as many as the team has threads.
+        runs: How many runs, at least those of the team.
     """
-    comptime PITCH = pitch_of[dtype](run)
-    comptime STRIDE = team * step
-    var count = UInt32(runs) * UInt32(run)
-    var member = UInt32(thread_idx.x) % UInt32(team)
+    comptime RUN = rate.periods * rate.down
+    comptime TEAM = rate.team()
+    comptime STEP = step_of[dtype](rate)
+    comptime PITCH = pitch_of[dtype](RUN, rate.split)
+    comptime STRIDE = TEAM * STEP
+    var count = UInt32(runs) * UInt32(RUN)
+    var member = UInt32(thread_idx.x) % UInt32(TEAM)
     if begin >= 0 and begin + Int(count) <= samples:
-        var place = member * UInt32(step)
+        var place = member * UInt32(STEP)
         var first = x.unsafe_offset(begin + Int(place))
-        comptime if STRIDE % run == 0:  # a thread's vectors have the same place in their runs
-            var there = window.unsafe_offset(place // UInt32(run) * UInt32(PITCH) + place % UInt32(run))
-            comptime for turn in range(run // step):
-                comptime DISTANCE = turn * (STRIDE // run) * PITCH
-                begin_copy[step](there.unsafe_offset(DISTANCE), first.unsafe_offset(turn * STRIDE))
-            place += UInt32(run * team)
+        comptime if STRIDE % RUN == 0:  # a thread's vectors have the same place in their runs
+            var there = window.unsafe_offset(place // UInt32(RUN) * UInt32(PITCH) + place % UInt32(RUN))
+            comptime for turn in range(RUN // STEP // rate.split):
+                comptime DISTANCE = turn * (STRIDE // RUN) * PITCH
+                begin_copy[STEP](there.unsafe_offset(DISTANCE), first.unsafe_offset(turn * STRIDE))
+            place += UInt32(RUN * TEAM // rate.split)
         while place < count:
-            var there = window.unsafe_offset(place // UInt32(run) * UInt32(PITCH) + place % UInt32(run))
-            begin_copy[step](there, first.unsafe_offset(place - member * UInt32(step)))
+            var there = window.unsafe_offset(place // UInt32(RUN) * UInt32(PITCH) + place % UInt32(RUN))
+            begin_copy[STEP](there, first.unsafe_offset(place - member * UInt32(STEP)))
             place += UInt32(STRIDE)
     else:
-        for place in range(member, count, UInt32(team)):
+        for place in range(member, count, UInt32(TEAM)):
             var position = begin + Int(place)
             var is_there = 0 <= position and position < samples
-            var there = place // UInt32(run) * UInt32(PITCH) + place % UInt32(run)
+            var there = place // UInt32(RUN) * UInt32(PITCH) + place % UInt32(RUN)
             window[unsafe_offset=there] = x[unsafe_offset=position] if is_there else 0
 
 
 @always_inline
 def load_run[
-    dtype: DType, acc: DType, places: Int, //, run: Int
+    dtype: DType, acc: DType, places: Int, //, rate: Rate
 ](
     mut known: Array[Scalar[acc], places],
     samples: Pointer[mut=True, Scalar[dtype], _, address_space=AddressSpace.SHARED],
 ):
-    """Reads a run of samples into the first places of an array.
+    """Reads a thread's part of a run of samples into the first places of an array.
 
     Parameters:
         dtype: Element type.
         acc: Accumulation type.
         places: Length of the array.
-        run: Samples of a run.
+        rate: The rates.
 
     Args:
         known: The array.
-        samples: The run.
+        samples: The part of the run.
     """
     comptime WIDTH = vector_width[dtype]()
-    comptime for vector in range(run // WIDTH):
-        var some = samples.unsafe_load[width=WIDTH, alignment=VECTOR_BYTES](vector * WIDTH)
+    comptime OWN = rate.down // rate.split
+    comptime for place in range(0, places // 2, WIDTH):
+        comptime there = place // OWN * rate.down + place % OWN
+        var some = samples.unsafe_load[width=WIDTH, alignment=VECTOR_BYTES](there)
         comptime for each in range(WIDTH):
-            known[vector * WIDTH + each] = some[each].cast[acc]()
+            known[place + each] = some[each].cast[acc]()
 
 
 @always_inline
@@ -543,14 +564,16 @@ def add_part[
     """
     comptime RUN = places // 2
     comptime WIDTH = vector_width[acc]()
+    comptime OWN = rate.down // rate.split
     comptime VECTORS = RUN * rate.up // WIDTH // rate.parts
     comptime for vector in range(part * VECTORS, (part + 1) * VECTORS):
-        var some = taps.unsafe_load[width=WIDTH, alignment=VECTOR_BYTES](vector * WIDTH)
+        comptime there = vector * WIDTH // (OWN * rate.up) * rate.down * rate.up + vector * WIDTH % (OWN * rate.up)
+        var some = taps.unsafe_load[width=WIDTH, alignment=VECTOR_BYTES](there)
         comptime for each in range(WIDTH):
             comptime position = (vector * WIDTH + each) // rate.up
             comptime output = (vector * WIDTH + each) % rate.up
             # The first period's sample; each further period meets one `down` later.
-            comptime first = RUN + rate.down - 1 - position
+            comptime first = RUN + OWN - 1 - position
             comptime for period in range(rate.periods):
                 comptime place = period * rate.up + output
-                sums[place] = multiply_add(known[first + period * rate.down], some[each], sums[place])
+                sums[place] = multiply_add(known[first + period * OWN], some[each], sums[place])

@@ -184,7 +184,7 @@ comptime CONV_WEIGHT_GRADIENT_LEAST_CHUNKS = 8
 comptime WEIGHT_GRADIENT_THREADS = 128
 """Threads of a block, each of which adds the parts of one weight."""
 
-comptime WEIGHT_GRADIENT_BATCH = 8
+comptime WEIGHT_GRADIENT_BATCH = 32
 """Parts that a thread has under way at a time: they come from far."""
 
 # depthwise_gpu.mojo; more in direct_gpu.mojo. Not measured.
@@ -193,7 +193,7 @@ comptime DEPTHWISE_SHORT_ROW = 96
 """Outputs of a row below which most threads of a tile would have none."""
 
 # depthwise_last_gpu.mojo. With these numbers 12288 channels by 16384 samples of bfloat16, 4 taps, take 196 us, 1.02
-# copies (H200, 2026-11-23), the weight gradient 212 us (2026-11-22).
+# copies, the weight gradient 208 us (H200, 2026-11-23).
 
 comptime DEPTHWISE_LAST_WARPS = 4
 """Warps of a block: neighbours along the signal."""
@@ -211,6 +211,13 @@ most."""
 
 comptime DEPTHWISE_LAST_WEIGHTS_STEP = 4
 """The same, where two arrays are read: 128 bytes. Not measured."""
+
+comptime DEPTHWISE_LAST_WEIGHTS_RUN = 32
+"""Outputs that a warp adds to weights before it looks for the next: fewer share the work more evenly."""
+
+comptime DEPTHWISE_LAST_WEIGHTS_BLOCKS = 4 * MULTIPROCESSORS
+"""Blocks that add to weights, at most: as many as a multiprocessor holds at once. With twice as many of some layers the
+last wait for places. 8 signals of 4096 channels by 2048: 79 us, before 92."""
 
 comptime DEPTHWISE_LAST_LONGEST_RUN = 64
 """Outputs of a thread, at most: the samples before its first are then read twice, 1 in 20 of 4 taps."""
