@@ -10,7 +10,8 @@
 NVIDIA GPUs share one set of numbers: a build serves its family and all newer ones (GPU_FAMILIES of _engine/native.py),
 and tiles and divisions of terms, which decide the order of a sum and so its bits, are to be the same in all builds.
 What one family has otherwise is asked of TARGET, here: no other file asks for the target. Names say the kernel's file
-first. What is no matter of speed, such as the widest access, stands in the kernels.
+first. What is no matter of speed, such as the widest access, stands in the kernels; so do, as yet, the numbers of direct
+sums, FFTs and resampling.
 """
 
 from std.sys.info import size_of
@@ -19,11 +20,14 @@ from max.gpu.host import DeviceContext
 comptime TARGET = DeviceContext.default_device_info
 """What MAX knows of the family that the program is built for."""
 
+comptime IS_NVIDIA = TARGET.api == "cuda"
+"""Whether the program is built as PTX."""
+
 comptime WARP = 32
 """Threads that kernels take for a warp: NVIDIA's. The 64 of AMD's CDNA are two of them, which makes no difference to
 barriers, to `syncwarp` and to sums among WARP lanes."""
 
-comptime MULTIPROCESSORS = 132 if TARGET.api == "cuda" else TARGET.sm_count
+comptime MULTIPROCESSORS = 132 if IS_NVIDIA else TARGET.sm_count
 """What the blocks of a launch are dealt to: an H200's for NVIDIA GPUs, which PTX does not tell apart."""
 
 
@@ -36,7 +40,7 @@ def has_tensor_cores[dtype: DType]() -> Bool:
     Returns:
         False: kernels go the plain way.
     """
-    return dtype.is_half_float() and TARGET.api == "cuda" and TARGET.compute >= 8.0
+    return dtype.is_half_float() and IS_NVIDIA and TARGET.compute >= 8.0
 
 
 def has_async_copies() -> Bool:
@@ -45,7 +49,7 @@ def has_async_copies() -> Bool:
     Returns:
         False: threads load and store.
     """
-    return TARGET.api == "cuda" and TARGET.compute >= 8.0
+    return IS_NVIDIA and TARGET.compute >= 8.0
 
 
 @fieldwise_init
