@@ -49,6 +49,7 @@ from ..shared.fft_points import WARP, exchange, padded_place, points, read_point
 from ..shared.fft_threads import forward_pass, inverse_pass, multiply_by_spectrum, store_spectrum
 from ..shared.geometry import Geometry
 from ..shared.shared_memory import require_shared_memory, shared_memory_request
+from ..shared.tuning_gpu import IS_NVIDIA
 
 comptime WARPS = 12
 """Warps of a block: each takes two parts, with 168 registers a thread for 32 points."""
@@ -384,13 +385,14 @@ def fetch[dtype: DType](x: Pointer[Scalar[dtype], MutAnyOrigin], first: Int, sam
         samples: N.
         thread: Index of the thread.
     """
-    comptime LINE = LINE_BYTES // size_of[dtype]()
-    for line in range(thread, PARTS_BLOCK // LINE, THREADS):
-        var position = first + line * LINE
-        if 0 <= position and position < samples:
-            inlined_assembly["prefetch.global.L2 [$0];", NoneType, constraints="l", has_side_effect=True](
-                Int64(Int(x.unsafe_offset(position)))
-            )
+    comptime if IS_NVIDIA:
+        comptime LINE = LINE_BYTES // size_of[dtype]()
+        for line in range(thread, PARTS_BLOCK // LINE, THREADS):
+            var position = first + line * LINE
+            if 0 <= position and position < samples:
+                inlined_assembly["prefetch.global.L2 [$0];", NoneType, constraints="l", has_side_effect=True](
+                    Int64(Int(x.unsafe_offset(position)))
+                )
 
 
 def require_parts_size[dtype: DType](taps: Int, ctx: DeviceContext) raises:
