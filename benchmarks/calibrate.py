@@ -32,6 +32,8 @@ GPU_FLOATS = ("float16", *FLOATS)
 BLOCK_LOG2 = range(9, 23)
 LAYER_BLOCK_LOG2 = range(9, 14)
 GPU_BLOCKS = *(1 << log2 for log2 in range(9, 15)), spectra.PARTS_BLOCK, *(1 << log2 for log2 in range(18, 23))
+LONE_TAPS = 512
+"""Of a tile alone on a GPU: about where FFTs begin to win. Per tap, longer filters take less."""
 SAMPLES = 10**5
 """Signal that stays in the cache."""
 FAR_SAMPLES = 4 * 10**6
@@ -238,7 +240,7 @@ def gpu_direct_costs(dtype: str) -> dict[str, float]:
     multiply_add = (many_ns - few_ns) / (n * (many - few))
     return {
         "call": call,
-        "lone_tap": (resident(direct, 4096, 4096, dtype) - call) / 4096,
+        "lone_tap": (resident(direct, 4096, LONE_TAPS, dtype) - call) / LONE_TAPS,
         "output": max(0.0, few_ns / n - few * multiply_add),
         "multiply_add": multiply_add,
     }
