@@ -17,6 +17,7 @@ from urllib.parse import unquote, urldefrag, urljoin
 import pytest
 
 ROOT = Path(__file__).parents[1]
+ABORTED = "net::ERR_ABORTED"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 #: Tells Python's own sockets that there is no network; a program that needs one then fails.
