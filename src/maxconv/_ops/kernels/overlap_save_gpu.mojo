@@ -9,16 +9,18 @@ Cost:       per complex point 6*log2(nfft) + 4 fp32 instructions and 19 others (
             through load and store units, folded 11 instructions more; nfft/(2*hop) points an output, folded too. For
             K = 1024, nfft = 4096, 2^26 float32 on an H200 (29.6e12 lanes/s issue, 29.6 TB/s L1): 144 us of issue, 130
             us of L1, 128 us of device memory.
-Layout:     x (rows, N), y (rows, L_out), k (a divisor of rows, K), contiguous. Plan, in accumulate.accum_dtype: the roots of
-            unity of shared/fft_threads.mojo, then for each filter its spectrum divided by the transform's length.
+Layout:     x (rows, N), y (rows, L_out), k (a divisor of rows, K), contiguous. Plan, in accumulate.accum_dtype: the
+            roots of unity of shared/fft_threads.mojo, then for each filter its spectrum divided by the transform's
+            length.
 Tile:       2*hop outputs, folded one hop; hop = nfft - K + 1, less up to 31 where that costs little.
 Accuracy:   computed in accumulate.accum_dtype on EVERY path of this file; error below 10*eps*log2(nfft) of
             ||x||*||k||, checked by check_overlap_save_gpu. A NaN or Inf spoils every thread block that loads it.
 Gate:       1 <= K <= nfft, nfft from SMALLEST_SIZE to LONGEST_BLOCK; above 48 KB of shared memory only where the
             device grants it.
 Tuning:     nfft by the cost model of _plan.py; the registers of shared/fft_threads.mojo.
-Measured:   2^26 float32, H200, 2026-11-23, in device copies: 1.19 at K = 64, 1.35 at 256, 1.91 at 4096; two blocks
-            of 8192 instead of a folded one of 16384 took 2.44.
+Measured:   2^26 float32, H200, 2026-11-23, in device copies (gpu.json): 1.16 at K = 64, 1.32 at 256, 1.42 at 1024,
+            1.82 at 4096; 1024 signals 1.18, 1.37, 1.51, 2.12. Two blocks of 8192 instead of a folded one of 16384 took
+            2.44 at 4096.
 Source:     overlap-save: Oppenheim and Schafer, Discrete-Time Signal Processing, chapter 8.
 """
 
