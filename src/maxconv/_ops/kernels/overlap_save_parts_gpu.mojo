@@ -21,7 +21,6 @@ Source:     overlap-save: Oppenheim and Schafer, Discrete-Time Signal Processing
 """
 
 from std.math import ceildiv
-from std.sys._assembly import inlined_assembly
 from std.sys.info import size_of
 from std.utils import StaticTuple
 from max.gpu import MAX_THREADS_PER_BLOCK_METADATA, block_idx, grid_dim, thread_idx
@@ -48,8 +47,8 @@ from ..shared.fft_parts import (
 from ..shared.fft_points import WARP, exchange, padded_place, points, read_points, write_points
 from ..shared.fft_threads import forward_pass, inverse_pass, multiply_by_spectrum, store_spectrum
 from ..shared.geometry import Geometry
+from ..shared.level2 import LINE_BYTES, fetch_line
 from ..shared.shared_memory import require_shared_memory, shared_memory_request
-from ..shared.tuning_gpu import IS_NVIDIA
 
 comptime WARPS = 12
 """Warps of a block: each takes two parts, with 168 registers a thread for 32 points."""
@@ -59,9 +58,6 @@ comptime THREADS = WARPS * WARP
 
 comptime BYTES = PARTS * PITCH * 4
 """Shared memory of a block."""
-
-comptime LINE_BYTES = 128
-"""A line of the caches."""
 
 
 def plan_length_parts_gpu(tap_rows: Int) -> Int:
@@ -385,14 +381,11 @@ def fetch[dtype: DType](x: Pointer[Scalar[dtype], MutAnyOrigin], first: Int, sam
         samples: N.
         thread: Index of the thread.
     """
-    comptime if IS_NVIDIA:
-        comptime LINE = LINE_BYTES // size_of[dtype]()
-        for line in range(thread, PARTS_BLOCK // LINE, THREADS):
-            var position = first + line * LINE
-            if 0 <= position and position < samples:
-                inlined_assembly["prefetch.global.L2 [$0];", NoneType, constraints="l", has_side_effect=True](
-                    Int64(Int(x.unsafe_offset(position)))
-                )
+    comptime LINE = LINE_BYTES // size_of[dtype]()
+    for line in range(thread, PARTS_BLOCK // LINE, THREADS):
+        var position = first + line * LINE
+        if 0 <= position and position < samples:
+            fetch_line(x.unsafe_offset(position))
 
 
 def require_parts_size[dtype: DType](taps: Int, ctx: DeviceContext) raises:

@@ -35,7 +35,6 @@ Source:     phases as in Crochiere and Rabiner, Multirate Digital Signal Process
 """
 
 from std.math import ceildiv
-from std.sys._assembly import inlined_assembly
 from std.sys.info import size_of
 from std.utils.static_tuple import StaticTuple
 from max.gpu import (
@@ -49,10 +48,12 @@ from max.gpu.host import DeviceAttribute, DeviceContext
 from max.gpu.memory import external_memory
 from max.gpu.sync import barrier, syncwarp
 
-from ..shared.accumulate import accum_dtype, has_nan, multiply_add
+from ..shared.accumulate import accum_dtype, has_nan
 from ..shared.aligned_row import VECTOR_BYTES, vector_width
 from ..shared.extension import Extension
+from ..shared.level2 import LINE_BYTES, fetch_line
 from ..shared.polyphase_geometry import PolyphaseGeometry
+from ..shared.polyphase_sums import add_all_taps, add_taps, distance_of
 from ..shared.polyphase_tiling import (
     GROUP,
     MAX_PANELS,
@@ -66,21 +67,14 @@ from ..shared.polyphase_tiling import (
     sample_pitch,
 )
 from ..shared.shared_memory import STATIC_SHARED_BYTES, await_copies, begin_copy, shared_memory_request
-from ..shared.tuning_gpu import IS_NVIDIA
 from .polyphase_outputs_gpu import WARP_TAPS, launch_outputs, sum_again
 from .polyphase_window_gpu import launches_window
-
-comptime UNROLL = 4
-"""Positions per iteration: their addresses differ by constants."""
 
 comptime LOADS = 8
 """Taps that a thread has under way while it stages."""
 
 comptime SHARED_BYTES = 96 << 10
 """Shared memory of a block, at most."""
-
-comptime LINE_BYTES = 128
-"""A line of the level-2 cache: one for each thread of a block is about what a tile has."""
 
 comptime SMALLEST_CHUNK = 16
 """Fewest positions worth staging at a time, unless they are all."""
@@ -398,16 +392,13 @@ def prefetch_tile[
         count: Samples of a period.
         advance: From one period to the next.
     """
-    comptime if IS_NVIDIA:
-        comptime LINE = LINE_BYTES // size_of[dtype]()
-        var row = tile // tiles
-        var ahead = Int(thread_idx.x) * LINE
-        var position = begin + Int(tile - row * tiles) * TILE_PERIODS * advance + ahead
-        if ahead < (TILE_PERIODS - 1) * advance + Int(count) and 0 <= position and position < Int(samples):
-            var there = x.unsafe_offset(Int(row) * Int(x_stride) + position)
-            inlined_assembly["prefetch.global.L2 [$0];", NoneType, constraints="l", has_side_effect=True](
-                there.unsafe_address_space_cast[AddressSpace.GLOBAL]()
-            )
+    # One line for each thread of a block is about what a tile has.
+    comptime LINE = LINE_BYTES // size_of[dtype]()
+    var row = tile // tiles
+    var ahead = Int(thread_idx.x) * LINE
+    var position = begin + Int(tile - row * tiles) * TILE_PERIODS * advance + ahead
+    if ahead < (TILE_PERIODS - 1) * advance + Int(count) and 0 <= position and position < Int(samples):
+        fetch_line(x.unsafe_offset(Int(row) * Int(x_stride) + position))
 
 
 @always_inline
@@ -513,122 +504,3 @@ def stage_taps[
         comptime for k in range(LOADS):
             if begin + Int32(k) < chunk:
                 to[unsafe_offset=(begin + Int32(k)) * Int32(PANEL)] = values[k].cast[acc]()
-
-
-@always_inline
-def add_all_taps[
-    dtype: DType, acc: DType
-](
-    mut sums: Array[SIMD[acc, PERIODS], GROUP],
-    samples: Pointer[mut=True, Scalar[dtype], _, address_space=AddressSpace.SHARED],
-    taps: Pointer[mut=True, Scalar[acc], _, address_space=AddressSpace.SHARED],
-    count: Int32,
-):
-    """Adds all positions where each output begins 7/8 of a sample or more after the one before, leaving out zero taps.
-
-    Parameters:
-        dtype: Element type.
-        acc: Accumulation type.
-
-    Args:
-        sums: For each output of the group, the sums of its periods.
-        samples: The newest sample of the thread's first period.
-        taps: The taps that it meets.
-        count: How many positions, at least twice as many as are left out of the group's first output.
-    """
-    comptime ROW = sample_pitch[dtype]()
-    comptime END = distance_of(GROUP - 1)
-    comptime for position in range(END):  # newest samples: not yet for the first outputs
-        comptime for output in range(GROUP):
-            # The first of the outputs that begin at this position or before.
-            comptime if distance_of(GROUP - 1 - output) == position and distance_of(GROUP - output) > position:
-                add_outputs[output, GROUP](
-                    sums, samples.unsafe_offset(-position * ROW), taps.unsafe_offset(position * PANEL)
-                )
-    add_taps(sums, samples.unsafe_offset(-END * ROW), taps.unsafe_offset(END * PANEL), count - Int32(2 * END))
-    var oldest = samples.unsafe_offset((count - 1) * Int32(-ROW))
-    var last = taps.unsafe_offset((count - 1) * Int32(PANEL))
-    comptime for position in range(END - 1, -1, -1):  # oldest samples: no more for the last outputs
-        comptime for output in range(GROUP):
-            comptime if distance_of(output) == position and distance_of(output + 1) > position:
-                add_outputs[0, output + 1](
-                    sums, oldest.unsafe_offset(position * ROW), last.unsafe_offset(-position * PANEL)
-                )
-
-
-def distance_of(outputs: Int) -> Int:
-    """Counts the whole samples that so many outputs take at least, where rates are within 7/8 of each other.
-
-    Args:
-        outputs: How many.
-
-    Returns:
-        Samples.
-    """
-    return outputs * 7 // 8
-
-
-@always_inline
-def add_taps[
-    dtype: DType, acc: DType
-](
-    mut sums: Array[SIMD[acc, PERIODS], GROUP],
-    samples: Pointer[mut=True, Scalar[dtype], _, address_space=AddressSpace.SHARED],
-    taps: Pointer[mut=True, Scalar[acc], _, address_space=AddressSpace.SHARED],
-    count: Int32,
-):
-    """Adds some positions to the sums of a thread, from the newest sample down.
-
-    Parameters:
-        dtype: Element type.
-        acc: Accumulation type.
-
-    Args:
-        sums: For each output of the group, the sums of its periods.
-        samples: The newest sample of the thread's first period.
-        taps: The taps that it meets.
-        count: How many positions.
-    """
-    comptime ROW = sample_pitch[dtype]()
-    var newest = samples
-    var these = taps
-    var left = count
-    while left >= Int32(UNROLL):
-        comptime for position in range(UNROLL):
-            add_outputs[0, GROUP](sums, newest.unsafe_offset(-position * ROW), these.unsafe_offset(position * PANEL))
-        newest = newest.unsafe_offset(-UNROLL * ROW)
-        these = these.unsafe_offset(UNROLL * PANEL)
-        left -= Int32(UNROLL)
-    while left > 0:
-        add_outputs[0, GROUP](sums, newest, these)
-        newest = newest.unsafe_offset(-ROW)
-        these = these.unsafe_offset(PANEL)
-        left -= 1
-
-
-@always_inline
-def add_outputs[
-    dtype: DType, acc: DType, //, begin: Int, end: Int
-](
-    mut sums: Array[SIMD[acc, PERIODS], GROUP],
-    samples: Pointer[mut=True, Scalar[dtype], _, address_space=AddressSpace.SHARED],
-    taps: Pointer[mut=True, Scalar[acc], _, address_space=AddressSpace.SHARED],
-):
-    """Adds one sample of each period, times the taps of some of the group's outputs.
-
-    Parameters:
-        dtype: Element type.
-        acc: Accumulation type.
-        begin: The first of these outputs.
-        end: The output behind the last.
-
-    Args:
-        sums: For each output of the group, the sums of its periods.
-        samples: The sample of the thread's first period.
-        taps: One tap for each output.
-    """
-    comptime ALIGNMENT = min(VECTOR_BYTES, PERIODS * size_of[dtype]())
-    var some = samples.unsafe_load[width=PERIODS, alignment=ALIGNMENT](0).cast[acc]()
-    var these = taps.unsafe_load[width=GROUP, alignment=VECTOR_BYTES](0)
-    comptime for output in range(begin, end):
-        sums[output] = multiply_add(some, SIMD[acc, PERIODS](these[output]), sums[output])
