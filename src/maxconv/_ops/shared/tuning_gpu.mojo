@@ -191,7 +191,7 @@ comptime WEIGHT_GRADIENT_THREADS = 128
 comptime WEIGHT_GRADIENT_BATCH = 32
 """Parts that a thread has under way at a time: they come from far."""
 
-# depthwise_gpu.mojo; more in direct_gpu.mojo. Not measured.
+# depthwise_gpu.mojo; more at direct_gpu.mojo. Not measured.
 
 comptime DEPTHWISE_SHORT_ROW = 96
 """Outputs of a row below which most threads of a tile would have none."""
@@ -282,3 +282,63 @@ comptime DEPTHWISE_WEIGHT_GRADIENT_TILE = 2048
 
 comptime DEPTHWISE_WEIGHT_GRADIENT_ENOUGH_BLOCKS = 16 * MULTIPROCESSORS
 """Blocks from which outputs are not divided further."""
+
+# direct_gpu.mojo, whose numbers depthwise_gpu.mojo has, too. Measured on 2^26 samples of float32 (H200, 2026-11-22,
+# benchmarks/mojo/bench_direct_gpu.mojo).
+
+comptime DIRECT_THREADS = 128
+"""Threads of a block: several blocks fit a multiprocessor, so that some load while others add. 256 are 1 % slower."""
+
+comptime DIRECT_VECTORS_PER_THREAD = 4
+"""Runs of outputs per thread: independent loads in flight, and each tap that is read serves all of them. With half as
+many, float32 is 3 % slower at K = 4 where windows begin at odd addresses, and 3 to 5 % at K = 16."""
+
+comptime DIRECT_MAX_OUTPUTS_PER_THREAD = 16
+"""Bound of the registers that hold sums and samples: more of the narrow types would spill."""
+
+comptime DIRECT_CHUNK = 256
+"""Taps staged at a time. Not measured: with the tile at most 13 KB of shared memory."""
+
+# direct_short_gpu.mojo. With these numbers 2^26 samples of float32 take 1.03 device copies at K = 4, 1.05 at 8 and 1.11
+# at 16 (H200, 2026-11-23, benchmarks/mojo/bench_direct_gpu.mojo).
+
+comptime DIRECT_SHORT_THREADS = 128
+"""Threads of a block. At K = 16 64 were 1 % faster, 96 3 % slower in the course of tuning."""
+
+comptime DIRECT_SHORT_PLACES = [4, 8, 16]
+"""Places for taps that are compiled. Not measured."""
+
+comptime DIRECT_SHORT_MOST_TAPS = 16
+"""The last of them: registers hold no more samples."""
+
+
+def direct_short_vectors[dtype: DType](places: Int) -> Int:
+    """Decides how many vectors a thread computes.
+
+    Parameters:
+        dtype: Element type.
+
+    Args:
+        places: Places for taps.
+
+    Returns:
+        As many as registers hold the windows of. At K = 16 one takes 1.18 copies, three 1.14, four 1.34.
+    """
+    return 2 if size_of[dtype]() >= 4 and places > 8 else 4
+
+
+def direct_short_blocks[dtype: DType](places: Int) -> Int:
+    """Decides for how many blocks of a multiprocessor registers must be enough.
+
+    Parameters:
+        dtype: Element type.
+
+    Args:
+        places: Places for taps.
+
+    Returns:
+        Blocks. At K = 16 float32 takes as long with 8; others were not measured.
+    """
+    if places <= 4:
+        return 6
+    return 6 if size_of[dtype]() == 4 and places > 8 else 4 if size_of[dtype]() == 8 else 5
