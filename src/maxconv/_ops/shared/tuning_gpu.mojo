@@ -30,6 +30,12 @@ barriers, to `syncwarp` and to sums among WARP lanes."""
 comptime MULTIPROCESSORS = 132 if IS_NVIDIA else TARGET.sm_count
 """What the blocks of a launch are dealt to: an H200's for NVIDIA GPUs, which PTX does not tell apart."""
 
+comptime MULTIPROCESSOR_REGISTERS = 65536
+"""Registers that blocks share, an H200's."""
+
+comptime MULTIPROCESSOR_BLOCKS = 32
+"""Most blocks that a multiprocessor takes, an H200's."""
+
 
 def has_tensor_cores[dtype: DType]() -> Bool:
     """Tells whether the target has the products `mma.m16n8k16` of a type: half precision on NVIDIA GPUs from Ampere on.
@@ -342,3 +348,70 @@ def direct_short_blocks[dtype: DType](places: Int) -> Int:
     if places <= 4:
         return 6
     return 6 if size_of[dtype]() == 4 and places > 8 else 4 if size_of[dtype]() == 8 else 5
+
+
+# block_pair.mojo, the blocks of overlap_save_gpu.mojo. With all numbers of FFTs 2^26 samples of float32 take 1.16 device
+# copies at K = 64, 1.32 at 256, 1.42 at 1024, 1.82 at 4096 (H200, 2026-11-23, poe bench gpu).
+
+comptime BLOCK_PAIR_LONGEST_PAIRED = 4096
+"""The longest block that shares a transform with its neighbour. Folding costs 11 instructions a point more, of 100; two
+blocks of 8192 instead of a folded one of 16384 take 2.44 copies at K = 4096."""
+
+comptime BLOCK_PAIR_LONGEST_BLOCK = 16384
+"""The longest block: what fits into one multiprocessor twice, folded."""
+
+# fft_points.mojo, the transforms of overlap_save_gpu.mojo (H200, 2026-11-22).
+
+
+def fft_log2_points(nfft: Int) -> Int:
+    """Chooses how many points a thread keeps in registers.
+
+    Args:
+        nfft: Length of the transform.
+
+    Returns:
+        Logarithm of the number: 16 points, 32 where three passes would not do otherwise. Not measured: the compiler's
+        counts of registers.
+    """
+    return 5 if nfft >= 8192 else 4
+
+
+def fft_registers(nfft: Int) -> Int:
+    """Chooses how many registers a thread has for 16 points of float32.
+
+    Args:
+        nfft: Length of the transform.
+
+    Returns:
+        Up to nfft = 2048 80: it takes 104 if it may, which is 1 to 6 % slower; 64 are 4 to 8 % slower. From 4096 on 64,
+        the fewest that the compiler does without spilling: more blocks load or store while others compute, 1 to 3 %
+        faster than 80 at 4096, 24 % at 8192.
+    """
+    return 80 if nfft <= 2048 else 64
+
+
+# fft_columns.mojo and overlap_save_long_gpu.mojo. Not measured.
+
+comptime FFT_COLUMNS_COLUMN = 512
+"""Points of a column: a longer one would leave room for fewer neighbours in shared memory."""
+
+comptime OVERLAP_SAVE_LONG_BLOCKS = 2
+"""Blocks of columns that a multiprocessor should take at once, which bounds their registers to 64."""
+
+# fft_parts.mojo and overlap_save_parts_gpu.mojo. With these numbers 2^26 samples of float32 take 2.79 device copies at
+# K = 16384 (H200, 2026-11-23, poe bench gpu); others were not measured.
+
+comptime FFT_PARTS_COUNT = 24
+"""Parts, three times a power of two: what shared memory holds."""
+
+comptime FFT_PARTS_PART = 1024
+"""Points of a part: the longest transform that a warp does alone, without a barrier."""
+
+comptime FFT_PARTS_HELD = 5
+"""Logarithm of the points of a thread: two passes then do, with one exchange each way."""
+
+comptime OVERLAP_SAVE_PARTS_WARPS = 12
+"""Warps of a block: each takes two parts, with 168 registers a thread for 32 points."""
+
+comptime OVERLAP_SAVE_PARTS_BLOCKS = 1
+"""Blocks of a multiprocessor that registers must be enough for: shared memory has no room for more."""
