@@ -12,9 +12,9 @@ Layout:     as in direct_gpu.mojo; rows may begin anywhere.
 Accuracy:   the bits of direct_gpu.mojo: taps in rising j. Outputs whose window leaves x, and those of a thread that has
             made NaN where zeros stand before a filter, are summed from the terms that exist.
 Gate:       `is_short_direct`; otherwise direct_gpu.mojo.
-Tried:      taps read by every thread from memory: 1.25 at K = 16; a vector a thread: 1.11 at K = 4, 1.18 at 16. Whole
-            vectors of zeros beyond the ends: 1.13 instead of 1.17 of 1024 signals, but 1.16 of one.
-Tuning:     THREADS, `vectors_of_thread`, `least_blocks`.
+Tried:      taps read by every thread from memory: 1.25 at K = 16. Whole vectors of zeros beyond the ends: 1.13 instead
+            of 1.17 of 1024 signals, but 1.16 of one.
+Tuning:     DIRECT_SHORT_* and direct_short_* of shared/tuning_gpu.mojo.
 """
 
 from std.bit import count_trailing_zeros
@@ -31,15 +31,13 @@ from ..shared.accumulate import accum_dtype, multiply_add
 from ..shared.aligned_row import VECTOR_BYTES, AlignedRow, vector_width, widen
 from ..shared.border import Border
 from ..shared.geometry import Geometry
-
-comptime THREADS = 128
-"""Threads of a block."""
-
-comptime PLACES = [4, 8, 16]
-"""Places for taps that are compiled."""
-
-comptime MOST_TAPS = 16
-"""The last of PLACES."""
+from ..shared.tuning_gpu import (
+    DIRECT_SHORT_MOST_TAPS as MOST_TAPS,
+    DIRECT_SHORT_PLACES as PLACES,
+    DIRECT_SHORT_THREADS as THREADS,
+    direct_short_blocks as least_blocks,
+    direct_short_vectors as vectors_of_thread,
+)
 
 comptime LONGEST_ROW = 1 << 29
 """Samples, or outputs, of a row that 32 bits count."""
@@ -68,38 +66,6 @@ def is_short_direct[dtype: DType](geometry: Geometry) -> Bool:
     var are_vectors = geometry.samples >= WINDOW * WIDTH and geometry.outputs >= 2 * WIDTH
     var are_countable = max(geometry.samples, geometry.outputs, abs(geometry.pad_left)) <= LONGEST_ROW
     return 1 <= geometry.taps and geometry.taps <= MOST_TAPS and are_vectors and are_countable
-
-
-def vectors_of_thread[dtype: DType](places: Int) -> Int:
-    """Decides how many vectors a thread computes.
-
-    Parameters:
-        dtype: Element type.
-
-    Args:
-        places: Places for taps.
-
-    Returns:
-        As many as registers hold the windows of.
-    """
-    return 2 if size_of[dtype]() >= 4 and places > 8 else 4
-
-
-def least_blocks[dtype: DType](places: Int) -> Int:
-    """Decides for how many blocks of a multiprocessor registers must be enough.
-
-    Parameters:
-        dtype: Element type.
-
-    Args:
-        places: Places for taps.
-
-    Returns:
-        Blocks.
-    """
-    if places <= 4:
-        return 6
-    return 6 if size_of[dtype]() == 4 and places > 8 else 4 if size_of[dtype]() == 8 else 5
 
 
 def direct_short_gpu[

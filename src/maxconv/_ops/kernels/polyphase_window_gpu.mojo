@@ -19,7 +19,7 @@ Tile:       a run for each thread of a warp, or block, and as many before them a
 Accuracy:   sums in accumulate.accum_dtype, taps in rising q, those of threads that share outputs added at the end;
             outputs that are NaN are summed again without the zeros.
 Gate:       up and down in RATES, relatively prime; taps that fit.
-Tuning:     RATES, THREADS, STREAMS.
+Tuning:     POLYPHASE_WINDOW_* of shared/tuning_gpu.mojo.
 Measured:   variants of RATES on an H200 (2026-11-23), in copies of the bytes of a call at 20*max(up, down) + 1 taps, in
             brackets not streamed: float32 2/1 1.20 (1.29), 3/1 1.17, 4/1 1.23 (1.48), 8/1 1.30 (1.43), 1/2 1.30 (1.30),
             1/3 1.38 (1.51), 1/4 1.30 (1.29), 3/2 1.18 (1.24), 2/3 1.27 (1.35), 4/3 1.21 (1.44), 3/4 1.23 (1.33); 1/8
@@ -44,77 +44,20 @@ from ..shared.accumulate import accum_dtype, has_nan, multiply_add
 from ..shared.aligned_row import VECTOR_BYTES, vector_width
 from ..shared.polyphase_geometry import PolyphaseGeometry
 from ..shared.shared_memory import STATIC_SHARED_BYTES, await_copies, begin_copy
-from .polyphase_outputs_gpu import WARP, sum_again
-
-comptime THREADS = 128
-"""Threads of a block."""
+from ..shared.tuning_gpu import (
+    POLYPHASE_WINDOW_RATES as RATES,
+    POLYPHASE_WINDOW_STREAMS as STREAMS,
+    POLYPHASE_WINDOW_THREADS as THREADS,
+    WARP,
+    PolyphaseRate as Rate,
+)
+from .polyphase_outputs_gpu import sum_again
 
 comptime MOST_TAPS = 1 << 24
 """Taps that 32 bits count within a block."""
 
 comptime MOST_BLOCKS = 1 << 30
 """Blocks of a launch."""
-
-comptime STREAMS = 132 * 8
-"""Blocks among which the tiles are divided, for each block that a multiprocessor holds: eight for every place on an
-H200. With one they end less evenly, 2 to 5 % later."""
-
-
-@fieldwise_init
-struct Rate(TrivialRegisterPassable):
-    """Rates that have a kernel of their own."""
-
-    var up: Int
-    """Rate of the inserted zeros."""
-    var down: Int
-    """Rate of the outputs."""
-    var periods: Int
-    """Periods of a thread: `periods` times either rate is a number of whole vectors, and of PARTS."""
-    var blocks: Int
-    """Blocks of a multiprocessor that registers must be enough for."""
-    var parts: Int
-    """Parts of a run, after each of which the taps may end: fewer zero taps."""
-    var is_streamed: Bool
-    """Whether each warp has a window of its own and goes on to the next tile, whose samples come while it adds."""
-
-    var split: Int
-    """Neighbouring threads that share outputs: each adds the terms of its part of every `down` samples."""
-
-    def team(self) -> Int:
-        """Counts the threads that share a window.
-
-        Returns:
-            Those of a warp, or of a block.
-        """
-        return WARP if self.is_streamed else THREADS
-
-    def once(self) -> Self:
-        """Gives what serves more taps: a block has room for one tile, not for two of each warp.
-
-        Returns:
-            The same rates, not streamed.
-        """
-        var other = self
-        other.is_streamed = False
-        return other
-
-
-comptime RATES = [
-    (Rate(1, 1, 16, 6, 2, False, 1), Rate(1, 1, 16, 3, 2, False, 1)),
-    (Rate(1, 2, 16, 4, 2, True, 1), Rate(1, 2, 8, 3, 2, False, 1)),
-    (Rate(1, 3, 8, 5, 2, True, 1), Rate(1, 3, 8, 2, 2, False, 1)),
-    (Rate(1, 4, 8, 4, 2, True, 1), Rate(1, 4, 8, 3, 2, False, 1)),
-    (Rate(1, 8, 8, 5, 8, False, 2), Rate(1, 8, 4, 2, 2, False, 1)),
-    (Rate(2, 1, 16, 4, 2, True, 1), Rate(2, 1, 8, 3, 2, False, 1)),
-    (Rate(2, 3, 8, 4, 2, True, 1), Rate(2, 3, 8, 2, 2, False, 1)),
-    (Rate(3, 1, 8, 6, 2, True, 1), Rate(3, 1, 8, 2, 2, False, 1)),
-    (Rate(3, 2, 8, 5, 2, True, 1), Rate(3, 2, 8, 2, 2, False, 1)),
-    (Rate(3, 4, 4, 5, 2, True, 1), Rate(3, 4, 4, 2, 2, False, 1)),
-    (Rate(4, 1, 8, 6, 4, True, 1), Rate(4, 1, 8, 2, 2, False, 1)),
-    (Rate(4, 3, 4, 6, 2, True, 1), Rate(4, 3, 4, 2, 2, False, 1)),
-    (Rate(8, 1, 4, 6, 2, True, 1), Rate(8, 1, 4, 3, 2, False, 1)),
-]
-"""The rates of most calls, for elements of 4 bytes and of 8."""
 
 
 def pitch_of[dtype: DType](count: Int, split: Int = 1) -> Int:

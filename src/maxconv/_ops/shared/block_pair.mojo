@@ -13,12 +13,7 @@ from std.sys.info import size_of
 from .border import CONSTANT, Border
 from .fft_points import padded_place, read_points, threads
 from .geometry import Geometry
-
-comptime LONGEST_PAIRED = 4096
-"""The longest block that shares a transform with its neighbour. Folding costs 11 instructions a point more, of 100."""
-
-comptime LONGEST_BLOCK = 16384
-"""The longest block: what fits into one multiprocessor twice, folded."""
+from .tuning_gpu import BLOCK_PAIR_LONGEST_BLOCK as LONGEST_BLOCK, BLOCK_PAIR_LONGEST_PAIRED as LONGEST_PAIRED
 
 comptime FAR = 1 << 30
 """Further than a thread's points reach."""

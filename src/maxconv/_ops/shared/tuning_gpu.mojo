@@ -10,8 +10,10 @@
 NVIDIA GPUs share one set of numbers: a build serves its family and all newer ones (GPU_FAMILIES of _engine/native.py),
 and tiles and divisions of terms, which decide the order of a sum and so its bits, are to be the same in all builds.
 What one family has otherwise is asked of TARGET, here: no other file asks for the target. Names say the kernel's file
-first. What is no matter of speed, such as the widest access, stands in the kernels; so do, as yet, the numbers of direct
-sums, FFTs and resampling.
+first. What is no matter of speed, such as the widest access, stands in the kernels.
+
+A figure beside a number is of the day, the device and the program that stand above it; another number is tried by writing
+it here and running that program.
 """
 
 from std.sys.info import size_of
@@ -29,6 +31,12 @@ barriers, to `syncwarp` and to sums among WARP lanes."""
 
 comptime MULTIPROCESSORS = 132 if IS_NVIDIA else TARGET.sm_count
 """What the blocks of a launch are dealt to: an H200's for NVIDIA GPUs, which PTX does not tell apart."""
+
+comptime MULTIPROCESSOR_REGISTERS = 65536
+"""Registers that blocks share, an H200's."""
+
+comptime MULTIPROCESSOR_BLOCKS = 32
+"""Most blocks that a multiprocessor takes, an H200's."""
 
 
 def has_tensor_cores[dtype: DType]() -> Bool:
@@ -191,7 +199,7 @@ comptime WEIGHT_GRADIENT_THREADS = 128
 comptime WEIGHT_GRADIENT_BATCH = 32
 """Parts that a thread has under way at a time: they come from far."""
 
-# depthwise_gpu.mojo; more in direct_gpu.mojo. Not measured.
+# depthwise_gpu.mojo; more at direct_gpu.mojo. Not measured.
 
 comptime DEPTHWISE_SHORT_ROW = 96
 """Outputs of a row below which most threads of a tile would have none."""
@@ -282,3 +290,276 @@ comptime DEPTHWISE_WEIGHT_GRADIENT_TILE = 2048
 
 comptime DEPTHWISE_WEIGHT_GRADIENT_ENOUGH_BLOCKS = 16 * MULTIPROCESSORS
 """Blocks from which outputs are not divided further."""
+
+# direct_gpu.mojo, whose numbers depthwise_gpu.mojo has, too. Measured on 2^26 samples of float32 (H200, 2026-11-22,
+# benchmarks/mojo/bench_direct_gpu.mojo).
+
+comptime DIRECT_THREADS = 128
+"""Threads of a block: several blocks fit a multiprocessor, so that some load while others add. 256 are 1 % slower."""
+
+comptime DIRECT_VECTORS_PER_THREAD = 4
+"""Runs of outputs per thread: independent loads in flight, and each tap that is read serves all of them. With half as
+many, float32 is 3 % slower at K = 4 where windows begin at odd addresses, and 3 to 5 % at K = 16."""
+
+comptime DIRECT_MAX_OUTPUTS_PER_THREAD = 16
+"""Bound of the registers that hold sums and samples: more of the narrow types would spill."""
+
+comptime DIRECT_CHUNK = 256
+"""Taps staged at a time. Not measured: with the tile at most 13 KB of shared memory."""
+
+# direct_short_gpu.mojo. With these numbers 2^26 samples of float32 take 1.03 device copies at K = 4, 1.05 at 8 and 1.11
+# at 16 (H200, 2026-11-23, benchmarks/mojo/bench_direct_gpu.mojo).
+
+comptime DIRECT_SHORT_THREADS = 128
+"""Threads of a block. At K = 16 64 were 1 % faster, 96 3 % slower in the course of tuning."""
+
+comptime DIRECT_SHORT_PLACES = [4, 8, 16]
+"""Places for taps that are compiled. Not measured."""
+
+comptime DIRECT_SHORT_MOST_TAPS = 16
+"""The last of them: registers hold no more samples."""
+
+
+def direct_short_vectors[dtype: DType](places: Int) -> Int:
+    """Decides how many vectors a thread computes.
+
+    Parameters:
+        dtype: Element type.
+
+    Args:
+        places: Places for taps.
+
+    Returns:
+        As many as registers hold the windows of. At K = 16 one takes 1.18 copies, three 1.14, four 1.34.
+    """
+    return 2 if size_of[dtype]() >= 4 and places > 8 else 4
+
+
+def direct_short_blocks[dtype: DType](places: Int) -> Int:
+    """Decides for how many blocks of a multiprocessor registers must be enough.
+
+    Parameters:
+        dtype: Element type.
+
+    Args:
+        places: Places for taps.
+
+    Returns:
+        Blocks. At K = 16 float32 takes as long with 8; others were not measured.
+    """
+    if places <= 4:
+        return 6
+    return 6 if size_of[dtype]() == 4 and places > 8 else 4 if size_of[dtype]() == 8 else 5
+
+
+# block_pair.mojo, the blocks of overlap_save_gpu.mojo. With the numbers of FFTs 2^26 samples of float32 take 1.16 copies
+# at K = 64, 1.32 at 256, 1.42 at 1024, 1.82 at 4096 (H200, 2026-11-23, poe bench gpu).
+
+comptime BLOCK_PAIR_LONGEST_PAIRED = 4096
+"""The longest block that shares a transform with its neighbour. Folding costs 11 instructions a point more, of 100; two
+blocks of 8192 instead of a folded one of 16384 take 2.44 copies at K = 4096."""
+
+comptime BLOCK_PAIR_LONGEST_BLOCK = 16384
+"""The longest block: what fits into one multiprocessor twice, folded."""
+
+# fft_points.mojo, the transforms of overlap_save_gpu.mojo (H200, 2026-11-22).
+
+
+def fft_log2_points(nfft: Int) -> Int:
+    """Chooses how many points a thread keeps in registers.
+
+    Args:
+        nfft: Length of the transform.
+
+    Returns:
+        Logarithm of the number: 16 points, 32 where three passes would not do otherwise. Not measured: the compiler's
+        counts of registers.
+    """
+    return 5 if nfft >= 8192 else 4
+
+
+def fft_registers(nfft: Int) -> Int:
+    """Chooses how many registers a thread has for 16 points of float32.
+
+    Args:
+        nfft: Length of the transform.
+
+    Returns:
+        Up to nfft = 2048 80: it takes 104 if it may, which is 1 to 6 % slower; 64 are 4 to 8 % slower. From 4096 on 64,
+        the fewest that the compiler does without spilling: more blocks load or store while others compute, 1 to 3 %
+        faster than 80 at 4096, 24 % at 8192.
+    """
+    return 80 if nfft <= 2048 else 64
+
+
+# fft_columns.mojo and overlap_save_long_gpu.mojo. Not measured.
+
+comptime FFT_COLUMNS_COLUMN = 512
+"""Points of a column: a longer one would leave room for fewer neighbours in shared memory."""
+
+comptime OVERLAP_SAVE_LONG_BLOCKS = 2
+"""Blocks of columns that a multiprocessor should take at once, which bounds their registers to 64."""
+
+# fft_parts.mojo and overlap_save_parts_gpu.mojo. With these numbers 2^26 samples of float32 take 2.79 device copies at
+# K = 16384 (H200, 2026-11-23, poe bench gpu); others were not measured.
+
+comptime FFT_PARTS_COUNT = 24
+"""Parts, three times a power of two: what shared memory holds."""
+
+comptime FFT_PARTS_PART = 1024
+"""Points of a part: the longest transform that a warp does alone, without a barrier."""
+
+comptime FFT_PARTS_HELD = 5
+"""Logarithm of the points of a thread: two passes then do, with one exchange each way."""
+
+comptime OVERLAP_SAVE_PARTS_WARPS = 12
+"""Warps of a block: each takes two parts, with 168 registers a thread for 32 points."""
+
+comptime OVERLAP_SAVE_PARTS_BLOCKS = 1
+"""Blocks of a multiprocessor that registers must be enough for: shared memory has no room for more."""
+
+# polyphase_gpu.mojo with polyphase_tiling.mojo and polyphase_sums.mojo. With these numbers 2^26 samples of float32 take
+# 1.56 device copies of their bytes at 160/147, 2.00 at 147/160; float64 1.55 and 1.78 (H200, 2026-11-23,
+# benchmarks/mojo/bench_polyphase_gpu.mojo).
+
+comptime POLYPHASE_GROUP = 8
+"""Neighbouring outputs of a thread. 4 read half as many words again for a multiply-add; 16 waste half on zero taps."""
+
+comptime POLYPHASE_GROUPS = 4
+"""Neighbouring groups of a warp. Not measured: a warp stores 32 outputs side by side."""
+
+comptime POLYPHASE_MAX_PANELS = 5
+"""Panels, and warps, of a block, which share its samples: 160 outputs, a period of 160/147. Not measured."""
+
+comptime POLYPHASE_PERIODS = 4
+"""Neighbouring periods of a thread: a tap that is read serves all of them. 8 took 2.9 copies
+where 4 took 2.1."""
+
+comptime POLYPHASE_UNROLL = 4
+"""Positions per iteration: their addresses differ by constants. Not measured."""
+
+comptime POLYPHASE_LOADS = 8
+"""Taps that a thread has under way while it stages. Not measured."""
+
+comptime POLYPHASE_SHARED_BYTES = 96 << 10
+"""Shared memory of a block, at most: two then fit a multiprocessor. Not measured."""
+
+comptime POLYPHASE_SMALLEST_CHUNK = 16
+"""Fewest positions worth staging at a time, unless they are all. Not measured."""
+
+
+def polyphase_least_blocks[dtype: DType]() -> Int:
+    """Decides for how many blocks of a multiprocessor registers must be enough.
+
+    Parameters:
+        dtype: Element type.
+
+    Returns:
+        Blocks. Not measured.
+    """
+    return 3 if size_of[dtype]() <= 4 else 2
+
+
+def polyphase_most_blocks[dtype: DType]() -> Int:
+    """Chooses among how many blocks tiles are dealt, each of which stages its taps once.
+
+    Parameters:
+        dtype: Element type.
+
+    Returns:
+        As many as an H200 holds, or of wider elements twice as many: with half as many more the last ones take as long.
+    """
+    return (3 if size_of[dtype]() <= 4 else 4) * MULTIPROCESSORS
+
+
+# polyphase_outputs_gpu.mojo. With these numbers 1/100 with 2001 taps takes 6.5 copies of its bytes (H200, 2026-11-23,
+# benchmarks/mojo/bench_polyphase_gpu.mojo). Others were not measured.
+
+comptime POLYPHASE_OUTPUTS_WARPS = 4
+"""Warps of a block, each at outputs of its own: several blocks fit a multiprocessor, so that some load while others
+add."""
+
+comptime POLYPHASE_OUTPUTS_MAX_BLOCKS = 1 << 13
+"""Blocks over which tiles are dealt: some 8 times as many as an H200 holds, so that the last ones matter little."""
+
+comptime POLYPHASE_OUTPUTS_OUTPUTS = 4
+"""Neighbouring outputs of a warp, which share what they read."""
+
+comptime POLYPHASE_OUTPUTS_TERMS = 8
+"""Terms that a thread of a warp has under way at a time."""
+
+comptime POLYPHASE_OUTPUTS_BATCH = 2
+"""Terms of each of some outputs that a thread has under way."""
+
+comptime POLYPHASE_OUTPUTS_WARP_TAPS = 128
+"""Taps of a phase from which a warp adds them together, where the samples do not fit in shared memory."""
+
+# polyphase_window_gpu.mojo, whose header has what each of the rates takes. In the course of tuning, in copies (float32,
+# H200, 2026-11-23): 2/1 for 4 blocks 1.20, for 5 1.24, with 8 periods 1.25; 3/1 for 6 1.17, for 7 1.20; 4/1 in 4 parts
+# for 6 1.23, for 5 1.25, in 2 parts 1.28; 8/1 for 6 1.30, for 5 1.31, with 8 periods 1.40; 1/2 with 16 periods 1.32,
+# with 8 1.41; 1/3 for 5 1.38, for 4 1.43; 1/4 for 4 1.32, for 5 1.33; 1/8 in 8 parts 1.37, in 4 1.45; 3/2 for 5 1.20,
+# for 4 1.22; 4/3 for 6 1.21, for 5 1.22. Other blocks of 2/3 and 3/4 were not measured.
+
+comptime POLYPHASE_WINDOW_THREADS = 128
+"""Threads of a block. Not measured."""
+
+comptime POLYPHASE_WINDOW_STREAMS = 8 * MULTIPROCESSORS
+"""Blocks among which the tiles are divided, for each block that a multiprocessor holds: eight for every place. With one
+they end less evenly, 2 to 5 % later."""
+
+
+@fieldwise_init
+struct PolyphaseRate(TrivialRegisterPassable):
+    """Rates that have a kernel of their own."""
+
+    var up: Int
+    """Rate of the inserted zeros."""
+    var down: Int
+    """Rate of the outputs."""
+    var periods: Int
+    """Periods of a thread: `periods` times either rate is a number of whole vectors, and of `parts`."""
+    var blocks: Int
+    """Blocks of a multiprocessor that registers must be enough for."""
+    var parts: Int
+    """Parts of a run, after each of which the taps may end: fewer zero taps."""
+    var is_streamed: Bool
+    """Whether each warp has a window of its own and goes on to the next tile, whose samples come while it adds."""
+
+    var split: Int
+    """Neighbouring threads that share outputs: each adds the terms of its part of every `down` samples."""
+
+    def team(self) -> Int:
+        """Counts the threads that share a window.
+
+        Returns:
+            Those of a warp, or of a block.
+        """
+        return WARP if self.is_streamed else POLYPHASE_WINDOW_THREADS
+
+    def once(self) -> Self:
+        """Gives what serves more taps: a block has room for one tile, not for two of each warp.
+
+        Returns:
+            The same rates, not streamed.
+        """
+        var other = self
+        other.is_streamed = False
+        return other
+
+
+comptime POLYPHASE_WINDOW_RATES = [
+    (PolyphaseRate(1, 1, 16, 6, 2, False, 1), PolyphaseRate(1, 1, 16, 3, 2, False, 1)),
+    (PolyphaseRate(1, 2, 16, 4, 2, True, 1), PolyphaseRate(1, 2, 8, 3, 2, False, 1)),
+    (PolyphaseRate(1, 3, 8, 5, 2, True, 1), PolyphaseRate(1, 3, 8, 2, 2, False, 1)),
+    (PolyphaseRate(1, 4, 8, 4, 2, True, 1), PolyphaseRate(1, 4, 8, 3, 2, False, 1)),
+    (PolyphaseRate(1, 8, 8, 5, 8, False, 2), PolyphaseRate(1, 8, 4, 2, 2, False, 1)),
+    (PolyphaseRate(2, 1, 16, 4, 2, True, 1), PolyphaseRate(2, 1, 8, 3, 2, False, 1)),
+    (PolyphaseRate(2, 3, 8, 4, 2, True, 1), PolyphaseRate(2, 3, 8, 2, 2, False, 1)),
+    (PolyphaseRate(3, 1, 8, 6, 2, True, 1), PolyphaseRate(3, 1, 8, 2, 2, False, 1)),
+    (PolyphaseRate(3, 2, 8, 5, 2, True, 1), PolyphaseRate(3, 2, 8, 2, 2, False, 1)),
+    (PolyphaseRate(3, 4, 4, 5, 2, True, 1), PolyphaseRate(3, 4, 4, 2, 2, False, 1)),
+    (PolyphaseRate(4, 1, 8, 6, 4, True, 1), PolyphaseRate(4, 1, 8, 2, 2, False, 1)),
+    (PolyphaseRate(4, 3, 4, 6, 2, True, 1), PolyphaseRate(4, 3, 4, 2, 2, False, 1)),
+    (PolyphaseRate(8, 1, 4, 6, 2, True, 1), PolyphaseRate(8, 1, 4, 3, 2, False, 1)),
+]
+"""The rates of most calls, for elements of 4 bytes and of 8."""
