@@ -8,17 +8,19 @@ Algorithm:  a block has a filter and a part of its outputs, a thread every THREA
             signals' gradient a thread loads the vectors behind its outputs, too: its neighbour's, out of level 1.
 Cost:       2*N*O*L_out*K flop; reads N*C*L and N*O*L_out elements: memory-bound. Of 12288 channels by 16384 samples, 4
             taps, bfloat16: 805 MB, so 192 us at 4.2 TB/s. Measured on an H200 (2026-11-23, by
-            benchmarks/mojo/bench_depthwise_gpu.mojo): 188 us, where a copy takes 191; 16 taps 1.53 copies.
+            benchmarks/mojo/bench_depthwise_gpu.mojo): 184 us, where a copy takes 192; 16 taps 1.53 copies. Both
+            gradients move 1.5 times as much: 289 us, 1.51 copies; of 8 signals of 4096 by 2048 102 us, 1.54.
 Layout:     as in depthwise_weight_gradient_gpu.mojo; rows may begin anywhere.
 Accuracy:   sums in accumulate.accum_dtype, in an order that sizes and the place of the rows in memory decide. Zeros stand
             outside x and y: weight_gradient_gpu.mojo does a sum that comes out as NaN again without them.
             Gradients of signals have the bits of depthwise_short_gpu.mojo.
 Gate:       `is_short_gradient`; otherwise depthwise_weight_gradient_gpu.mojo. Both gradients: `has_both_gradients`.
-Tuning:     DEPTHWISE_SHORT_WEIGHT_GRADIENT_* of shared/tuning_gpu.mojo.
+Tuning:     DEPTHWISE_SHORT_WEIGHT_GRADIENT_* and DEPTHWISE_SHORT_BOTH_GRADIENTS_* of shared/tuning_gpu.mojo.
 """
 
 from std.math import ceildiv
 from std.memory import unsafe_stack_allocation
+from std.utils.numerics import isnan
 from std.utils.static_tuple import StaticTuple
 from max.gpu import MAX_THREADS_PER_BLOCK_METADATA, block_idx, thread_idx
 
@@ -32,6 +34,8 @@ from ..shared.history import History
 from ..shared.layer_geometry import LayerGeometry
 from ..shared.queue import Queue
 from ..shared.tuning_gpu import (
+    DEPTHWISE_SHORT_BOTH_GRADIENTS_THREADS as BOTH_THREADS,
+    DEPTHWISE_SHORT_BOTH_GRADIENTS_VECTORS as BOTH_VECTORS,
     DEPTHWISE_SHORT_WEIGHT_GRADIENT_THREADS as THREADS,
     DEPTHWISE_SHORT_WEIGHT_GRADIENT_VECTORS as VECTORS,
     WARP,
@@ -45,7 +49,6 @@ from .depthwise_short_gpu import (
     causal_lead,
     common_lead,
     compute_existing,
-    has_nan,
     is_short_depthwise,
     load_count,
     load_piece,
@@ -173,7 +176,7 @@ def depthwise_short_gradients_gpu[
         If the launch is refused.
     """
     comptime CAUSAL = causal_lead[dtype, FEW_TAPS]()
-    return launch_sums[dtype, FEW_TAPS, CAUSAL, True, VECTORS, THREADS](
+    return launch_sums[dtype, FEW_TAPS, CAUSAL, True, BOTH_VECTORS, BOTH_THREADS](
         partial, dx, x, y, w, geometry, most_parts, queue
     )
 
@@ -288,6 +291,7 @@ def sum_vectors[
     comptime if both:  # as the gradient of the signals meets it
         comptime for t in range(taps):
             filter[t] = w[unsafe_offset=o * taps + taps - 1 - t].cast[ACC]()
+    var is_spoilt = False
     var turn = part * share + UInt32(thread)
     while turn < end:
         var windows = Array[Array[SIMD[dtype, WIDTH], LOADS], vectors](fill=Array[SIMD[dtype, WIDTH], LOADS](fill=0))
@@ -303,24 +307,38 @@ def sum_vectors[
             var slot = turn + UInt32(vector * threads)
             var place = Place[dtype, taps, lead].of(x, y, geometry, o, channel, min(slot, end - 1), row_slots)
             # Zeros, not a branch around the sums: loads that only a branch uses are made in it, one after another.
-            var first = place.first if slot < end else place.outputs.length
-            if not place.outputs.has(first, Int32(WIDTH)):
-                news[vector][0] = load_piece(place.outputs, place.outputs.samples, 0, first)
+            comptime if lead == ANY_LEAD:
+                var first = place.first if slot < end else place.outputs.length
+                if not place.outputs.has(first, Int32(WIDTH)):
+                    news[vector][0] = load_piece(place.outputs, place.outputs.samples, 0, first)
+            else:  # a vector lies in its row or beside it; a call that is never made would cost 40 registers
+                if slot >= end:
+                    news[vector][0] = 0
             if not place.signal.has(place.begin, Int32(LOADS * WIDTH)):
                 comptime for each in range(LOADS):
                     var position = place.begin + Int32(each * WIDTH)
                     if position + Int32(WIDTH) <= 0 or position >= place.signal.length:
                         windows[vector][each] = 0
-                    elif not place.signal.has(position, Int32(WIDTH)):
-                        windows[vector][each] = load_piece(place.signal, place.signal.samples, 0, position)
+                    else:
+                        comptime if lead == ANY_LEAD:
+                            if not place.signal.has(position, Int32(WIDTH)):
+                                windows[vector][each] = load_piece(place.signal, place.signal.samples, 0, position)
             var samples = widen[BEFORE + WIDTH, lead](windows[vector], place.offset)
             comptime for output in range(WIDTH):
                 comptime for t in range(taps):
                     sums[t] = multiply_add(news[vector][0][output].cast[ACC](), samples[output + t], sums[t])
             comptime if both:
                 if slot < end:
-                    add_signal_gradient(dx, y, w, geometry, place, o, news[vector], filter)
+                    var spoils = store_signal_gradient(dx, geometry, place, o, news[vector], filter)
+                    is_spoilt = is_spoilt or spoils
         turn += UInt32(vectors * threads)
+
+    comptime if both:
+        if is_spoilt:
+            for slot in range(part * share + UInt32(thread), end, UInt32(threads)):
+                sum_existing_gradients(
+                    dx, y, w, geometry, o, Place[dtype, taps, lead].of(x, y, geometry, o, o, slot, row_slots)
+                )
 
     comptime for t in range(taps):
         var sum = warps.lane_group_sum[num_lanes=WARP](sums[t])
@@ -336,19 +354,17 @@ def sum_vectors[
 
 
 @always_inline
-def add_signal_gradient[
+def store_signal_gradient[
     dtype: DType, taps: Int, lead: Int, ahead: Int, //
 ](
     dx: Pointer[Scalar[dtype], MutAnyOrigin],
-    y: Pointer[Scalar[dtype], MutAnyOrigin],
-    w: Pointer[Scalar[dtype], MutAnyOrigin],
     geometry: LayerGeometry,
     place: Place[dtype, taps, lead],
     o: Int,
     loaded: Array[SIMD[dtype, vector_width[dtype]()], ahead],
     filter: Array[Scalar[accum_dtype[dtype]()], taps],
-):
-    """Computes and stores a vector of the signals' gradient of a causal layer.
+) -> Bool:
+    """Computes a vector of the signals' gradient of a causal layer.
 
     Parameters:
         dtype: Element type.
@@ -358,13 +374,14 @@ def add_signal_gradient[
 
     Args:
         dx: As for `launch_sums`.
-        y: As for `launch_sums`.
-        w: As for `launch_sums`.
         geometry: Sizes and shifts.
         place: Where the vector is.
         o: Channel.
         loaded: The gradients of outputs from there on; others where these lie behind the row.
         filter: The weights, the last first.
+
+    Returns:
+        Whether zeros that stand behind the row may have made NaN.
     """
     comptime ACC = accum_dtype[dtype]()
     comptime WIDTH = vector_width[dtype]()
@@ -379,26 +396,53 @@ def add_signal_gradient[
     comptime for t in range(taps):
         comptime for sample in range(WIDTH):
             sums[sample] = multiply_add(values[sample + t], filter[t], sums[sample])
+    var row = dx.unsafe_offset(geometry.input_offset(place.row, o, 0))
+    row.unsafe_store[alignment=VECTOR_BYTES](Int(place.first), sums.cast[dtype]())
+    return is_edge and isnan(sums.reduce_add())
+
+
+@no_inline
+def sum_existing_gradients[
+    dtype: DType, taps: Int, lead: Int, //
+](
+    dx: Pointer[Scalar[dtype], MutAnyOrigin],
+    y: Pointer[Scalar[dtype], MutAnyOrigin],
+    w: Pointer[Scalar[dtype], MutAnyOrigin],
+    geometry: LayerGeometry,
+    o: Int,
+    place: Place[dtype, taps, lead],
+):
+    """Computes a vector of the signals' gradient again, from the terms that exist.
+
+    Parameters:
+        dtype: Element type.
+        taps: As for `launch_sums`.
+        lead: As for `launch_sums`.
+
+    Args:
+        dx: As for `launch_sums`.
+        y: As for `launch_sums`.
+        w: As for `launch_sums`.
+        geometry: Sizes and shifts.
+        o: Channel.
+        place: Where the vector is.
+    """
+    var nothing = w.unsafe_origin_cast[MutUntrackedOrigin]()
+    var numbers = Pointer[Int32, MutUntrackedOrigin](unsafe_from_address=Int(w))
     var channel = place.row * geometry.in_channels + o
-    var result = AlignedRow[dtype].of[False](dx.unsafe_offset(channel * geometry.length), geometry.length)
-    result.samples.unsafe_store[alignment=VECTOR_BYTES](Int(place.first), sums.cast[dtype]())
-    if is_edge:
-        if has_nan(sums):
-            var untracked = w.unsafe_origin_cast[MutUntrackedOrigin]()
-            var numbers = Pointer[Int32, MutUntrackedOrigin](unsafe_from_address=Int(w))
-            compute_existing(
-                result,
-                y,
-                w.unsafe_offset(o * taps + taps - 1),
-                Epilogue[dtype](untracked, False, NONE),
-                mirrored(geometry),
-                History[dtype](untracked, False, numbers, False),
-                -1,
-                channel,
-                o,
-                place.first,
-                Int32(WIDTH),
-            )
+    compute_existing(
+        AlignedRow[dtype].of[False](dx.unsafe_offset(channel * geometry.length), geometry.length),
+        y,
+        w.unsafe_offset((o + 1) * taps - 1),
+        Epilogue[dtype](nothing, False, NONE),
+        mirrored(geometry),
+        History[dtype](nothing, False, numbers, False),
+        -1,
+        channel,
+        o,
+        place.first,
+        Int32(vector_width[dtype]()),
+    )
 
 
 @fieldwise_init

@@ -273,6 +273,16 @@ comptime DEPTHWISE_SHORT_WEIGHT_GRADIENT_THREADS = 128
 comptime DEPTHWISE_SHORT_WEIGHT_GRADIENT_VECTORS = 2
 """Vectors of outputs that a thread loads at a time."""
 
+# The same, with the gradient of the signals: of that layer in bfloat16 289 us with these numbers (H200, 2026-11-23,
+# benchmarks/mojo/bench_depthwise_gpu.mojo).
+
+comptime DEPTHWISE_SHORT_BOTH_GRADIENTS_THREADS = 256
+"""Threads of a block. 128 take 298 us, 64 take 308."""
+
+comptime DEPTHWISE_SHORT_BOTH_GRADIENTS_VECTORS = 1
+"""Vectors that a thread loads at a time: 40 registers, so that a multiprocessor holds all threads that it can. Two take
+341 us, three 368; of float32 as long."""
+
 # depthwise_weight_gradient_gpu.mojo. Not measured: registers for two blocks on a multiprocessor, 17 KB of shared memory
 # each.
 
