@@ -245,14 +245,15 @@ def test_every_kernel_compiles_for_other_families(done, job):
     assert any("mma.sync" in kernel for kernel in kernels) == (job.family == "sm_100")
 
 
-#: Family -> tensor cores for bfloat16 and for float32, multiprocessors: the table of _ops/shared/tuning_gpu.mojo.
+#: Family -> tensor cores for bfloat16 and for float32, asynchronous copies, multiprocessors; vectors of a thread of few
+#: taps, registers of one of transforms, blocks of resampling by panels, streams of resampling by windows.
 FAMILIES = {
-    "sm_75": "False False 132",
-    "sm_80": "True False 132",
-    "sm_89": "True False 132",
-    "sm_90a": "True False 132",
-    "sm_100": "True False 132",
-    "gfx942": "False False 304",
+    "sm_75": "False False False 132 2 80 396 1056",
+    "sm_80": "True False True 132 2 80 396 1056",
+    "sm_89": "True False True 132 2 80 396 1056",
+    "sm_90a": "True False True 132 2 80 396 1056",
+    "sm_100": "True False True 132 2 80 396 1056",
+    "gfx942": "False False False 304 2 80 912 2432",
 }
 
 
@@ -267,3 +268,26 @@ def test_one_file_asks_for_the_family():
     question = re.compile(r"\b(default_device_info|GPUInfo|WARP_SIZE|_accelerator_arch|(is|has)_\w*gpu)\b")
     asking = {path.name for path in PACKAGE.rglob("*.mojo") if question.search(path.read_text())}
     assert asking == {"tuning_gpu.mojo"}
+
+
+#: Numbers of GPU kernels that are no matter of speed.
+UNTUNED = {
+    *("LINE_BYTES", "STATIC_SHARED_BYTES", "DEPTH", "WIDTH"),  # of the hardware: caches, products of tensor cores
+    *("SIZES", "SMALLEST_SIZE", "LARGEST_SIZE"),  # lengths of transform that are compiled
+    *("SLOTS", "TURN", "TURN_BITS"),  # arithmetic of transforms
+    *("MOST_TILES", "MAX_RATE", "MOST_TAPS", "MOST_BLOCKS", "FAR"),  # what 32 bits count
+    "ANY_LEAD",  # stands for an unknown number
+}
+
+
+def test_one_file_has_the_numbers_of_gpu_kernels():
+    """What was chosen for a device stands in `tuning_gpu.mojo`: no constant of a kernel, no bound of its registers."""
+    constant = re.compile(r"^comptime (\w+) = [-([]?\d[-+*/<>()\[\], \d]*$", re.MULTILINE)
+    bound = re.compile(r"minctasm`=SIMDLength\((.*\b\d.*)\)")
+    kernels = [*(PACKAGE / "_ops/kernels").glob("*_gpu.mojo"), *(PACKAGE / "_ops/shared").glob("*.mojo")]
+    found = set()
+    for path in kernels:
+        text = path.read_text()
+        if path.name != "tuning_gpu.mojo" and ("max.gpu" in text or "tuning_gpu" in text):
+            found |= {(path.name, each) for each in constant.findall(text) + bound.findall(text)}
+    assert {name for _, name in found} == UNTUNED, found

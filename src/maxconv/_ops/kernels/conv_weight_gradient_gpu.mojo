@@ -34,21 +34,20 @@ from ..shared.tuning_gpu import (
     CONV_WEIGHT_GRADIENT_ENOUGH_BLOCKS as ENOUGH_BLOCKS,
     CONV_WEIGHT_GRADIENT_FEW_ROWS as FEW_ROWS,
     CONV_WEIGHT_GRADIENT_LARGE as LARGE,
+    CONV_WEIGHT_GRADIENT_LEAST_BLOCKS as LEAST_BLOCKS,
     CONV_WEIGHT_GRADIENT_LEAST_CHUNKS as LEAST_CHUNKS,
     CONV_WEIGHT_GRADIENT_MEDIUM as MEDIUM,
-    CONV_WEIGHT_GRADIENT_THREADS as THREADS,
+    CONV_WEIGHT_GRADIENT_SIDE as THREAD_SIDE,
+    CONV_WEIGHT_GRADIENT_WARP_ROWS as WARP_ROWS,
     Tile,
     has_tensor_cores,
 )
 
-comptime THREAD_SIDE = 16
-"""Threads along either side of a block's tile."""
+comptime THREADS = THREAD_SIDE * THREAD_SIDE
+"""Threads of a block."""
 
 comptime WARPS = THREADS // DEPTH
 """Warps of a block: on the tensor cores, two by four parts of its tile."""
-
-comptime WARP_ROWS = 2
-"""Parts of a tile's rows, on the tensor cores."""
 
 comptime NOWHERE = Int64(-1) << 62
 """A shift that leads outside every x."""
@@ -190,7 +189,7 @@ def launch[
 
 @__llvm_metadata(
     MAX_THREADS_PER_BLOCK_METADATA=StaticTuple[Int32, 1](Int32(THREADS)),
-    `nvvm.minctasm`=SIMDLength(1 if tile.rows > 64 or dtype == DType.float64 else 2),
+    `nvvm.minctasm`=SIMDLength(LEAST_BLOCKS[dtype, tile.rows]),
 )
 def compute_weights[
     dtype: DType, tile: Tile

@@ -29,6 +29,7 @@ from max.gpu.host import DeviceContext
 from max.gpu.sync import barrier
 
 from ..shared.accumulate import accum_dtype, multiply_add
+from ..shared.aligned_row import VECTOR_BYTES
 from ..shared.border import OMIT, Border
 from ..shared.geometry import Geometry
 from ..shared.tuning_gpu import (
@@ -36,14 +37,9 @@ from ..shared.tuning_gpu import (
     DIRECT_MAX_OUTPUTS_PER_THREAD as MAX_OUTPUTS_PER_THREAD,
     DIRECT_THREADS as THREADS,
     DIRECT_VECTORS_PER_THREAD as VECTORS_PER_THREAD,
+    MAX_GRID_ROWS,
 )
 from .direct_short_gpu import direct_short_gpu, is_short_direct
-
-comptime MAX_GRID_ROWS = 65535
-"""The most blocks that CUDA takes along y."""
-
-comptime VECTOR_BYTES = 16
-"""The widest access of a thread."""
 
 
 def run_length[dtype: DType]() -> Int:

@@ -33,7 +33,6 @@ from max.gpu.memory import external_memory
 
 from ..shared.accumulate import accum_dtype
 from ..shared.block_pair import (
-    LONGEST_BLOCK,
     hop_length,
     is_folded,
     load_folded_taps,
@@ -63,6 +62,7 @@ from ..shared.fft_threads import (
 )
 from ..shared.geometry import Geometry
 from ..shared.shared_memory import require_shared_memory, shared_memory_request
+from ..shared.tuning_gpu import BLOCK_PAIR_LONGEST_BLOCK as LONGEST_BLOCK
 
 
 def plan_length_gpu(nfft: Int, tap_rows: Int) -> Int:

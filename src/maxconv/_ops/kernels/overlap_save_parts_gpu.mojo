@@ -50,7 +50,7 @@ from ..shared.fft_threads import forward_pass, inverse_pass, multiply_by_spectru
 from ..shared.geometry import Geometry
 from ..shared.level2 import LINE_BYTES, fetch_line
 from ..shared.shared_memory import require_shared_memory, shared_memory_request
-from ..shared.tuning_gpu import OVERLAP_SAVE_PARTS_BLOCKS as BLOCKS, OVERLAP_SAVE_PARTS_WARPS as WARPS, WARP
+from ..shared.tuning_gpu import OVERLAP_SAVE_PARTS_LEAST_BLOCKS as LEAST_BLOCKS, OVERLAP_SAVE_PARTS_WARPS as WARPS, WARP
 
 comptime THREADS = WARPS * WARP
 """Threads of a block."""
@@ -104,7 +104,7 @@ struct Place(TrivialRegisterPassable):
 
 
 @__llvm_metadata(
-    MAX_THREADS_PER_BLOCK_METADATA=StaticTuple[Int32, 1](Int32(THREADS)), `nvvm.minctasm`=SIMDLength(BLOCKS)
+    MAX_THREADS_PER_BLOCK_METADATA=StaticTuple[Int32, 1](Int32(THREADS)), `nvvm.minctasm`=SIMDLength(LEAST_BLOCKS)
 )
 def transform_taps_by_parts[
     dtype: DType
@@ -148,7 +148,7 @@ def transform_taps_by_parts[
 
 
 @__llvm_metadata(
-    MAX_THREADS_PER_BLOCK_METADATA=StaticTuple[Int32, 1](Int32(THREADS)), `nvvm.minctasm`=SIMDLength(BLOCKS)
+    MAX_THREADS_PER_BLOCK_METADATA=StaticTuple[Int32, 1](Int32(THREADS)), `nvvm.minctasm`=SIMDLength(LEAST_BLOCKS)
 )
 def convolve_by_parts[
     dtype: DType
