@@ -18,9 +18,9 @@ Gate:       none: any sizes >= 1, outputs may be 0.
 Tuning:     the constants below. Float32, one core of an AMD EPYC with AVX-512, whose FMA units do 115 GFLOP/s: 98 to 111
             for the layers of Whisper, wav2vec2, HuBERT and HiFi-GAN's residual blocks, 70 for 512 -> 256 channels of
             100 samples transposed, K = 16. Layers of benchmarks/layers.py, 2026-11-22. 1 -> 32 channels, K = 7, 24000
-            samples, whose sums go from registers to the result: 91, 117 us (141 where each block was a call of its
-            own; 2026-11-23).
-Tried:      weights of a transposed sum sorted by phase while they are copied: 25 to 43 GFLOP/s instead of 70.
+            samples, whose sums go from registers to the result: 91, 117 us (2026-11-23).
+Tried:      a call for each block, where terms are few, and weights of a transposed sum sorted by phase while they are
+            copied: slower, the latter twice.
 Source:     register blocking as for a matrix product (Goto and van de Geijn, Anatomy of High-Performance Matrix
             Multiplication, 2008); phases as in Crochiere and Rabiner, Multirate Digital Signal Processing, 1983.
 """

@@ -12,7 +12,7 @@ Cost:       2*N*C*L_out*K flop; reads and writes each element of x and y once: m
             copy on an H200; the weight gradient as much. Measured there (2026-11-23, by
             benchmarks/mojo/bench_depthwise_gpu.mojo): forward 196 us, 1.02 copies, with long runs 278; weight gradient
             208 us, 1.09. 8 signals of 4096 by 2048: forward and input gradient 67 us, 1.02; weight gradient 79 us,
-            1.20, before its blocks all fit at once 92; the three of them 1.30 times their least bytes.
+            1.20; the three of them 1.30 times their least bytes.
 Layout:     x (N, L, C), y (N, L_out, C), aligned to VECTOR_BYTES, C a multiple of a vector; w (C, K).
 Accuracy:   sums in accumulate.accum_dtype, each in ascending order of taps: the bits of depthwise_gpu.mojo. Outputs
             of a thread that has made NaN are done again without the zeros; weight_gradient_gpu.mojo does so, too. Short

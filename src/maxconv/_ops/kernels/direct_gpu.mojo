@@ -14,9 +14,9 @@ Tile:       THREADS * group_count * run_length outputs, 1024 or 2048; shared mem
 Accuracy:   sums in accumulate.accum_dtype on EVERY path of this file, taps in rising j.
 Gate:       none: any N, K, L_out >= 0 and any pad_left; N >= 1 with a border. Few taps go to direct_short_gpu.mojo.
 Tuning:     DIRECT_* of shared/tuning_gpu.mojo.
-Measured:   2.0 device copies at K = 64 (there the adders are half idle).
-Tried:      64-bit indices and a test of every tap against the chunk's end: 1.35 copies at K = 4, 4.6 at K = 64;
-            one vector of taps per iteration, which moves `high` to `low` each time: 2.3 at K = 64.
+Measured:   2.0 device copies at K = 64 (there the adders are half idle; benchmarks/mojo/bench_direct_gpu.mojo).
+Tried:      64-bit indices and a test of every tap against the chunk's end, or one vector of taps per iteration, which
+            moves `high` to `low` each time: slower.
 Source:     the shared-memory tile with halo of the GPU puzzle that op "conv1d" comes from; thread coarsening with a
             register window as in Volkov, Better Performance at Lower Occupancy, 2010.
 """

@@ -16,8 +16,9 @@ Gate:       1 <= K <= PARTS_BLOCK; element types that are summed in float32; 198
 Tuning:     OVERLAP_SAVE_PARTS_* and FFT_PARTS_* of shared/tuning_gpu.mojo; K from which it is taken by the cost model of
             _plan.py.
 Measured:   2^26 float32, H200, 2026-11-23, in device copies: K = 16384 2.79, 2.97 as 1024 signals; K = 8192 2.52, as
-            in blocks of 16384. Without `fetch` 2.93 and 3.14.
-Tried:      parts of 4096 points, 16 a thread: 3.15; 64 a thread in two passes: 4.8, for 140 KB of instructions.
+            in blocks of 16384.
+Tried:      no `fetch`, and parts of 4096 points, 16 a thread: slower, too; 64 a thread in two passes: far slower, for
+            140 KB of instructions.
 Source:     overlap-save: Oppenheim and Schafer, Discrete-Time Signal Processing, chapter 8.
 """
 
