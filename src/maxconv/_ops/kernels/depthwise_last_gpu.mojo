@@ -10,7 +10,7 @@ Algorithm:  a thread has neighbouring channels, one vector access wide, and goes
 Cost:       2*N*C*L_out*K flop; reads and writes each element of x and y once: memory-bound. Of 12288 channels by
             16384 samples of bfloat16, 4 taps (pytorch#192902): 805 MB and 1.6 Gflop, so 190 us at the 4.24 TB/s of a
             copy on an H200; the weight gradient as much. Measured there (2026-11-23, by
-            benchmarks/mojo/bench_depthwise_gpu.mojo): forward 196 us, 1.02 copies, with long runs 278; weight gradient
+            benchmarks/mojo/bench_depthwise_gpu.mojo): forward 196 us, 1.02 copies; weight gradient
             208 us, 1.09. 8 signals of 4096 by 2048: forward and input gradient 67 us, 1.02; weight gradient 79 us,
             1.20; the three of them 1.30 times their least bytes.
 Layout:     x (N, L, C), y (N, L_out, C), aligned to VECTOR_BYTES, C a multiple of a vector; w (C, K).
