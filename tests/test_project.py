@@ -12,6 +12,8 @@ import pytest
 from mojo_jobs import PACKAGE, ROOT, Job, kernels_of
 
 import maxconv
+from maxconv import _plan
+from maxconv._engine import spectra
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -295,3 +297,14 @@ def test_one_file_has_the_numbers_of_gpu_kernels():
         if path.name != "tuning_gpu.mojo" and ("max.gpu" in text or "tuning_gpu" in text):
             found |= {(path.name, each) for each in constant.findall(text) + bound.findall(text)}
     assert {name for _, name in found} == UNTUNED, found
+
+
+def test_python_knows_the_numbers_that_it_repeats():
+    """Lengths by which a call is planned are those of the kernels."""
+    folder = PACKAGE / "_ops/shared"
+    sources = "".join((folder / name).read_text() for name in ("tuning_gpu.mojo", "fft_points.mojo"))
+    kernels = {name: int(value) for name, value in re.findall(r"^comptime (\w+) = (\d+)$", sources, re.MULTILINE)}
+    assert 2 * kernels["FFT_PARTS_COUNT"] * kernels["FFT_PARTS_PART"] == spectra.PARTS_BLOCK
+    assert kernels["FFT_COLUMNS_COLUMN"] * kernels["SMALLEST_SIZE"] == spectra.LONG_NFFT
+    assert kernels["BLOCK_PAIR_LONGEST_PAIRED"] + 1 == _plan.FOLDED_GPU_BLOCKS.start
+    assert kernels["DIRECT_SHORT_MOST_TAPS"] == _plan.FEW_GPU_TAPS
