@@ -101,11 +101,15 @@ def choose(problem: Problem, itemsize: int) -> Choice:
     return Choice("fft" if best < margin * direct else "direct", nfft, direct * 1e-9, best * 1e-9)
 
 
+def takes_ffts(layer: LayerProblem) -> bool:
+    """Tell whether FFTs can serve a layer, and may be faster: one filter a channel, dense and not short."""
+    return layer.has_one_filter_each and layer.stride == layer.dilation == 1 and layer.taps >= FEWEST_FFT_TAPS
+
+
 @lru_cache(maxsize=256)
 def block_of_layer(layer: LayerProblem, itemsize: int) -> int:
     """Return the length of the blocks whose FFTs serve a layer on the CPU; 0 if sums promise to be faster."""
-    is_one_filter_each = layer.groups == layer.in_channels == layer.out_channels
-    if layer.taps < FEWEST_FFT_TAPS or not is_one_filter_each or layer.stride * layer.dilation > 1:
+    if not takes_ffts(layer):
         return 0
     shortest = max(9, (layer.taps - 1).bit_length())
     longest = max(shortest, (layer.outputs + layer.taps - 2).bit_length())
