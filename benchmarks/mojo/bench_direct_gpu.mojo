@@ -70,7 +70,7 @@ def main() raises:
     """
     var ctx = DeviceContext()
     print(ctx.name(), "threads", DIRECT_THREADS, "vectors per thread", DIRECT_VECTORS_PER_THREAD, "chunk", DIRECT_CHUNK)
-    for taps in [1, 4, 16, 64, 256]:
+    for taps in [1, 4, 8, 16, 64, 256]:
         _ = measure[DType.float32](ctx, taps, 0)
         _ = measure[DType.float32](ctx, taps, (taps - 1) // 2)
     _ = measure[DType.bfloat16](ctx, 4, 0)

@@ -16,7 +16,7 @@ from .. import _plan
 from .._errors import DeviceError
 from .._layer import LayerProblem
 from . import devices, native
-from .layers import has_one_filter_each, is_depthwise
+from .layers import is_depthwise
 
 #: Element types of layers, and the names that kernels have for them.
 NAMES = {torch.float16: "float16", torch.bfloat16: "bfloat16", torch.float32: "float32", torch.float64: "float64"}
@@ -165,7 +165,7 @@ def has_both_gradients(problem: LayerProblem, gradient: Any) -> bool:
     """
     is_causal = problem.taps == _TAPS_OF_BOTH == problem.pad_left + 1 and problem.outputs == problem.length
     is_dense = problem.stride == problem.dilation == 1 and problem.length * gradient.element_size() % _VECTOR == 0
-    return is_causal and is_dense and has_one_filter_each(problem) and gradient.is_cuda and gradient.numel() > 0
+    return is_causal and is_dense and problem.has_one_filter_each and gradient.is_cuda and gradient.numel() > 0
 
 
 def forward_sum(
@@ -197,7 +197,7 @@ def gradient_sums(
     The third does both, if a kernel does.
     """
     by_input = None if 0 in x_shape else transposed_sum(problem, y, x_shape)
-    if by_input is None or (has_one_filter_each(problem) and not y.is_cuda):
+    if by_input is None or (problem.has_one_filter_each and not y.is_cuda):
         return None
     by_weight = known_sum(_name("weight_gradient", y.dtype), problem, (), w_shape, y.dtype, y.get_device())
     is_one = x_shape == problem.input_shape and has_both_gradients(problem, y)
@@ -228,7 +228,7 @@ def mirrored(problem: LayerProblem) -> LayerProblem | None:
     One filter a channel, read backwards, is one again, and those kernels are the faster ones.
     """
     pad_left = problem.dilation * (problem.taps - 1) - problem.pad_left
-    if has_one_filter_each(problem) and problem.stride == 1 and pad_left >= 0:
+    if problem.has_one_filter_each and problem.stride == 1 and pad_left >= 0:
         lengths = problem.outputs, problem.length
         return LayerProblem(*problem[:4], *lengths, problem.taps, 1, problem.dilation, pad_left)
     return None
@@ -242,7 +242,7 @@ def weight_gradient(problem: LayerProblem, x: Any, y: Any) -> Any:
     """Compute w (O, C/G, K) from x (N, C, L) and y (N, O, L_out), the gradient of the outputs."""
     if not (x.numel() and y.numel()):
         return x.new_zeros(problem.weight_shape)
-    if not x.is_cuda and has_one_filter_each(problem):
+    if not x.is_cuda and problem.has_one_filter_each:
         # One filter a channel meets its signal as the gradient of the outputs would, as the longer filter.
         rows = problem.batch * problem.in_channels
         lengths = problem.length, problem.taps, problem.outputs, problem.dilation, problem.stride
@@ -288,7 +288,7 @@ def is_channels_last(problem: LayerProblem, x: Any) -> bool:
         return False
     is_dense = problem.stride == problem.dilation == 1
     return (
-        has_one_filter_each(problem)
+        problem.has_one_filter_each
         and is_dense
         and problem.in_channels * x.element_size() % _VECTOR == 0
         and x.mT.is_contiguous()

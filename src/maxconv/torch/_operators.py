@@ -122,7 +122,7 @@ class Operator:
 
 def are_plain(operands: Any) -> bool:
     """Tell whether the dispatcher would do nothing for operands, which no transform sees, but call a kernel."""
-    if torch._C._len_torch_dispatch_stack() > 0 or torch._C._is_tracing():  # noqa: SLF001
+    if torch._C._len_torch_dispatch_stack() > 0 or torch.jit.is_tracing():  # noqa: SLF001  # no public name
         return False
     for operand in operands:
         if operand is None:

@@ -14,7 +14,7 @@ Accuracy:   the bits of direct_gpu.mojo: taps in rising j. Outputs whose window 
 Gate:       `is_short_direct`; otherwise direct_gpu.mojo.
 Tried:      taps read by every thread from memory: 1.25 at K = 16. Whole vectors of zeros beyond the ends: 1.13 instead
             of 1.17 of 1024 signals, but 1.16 of one.
-Tuning:     DIRECT_SHORT_* and direct_short_* of shared/tuning_gpu.mojo.
+Tuning:     DIRECT_SHORT_* of shared/tuning_gpu.mojo.
 """
 
 from std.bit import count_trailing_zeros
@@ -28,22 +28,17 @@ from max.gpu.host import DeviceContext
 from max.gpu.sync import barrier
 
 from ..shared.accumulate import accum_dtype, multiply_add
-from ..shared.aligned_row import VECTOR_BYTES, AlignedRow, vector_width, widen
+from ..shared.aligned_row import LONGEST_ROW, VECTOR_BYTES, AlignedRow, vector_width, widen
 from ..shared.border import Border
 from ..shared.geometry import Geometry
 from ..shared.tuning_gpu import (
+    DIRECT_SHORT_LEAST_BLOCKS as LEAST_BLOCKS,
     DIRECT_SHORT_MOST_TAPS as MOST_TAPS,
     DIRECT_SHORT_PLACES as PLACES,
     DIRECT_SHORT_THREADS as THREADS,
-    direct_short_blocks as least_blocks,
-    direct_short_vectors as vectors_of_thread,
+    DIRECT_SHORT_VECTORS as VECTORS,
+    MAX_GRID_ROWS,
 )
-
-comptime LONGEST_ROW = 1 << 29
-"""Samples, or outputs, of a row that 32 bits count."""
-
-comptime MAX_GRID_ROWS = 65535
-"""The most blocks that CUDA takes along y."""
 
 
 def is_short_direct[dtype: DType](geometry: Geometry) -> Bool:
@@ -97,7 +92,7 @@ def direct_short_gpu[
     var fewest = 0
     comptime for places in PLACES:
         if fewest < geometry.taps and geometry.taps <= places:
-            launch_rows[dtype, places, vectors_of_thread[dtype](places), THREADS, least_blocks[dtype](places)](
+            launch_rows[dtype, places, VECTORS[dtype, places], THREADS, LEAST_BLOCKS[dtype, places]](
                 y, x, k, geometry, ctx, border
             )
         fewest = places

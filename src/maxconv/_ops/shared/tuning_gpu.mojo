@@ -12,8 +12,8 @@ and tiles and divisions of terms, which decide the order of a sum and so its bit
 What one family has otherwise is asked of TARGET, here: no other file asks for the target. Names say the kernel's file
 first. What is no matter of speed, such as the widest access, stands in the kernels.
 
-A figure beside a number is of the day, the device and the program that stand above it; another number is tried by writing
-it here and running that program.
+A figure beside a number is of the day, the device and the program that stand above it. Another number is tried by
+writing it here and running that program.
 """
 
 from std.sys.info import size_of
@@ -37,6 +37,9 @@ comptime MULTIPROCESSOR_REGISTERS = 65536
 
 comptime MULTIPROCESSOR_BLOCKS = 32
 """Most blocks that a multiprocessor takes, an H200's."""
+
+comptime MAX_GRID_ROWS = 65535
+"""The most blocks that CUDA takes along y."""
 
 
 def has_tensor_cores[dtype: DType]() -> Bool:
@@ -167,11 +170,22 @@ comptime CONV_MMA_FEW_ROWS = Tile(16, 128, 16, 32)
 comptime CONV_MMA_DEPTH = 32
 """Terms of a chunk: two steps of the tensor cores."""
 
+comptime CONV_MMA_LEAST_BLOCKS[tile: Tile, transposed: Bool] = 1 if transposed or tile.rows > 64 else 2
+"""Blocks of a multiprocessor that registers must be enough for. Not measured.
+
+Parameters:
+    tile: Tile of a block.
+    transposed: Whether the sum is transposed.
+"""
+
 # conv_weight_gradient_gpu.mojo. With these numbers Whisper's second layer takes 38 us in bfloat16, 78 us in float32
 # (H200, 2026-11-22). Tiles are from counts of registers and shared reads; others were not measured.
 
-comptime CONV_WEIGHT_GRADIENT_THREADS = 256
-"""Threads of a block: a square of 16 by 16, or eight warps."""
+comptime CONV_WEIGHT_GRADIENT_SIDE = 16
+"""Threads along either side of a block's tile; of a block 256, or eight warps."""
+
+comptime CONV_WEIGHT_GRADIENT_WARP_ROWS = 2
+"""Parts of a tile's rows, on the tensor cores."""
 
 comptime CONV_WEIGHT_GRADIENT_DEPTH = 32
 """Outputs staged at a time: a warp reads neighbours."""
@@ -191,6 +205,14 @@ comptime CONV_WEIGHT_GRADIENT_ENOUGH_BLOCKS = 3 * MULTIPROCESSORS
 comptime CONV_WEIGHT_GRADIENT_LEAST_CHUNKS = 8
 """Chunks below which a block is not worth its sums' way to memory."""
 
+comptime CONV_WEIGHT_GRADIENT_LEAST_BLOCKS[dtype: DType, rows: Int] = 1 if rows > 64 or size_of[dtype]() == 8 else 2
+"""Blocks of a multiprocessor that registers must be enough for. Not measured.
+
+Parameters:
+    dtype: Element type.
+    rows: Rows of a block's tile.
+"""
+
 # weight_gradient_gpu.mojo, the last step of all gradients. Not measured: it reads few elements.
 
 comptime WEIGHT_GRADIENT_THREADS = 128
@@ -206,6 +228,12 @@ comptime DEPTHWISE_SHORT_ROW = 96
 
 # depthwise_last_gpu.mojo. With these numbers 12288 channels by 16384 samples of bfloat16, 4 taps, take 196 us, 1.02
 # copies, the weight gradient 208 us (H200, 2026-11-23).
+
+comptime DEPTHWISE_LAST_FEW_TAPS = 4
+"""Taps of most layers that are short: their kernel has no places more."""
+
+comptime DEPTHWISE_LAST_MOST_TAPS = 16
+"""Taps above which registers hold no more filters. Not measured."""
 
 comptime DEPTHWISE_LAST_WARPS = 4
 """Warps of a block: neighbours along the signal."""
@@ -237,6 +265,28 @@ comptime DEPTHWISE_LAST_LONGEST_RUN = 64
 comptime DEPTHWISE_LAST_ENOUGH_BLOCKS = 12 * MULTIPROCESSORS
 """Blocks from which runs are not divided further. Not measured."""
 
+comptime DEPTHWISE_LAST_SHORT_RUN_LEAST_BLOCKS[dtype: DType] = 6 if size_of[dtype]() == 2 else 4
+"""Blocks of a multiprocessor that the registers of short runs must be enough for. Not measured.
+
+Parameters:
+    dtype: Element type.
+"""
+
+comptime DEPTHWISE_LAST_LEAST_BLOCKS[dtype: DType, taps: Int] = 4 if taps <= 4 and size_of[dtype]() == 4 else 3
+"""The same of long runs. Not measured.
+
+Parameters:
+    dtype: Element type.
+    taps: Places for taps.
+"""
+
+comptime DEPTHWISE_LAST_WEIGHTS_LEAST_BLOCKS[taps: Int] = 4 if taps <= 4 else 3
+"""The same of the weight gradient. Not measured.
+
+Parameters:
+    taps: Places for taps.
+"""
+
 # depthwise_mma_gpu.mojo. With these numbers 8 signals of 768 channels by 8192 samples of bfloat16, 128 taps, take 110
 # us, 2.2 copies (H200, 2026-11-23, benchmarks/mojo/bench_depthwise_gpu.mojo). Others were not measured.
 
@@ -255,14 +305,38 @@ comptime DEPTHWISE_MMA_MOST_STEPS = 9
 # depthwise_short_gpu.mojo. With these numbers 12288 channels by 16384 samples of bfloat16, 4 taps, take 199 us, 1.04
 # copies (H200, 2026-11-23, benchmarks/mojo/bench_depthwise_gpu.mojo). Others were not measured.
 
+comptime DEPTHWISE_SHORT_FEW_TAPS = 4
+"""Taps of most layers that are short: their kernel has no places more."""
+
+comptime DEPTHWISE_SHORT_MANY_TAPS = 8
+"""Taps of most others."""
+
+comptime DEPTHWISE_SHORT_MOST_TAPS = 16
+"""Taps above which registers hold no more samples."""
+
 comptime DEPTHWISE_SHORT_THREADS = 128
 """Threads of a block."""
 
 comptime DEPTHWISE_SHORT_VECTORS = 4
 """Vectors of a thread."""
 
+comptime DEPTHWISE_SHORT_SPARSE_VECTORS[dtype: DType, taps: Int] = 4 if taps * size_of[dtype]() <= 64 else 2
+"""The same where places may be without a tap: more windows of 16 float64 samples do not fit into registers.
+
+Parameters:
+    dtype: Element type.
+    taps: Places for taps.
+"""
+
 comptime DEPTHWISE_SHORT_LEAST_TEAM = 4
 """Threads that have a row at least: their accesses fill a cache line."""
+
+comptime DEPTHWISE_SHORT_LEAST_BLOCKS[taps: Int] = 6 if taps <= 4 else 4
+"""Blocks of a multiprocessor that registers must be enough for.
+
+Parameters:
+    taps: Places for taps.
+"""
 
 # depthwise_short_weight_gradient_gpu.mojo. With these numbers the gradient of that layer takes 188 us, where a copy
 # takes 191 (there). Others were not measured.
@@ -301,6 +375,9 @@ comptime DEPTHWISE_WEIGHT_GRADIENT_TILE = 2048
 comptime DEPTHWISE_WEIGHT_GRADIENT_ENOUGH_BLOCKS = 16 * MULTIPROCESSORS
 """Blocks from which outputs are not divided further."""
 
+comptime DEPTHWISE_WEIGHT_GRADIENT_LEAST_BLOCKS = 2
+"""Blocks of a multiprocessor that registers must be enough for."""
+
 # direct_gpu.mojo, whose numbers depthwise_gpu.mojo has, too. Measured on 2^26 samples of float32 (H200, 2026-11-22,
 # benchmarks/mojo/bench_direct_gpu.mojo).
 
@@ -329,41 +406,28 @@ comptime DIRECT_SHORT_PLACES = [4, 8, 16]
 comptime DIRECT_SHORT_MOST_TAPS = 16
 """The last of them: registers hold no more samples."""
 
+comptime DIRECT_SHORT_VECTORS[dtype: DType, places: Int] = 2 if size_of[dtype]() >= 4 and places > 8 else 4
+"""Vectors of a thread: as many as registers hold the windows of. At K = 16 one takes 1.18 copies, three 1.14, four
+1.34.
 
-def direct_short_vectors[dtype: DType](places: Int) -> Int:
-    """Decides how many vectors a thread computes.
+Parameters:
+    dtype: Element type.
+    places: Places for taps.
+"""
 
-    Parameters:
-        dtype: Element type.
+comptime DIRECT_SHORT_LEAST_BLOCKS[dtype: DType, places: Int] = 6 if places <= 4 else (
+    6 if size_of[dtype]() == 4 and places > 8 else 4 if size_of[dtype]() == 8 else 5
+)
+"""Blocks of a multiprocessor that registers must be enough for. At K = 16 float32 takes as long with 8; others were not
+measured.
 
-    Args:
-        places: Places for taps.
+Parameters:
+    dtype: Element type.
+    places: Places for taps.
+"""
 
-    Returns:
-        As many as registers hold the windows of. At K = 16 one takes 1.18 copies, three 1.14, four 1.34.
-    """
-    return 2 if size_of[dtype]() >= 4 and places > 8 else 4
-
-
-def direct_short_blocks[dtype: DType](places: Int) -> Int:
-    """Decides for how many blocks of a multiprocessor registers must be enough.
-
-    Parameters:
-        dtype: Element type.
-
-    Args:
-        places: Places for taps.
-
-    Returns:
-        Blocks. At K = 16 float32 takes as long with 8; others were not measured.
-    """
-    if places <= 4:
-        return 6
-    return 6 if size_of[dtype]() == 4 and places > 8 else 4 if size_of[dtype]() == 8 else 5
-
-
-# block_pair.mojo, the blocks of overlap_save_gpu.mojo. With the numbers of FFTs 2^26 samples of float32 take 1.16 copies
-# at K = 64, 1.32 at 256, 1.42 at 1024, 1.82 at 4096 (H200, 2026-11-23, poe bench gpu).
+# block_pair.mojo, the blocks of overlap_save_gpu.mojo. With the numbers of FFTs 2^26 samples of float32 take 1.16
+# copies at K = 64, 1.32 at 256, 1.42 at 1024, 1.82 at 4096 (H200, 2026-11-23, poe bench gpu).
 
 comptime BLOCK_PAIR_LONGEST_PAIRED = 4096
 """The longest block that shares a transform with its neighbour. Folding costs 11 instructions a point more, of 100; two
@@ -407,7 +471,7 @@ def fft_registers(nfft: Int) -> Int:
 comptime FFT_COLUMNS_COLUMN = 512
 """Points of a column: a longer one would leave room for fewer neighbours in shared memory."""
 
-comptime OVERLAP_SAVE_LONG_BLOCKS = 2
+comptime OVERLAP_SAVE_LONG_LEAST_BLOCKS = 2
 """Blocks of columns that a multiprocessor should take at once, which bounds their registers to 64."""
 
 # fft_parts.mojo and overlap_save_parts_gpu.mojo. With these numbers 2^26 samples of float32 take 2.79 device copies at
@@ -425,7 +489,7 @@ comptime FFT_PARTS_HELD = 5
 comptime OVERLAP_SAVE_PARTS_WARPS = 12
 """Warps of a block: each takes two parts, with 168 registers a thread for 32 points."""
 
-comptime OVERLAP_SAVE_PARTS_BLOCKS = 1
+comptime OVERLAP_SAVE_PARTS_LEAST_BLOCKS = 1
 """Blocks of a multiprocessor that registers must be enough for: shared memory has no room for more."""
 
 # polyphase_gpu.mojo with polyphase_tiling.mojo and polyphase_sums.mojo. With these numbers 2^26 samples of float32 take
@@ -457,30 +521,20 @@ comptime POLYPHASE_SHARED_BYTES = 96 << 10
 comptime POLYPHASE_SMALLEST_CHUNK = 16
 """Fewest positions worth staging at a time, unless they are all. Not measured."""
 
+comptime POLYPHASE_LEAST_BLOCKS[dtype: DType] = 3 if size_of[dtype]() <= 4 else 2
+"""Blocks of a multiprocessor that registers must be enough for. Not measured.
 
-def polyphase_least_blocks[dtype: DType]() -> Int:
-    """Decides for how many blocks of a multiprocessor registers must be enough.
+Parameters:
+    dtype: Element type.
+"""
 
-    Parameters:
-        dtype: Element type.
+comptime POLYPHASE_MOST_BLOCKS[dtype: DType] = (3 if size_of[dtype]() <= 4 else 4) * MULTIPROCESSORS
+"""Blocks among which tiles are dealt, each of which stages its taps once: as many as an H200 holds, or of wider
+elements twice as many. With half as many more the last ones take as long.
 
-    Returns:
-        Blocks. Not measured.
-    """
-    return 3 if size_of[dtype]() <= 4 else 2
-
-
-def polyphase_most_blocks[dtype: DType]() -> Int:
-    """Chooses among how many blocks tiles are dealt, each of which stages its taps once.
-
-    Parameters:
-        dtype: Element type.
-
-    Returns:
-        As many as an H200 holds, or of wider elements twice as many: with half as many more the last ones take as long.
-    """
-    return (3 if size_of[dtype]() <= 4 else 4) * MULTIPROCESSORS
-
+Parameters:
+    dtype: Element type.
+"""
 
 # polyphase_outputs_gpu.mojo. With these numbers 1/100 with 2001 taps takes 6.5 copies of its bytes (H200, 2026-11-23,
 # benchmarks/mojo/bench_polyphase_gpu.mojo). Others were not measured.
