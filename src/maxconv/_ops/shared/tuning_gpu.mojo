@@ -282,3 +282,10 @@ comptime DEPTHWISE_WEIGHT_GRADIENT_TILE = 2048
 
 comptime DEPTHWISE_WEIGHT_GRADIENT_ENOUGH_BLOCKS = 16 * MULTIPROCESSORS
 """Blocks from which outputs are not divided further."""
+
+# overlap_save_rows_gpu.mojo. With this number 8 by 768 rows of 4096 samples of float32, 4096 taps, take 129 us (H200,
+# 2026-11-23, benchmarks/mojo/bench_overlap_save_gpu.mojo).
+
+comptime OVERLAP_SAVE_ROWS_SPARING = 8192
+"""Length of transform from which a thread has 64 registers for 16 points, not 80: of 4096 points those take 149 us, and
+128 registers 138."""
