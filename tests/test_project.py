@@ -217,7 +217,7 @@ def test_ffts_for_gpus_compile_without_one(done, job):
     """Each type's and each length's kernels compile for Turing, the build that all GPUs take, without local memory."""
     kernels = done(job)
     assert all(".target sm_75" in kernel and "__local_depot" not in kernel for kernel in kernels)
-    for algorithm in ("overlap_save_gpu", "overlap_save_part", "overlap_save_long"):
+    for algorithm in ("overlap_save_gpu", "overlap_save_part", "overlap_save_rows", "overlap_save_long"):
         assert any(re.search(rf"entry \w*_kernels_{algorithm}", kernel) for kernel in kernels)
 
 

@@ -47,6 +47,12 @@ FEW_GPU_TAPS = 16
 FOLDED_GPU_BLOCKS = range((1 << 12) + 1, 1 << 18)
 """Lengths of block that do not share a transform with their neighbour (block_pair.mojo)."""
 
+SHORTEST_GPU_ROW, LONGEST_GPU_ROW = 1 << 9, 1 << 13
+"""Samples, and outputs, of a row that is one block of overlap_save_rows_gpu.mojo."""
+
+ROW_SHARE = 0.87
+"""Of the time of a whole block, what such a row takes: 8 by 768 rows of 8192 float32 (H200, 2026-11-23)."""
+
 LONGEST_GPU_FFT = 1 << 22
 """Taps that transforms on a GPU serve at most."""
 
@@ -210,6 +216,18 @@ def _gpu_fft_ns(problem: Problem, itemsize: int, nfft: int) -> float:
     together = 1 if nfft in FOLDED_GPU_BLOCKS else 2
     blocks = problem.rows * together * -(-problem.outputs // (together * (nfft - problem.taps + 1)))
     return float(call + (problem.tap_rows - 1) * cost["filter"] + blocks * nfft * sample)
+
+
+def row_block_on_gpu(problem: Problem, itemsize: int, nfft: int) -> int:
+    """Return the length of the block that a whole row of a layer makes, half of it zeros; 0 if `nfft` is faster."""
+    row = max(problem.samples, problem.outputs, SHORTEST_GPU_ROW)
+    if row > LONGEST_GPU_ROW:
+        return 0
+    block = 2 << (row - 1).bit_length()
+    blocks = costs("gpu")["fft"][f"float{8 * itemsize}"]["blocks"]
+    filters = problem.tap_rows / 2  # a transform one way
+    by_rows = (problem.rows + filters) * block * blocks[str(block)][1] * ROW_SHARE
+    return block if by_rows < _gpu_fft_ns(problem, itemsize, nfft) + filters * nfft * blocks[str(nfft)][1] else 0
 
 
 def cpu_seconds(problem: Problem, itemsize: int, method: str) -> float:

@@ -142,6 +142,36 @@ def by_fft(problem: LayerProblem, rows: Problem, x: Any, w: Any, bias: Any, nfft
         return like(x, y, x.dtype)
 
 
+def by_rows(problem: Problem, x: Any, w: Any, bias: Any, block: int, device: str) -> Any:
+    """Compute y of such a layer with one FFT for each row; None if a device lacks the shared memory for the block.
+
+    Parameters
+    ----------
+    problem
+        That of all rows, batch (N, C).
+    x, w, bias
+        As for `forward`.
+    block
+        What `_plan.row_block_on_gpu` gave.
+    device
+        "gpu:<id>".
+    """
+    from max.driver import Buffer
+
+    from . import spectra  # loads MAX
+
+    kind = x.dtype.name
+    if spectra.served(block, 1, kind, device) != block:
+        return None
+    with blame_memory(problem.rows * (problem.samples + problem.outputs), kind, device):
+        signals, taps, offsets = (
+            upload(each, device) if isinstance(each, np.ndarray) else each for each in (x, w, bias)
+        )
+        y = Buffer(signals.dtype, problem.shape, device=devices.handle(device))
+        spectra.convolve_rows(problem, kind, device, y, signals, taps, offsets)
+        return like(x, y, x.dtype)
+
+
 @lru_cache(maxsize=16)
 def _ones(channels: int, dtype: str, device: str) -> Any:
     """Make filters of one tap that change nothing."""

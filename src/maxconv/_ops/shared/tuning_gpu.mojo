@@ -452,19 +452,27 @@ def fft_log2_points(nfft: Int) -> Int:
     return 5 if nfft >= 8192 else 4
 
 
-def fft_registers(nfft: Int) -> Int:
+def fft_registers(nfft: Int, sparing: Int = 4096) -> Int:
     """Chooses how many registers a thread has for 16 points of float32.
 
     Args:
         nfft: Length of the transform.
+        sparing: Length from which it has the fewest.
 
     Returns:
-        Up to nfft = 2048 80: it takes 104 if it may, which is 1 to 6 % slower; 64 are 4 to 8 % slower. From 4096 on 64,
+        Below `sparing` 80: it takes 104 if it may, which is 1 to 6 % slower; 64 are 4 to 8 % slower. From there on 64,
         the fewest that the compiler does without spilling: more blocks load or store while others compute, 1 to 3 %
         faster than 80 at 4096, 24 % at 8192.
     """
-    return 80 if nfft <= 2048 else 64
+    return 80 if nfft < sparing else 64
 
+
+# overlap_save_rows_gpu.mojo. With this number 8 by 768 rows of 4096 samples of float32, 4096 taps, take 129 us (H200,
+# 2026-11-23, benchmarks/mojo/bench_overlap_save_gpu.mojo).
+
+comptime OVERLAP_SAVE_ROWS_SPARING = 8192
+"""Length of transform from which a thread has 64 registers for 16 points, not 80: of 4096 points those take 149 us, and
+128 registers 138."""
 
 # fft_columns.mojo and overlap_save_long_gpu.mojo. Not measured.
 
