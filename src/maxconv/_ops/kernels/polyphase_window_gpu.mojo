@@ -15,7 +15,7 @@ Cost:       2*L_out*ceil(K/up) flop a row, and (N + L_out)*size bytes of device 
             turn reads `periods`*(up + down) words for periods^2*up*down multiply-adds.
 Layout:     as in polyphase_gpu.mojo.
 Tile:       a run for each thread of a warp, or block, and as many before them as the taps span; at most
-            STATIC_SHARED_BYTES.
+            SHARED_BYTES.
 Accuracy:   sums in accumulate.accum_dtype, taps in rising q, those of threads that share outputs added at the end;
             outputs that are NaN are summed again without the zeros.
 Gate:       up and down in RATES, relatively prime; taps that fit.
@@ -35,7 +35,7 @@ from std.math import ceildiv
 from std.sys.info import size_of
 from std.utils.static_tuple import StaticTuple
 from max.gpu import MAX_THREADS_PER_BLOCK_METADATA, block_idx, thread_idx
-from max.gpu.host import DeviceContext
+from max.gpu.host import DeviceAttribute, DeviceContext
 from max.gpu.memory import external_memory
 from max.gpu.primitives import warp
 from max.gpu.sync import barrier, syncwarp
@@ -43,9 +43,10 @@ from max.gpu.sync import barrier, syncwarp
 from ..shared.accumulate import accum_dtype, has_nan, multiply_add
 from ..shared.aligned_row import VECTOR_BYTES, vector_width
 from ..shared.polyphase_geometry import PolyphaseGeometry
-from ..shared.shared_memory import STATIC_SHARED_BYTES, await_copies, begin_copy
+from ..shared.shared_memory import STATIC_SHARED_BYTES, await_copies, begin_copy, shared_memory_request
 from ..shared.tuning_gpu import (
     POLYPHASE_WINDOW_RATES as RATES,
+    POLYPHASE_WINDOW_SHARED_BYTES as SHARED_BYTES,
     POLYPHASE_WINDOW_STREAMS as STREAMS,
     POLYPHASE_WINDOW_THREADS as THREADS,
     WARP,
@@ -170,7 +171,11 @@ def launches_rate[
     var bytes = turns * RUN * rate.up * size_of[accum_dtype[dtype]()]()
     bytes += WINDOWS * (turns + RUNS) * comptime (pitch_of[dtype](RUN, rate.split) * size_of[dtype]())
     bytes += TEAMS * RUNS * comptime (pitch_of[dtype](OUTPUTS) * size_of[dtype]())
-    if bytes > STATIC_SHARED_BYTES or blocks * geometry.rows > MOST_BLOCKS:
+    if bytes > SHARED_BYTES or blocks * geometry.rows > MOST_BLOCKS:
+        return False
+    if bytes > STATIC_SHARED_BYTES and bytes > Int(
+        ctx.get_attribute(DeviceAttribute.MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)
+    ):
         return False
     comptime kernel = compute_window[dtype, rate]
     ctx.enqueue_function[kernel](
@@ -191,6 +196,7 @@ def launches_rate[
         grid_dim=blocks * geometry.rows,
         block_dim=THREADS,
         shared_mem_bytes=bytes,
+        func_attribute=shared_memory_request(bytes),
     )
     return True
 
@@ -452,7 +458,10 @@ def stage_runs[
             var position = begin + Int(place)
             var is_there = 0 <= position and position < samples
             var there = place // UInt32(RUN) * UInt32(PITCH) + place % UInt32(RUN)
-            window[unsafe_offset=there] = x[unsafe_offset=position] if is_there else 0
+            if is_there:  # not waited for one by one: the last tile would end 8 us later
+                begin_copy[1](window.unsafe_offset(there), x.unsafe_offset(position))
+            else:
+                window[unsafe_offset=there] = 0
 
 
 @always_inline
