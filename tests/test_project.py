@@ -307,4 +307,5 @@ def test_python_knows_the_numbers_that_it_repeats():
     assert 2 * kernels["FFT_PARTS_COUNT"] * kernels["FFT_PARTS_PART"] == spectra.PARTS_BLOCK
     assert kernels["FFT_COLUMNS_COLUMN"] * kernels["SMALLEST_SIZE"] == spectra.LONG_NFFT
     assert kernels["BLOCK_PAIR_LONGEST_PAIRED"] + 1 == _plan.FOLDED_GPU_BLOCKS.start
+    assert (kernels["SMALLEST_SIZE"], kernels["LARGEST_SIZE"]) == (_plan.SHORTEST_GPU_ROW, _plan.LONGEST_GPU_ROW)
     assert kernels["DIRECT_SHORT_MOST_TAPS"] == _plan.FEW_GPU_TAPS
