@@ -15,7 +15,7 @@ from .fft_points import padded_place, read_points, threads
 from .geometry import Geometry
 
 comptime LONGEST_PAIRED = 4096
-"""The longest block that shares a transform with its neighbour. Folding costs 11 instructions a point more, of 100."""
+"""The longest block that shares a transform with its neighbour. Folding costs 9 instructions a point more, of 100."""
 
 comptime LONGEST_BLOCK = 16384
 """The longest block: what fits into one multiprocessor twice, folded."""
