@@ -6,7 +6,7 @@ Algorithm:  a thread block takes two neighbouring blocks of the signal as real a
             with natural input and bit-reversed spectrum (shared/fft_threads.mojo); the plan holds the spectrum of the
             taps in the same order, so nothing is reordered.
 Cost:       per complex point 6*log2(nfft) + 4 fp32 instructions and 19 others (counted in SASS for sm_90a), 86 bytes
-            through load and store units, folded 11 instructions more; nfft/(2*hop) points an output, folded too. For
+            through load and store units, folded 9 instructions more; nfft/(2*hop) points an output, folded too. For
             K = 1024, nfft = 4096, 2^26 float32 on an H200 (29.6e12 lanes/s issue, 29.6 TB/s L1): 144 us of issue, 130
             us of L1, 128 us of device memory.
 Layout:     x (rows, N), y (rows, L_out), k (a divisor of rows, K), contiguous. Plan, in accumulate.accum_dtype: the

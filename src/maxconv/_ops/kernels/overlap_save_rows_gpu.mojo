@@ -8,7 +8,8 @@ Algorithm:  a row is a block of overlap_save_gpu.mojo that overlaps with no othe
             spectrum down in memory that stays in the level-2 cache, where each thread reads what it wrote itself, and
             runs through the filter's rows.
 Cost:       per complex point 6*log2(length) + 10 fp32 instructions and 15 others (counted in SASS for sm_90a, 8192
-            points), 80 bytes through load and store units; half as much once for each filter.
+            points), and 80 bytes through load and store units; a filter two thirds of a row. 8 by 768 rows of 8192
+            points are 188 us of issue (H200, 29.6e12 lanes/s), 159 of them fp32: three copies of bfloat16 take 151.
 Layout:     x (B, C, N), y (B, C, L_out), k (C, K), bias (C), contiguous. Workspace, in accumulate.accum_dtype: the
             roots of unity of shared/fft_threads.mojo, then a spectrum for each thread block.
 Tile:       a row.
@@ -16,7 +17,10 @@ Accuracy:   computed in accumulate.accum_dtype on EVERY path of this file; error
             ||x||*||k||, checked by check_overlap_save_gpu. A NaN or Inf spoils its row, in a filter all rows.
 Gate:       N and L_out up to LARGEST_SIZE, any K and pad_left; above 48 KB of shared memory only where the device
             grants it. Otherwise, or for short filters by the cost model of _plan.py, overlap_save_gpu.
-Tuning:     the registers of shared/fft_threads.mojo.
+Tuning:     registers as in shared/fft_points.mojo, but OVERLAP_SAVE_ROWS_SPARING.
+Measured:   float32, 8 by 768 causal rows, filters as long, H200, 2026-11-23 (bench_overlap_save_gpu.mojo "layers"): 8192
+            samples 271 us, 2.75 copies, where blocks of overlap_save_gpu take 330; 4096 samples 127 (146), 2048 64
+            (129), 1024 36 (68), 512 20 (35). 8192 of bfloat16 293 us, 5.8 copies: the build for Turing rounds by hand.
 Source:     as overlap_save_gpu.mojo.
 """
 
@@ -82,7 +86,8 @@ def blocks_at_once[acc: DType](length: Int) -> Int:
     Returns:
         Blocks.
     """
-    return blocks_per_multiprocessor(length, size_of[acc](), OVERLAP_SAVE_ROWS_SPARING)
+    comptime BYTES = size_of[acc]()
+    return blocks_per_multiprocessor(length, BYTES, OVERLAP_SAVE_ROWS_SPARING if BYTES == 4 else 4096)
 
 
 def workspace_length_rows_gpu[dtype: DType](geometry: Geometry) -> Int:

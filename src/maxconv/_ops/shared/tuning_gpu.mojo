@@ -430,7 +430,7 @@ Parameters:
 # copies at K = 64, 1.32 at 256, 1.42 at 1024, 1.82 at 4096 (H200, 2026-11-23, poe bench gpu).
 
 comptime BLOCK_PAIR_LONGEST_PAIRED = 4096
-"""The longest block that shares a transform with its neighbour. Folding costs 11 instructions a point more, of 100; two
+"""The longest block that shares a transform with its neighbour. Folding costs 9 instructions a point more, of 100; two
 blocks of 8192 instead of a folded one of 16384 take 2.44 copies at K = 4096."""
 
 comptime BLOCK_PAIR_LONGEST_BLOCK = 16384
