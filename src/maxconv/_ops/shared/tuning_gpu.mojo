@@ -570,7 +570,8 @@ comptime POLYPHASE_OUTPUTS_WARP_TAPS = 128
 # H200, 2026-11-23): 2/1 for 4 blocks 1.20, for 5 1.24, with 8 periods 1.25; 3/1 for 6 1.17, for 7 1.20; 4/1 in 4 parts
 # for 6 1.23, for 5 1.25, in 2 parts 1.28; 8/1 for 6 1.30, for 5 1.31, with 8 periods 1.40; 1/2 with 16 periods 1.32,
 # with 8 1.41; 1/3 for 5 1.38, for 4 1.43; 1/4 for 4 1.32, for 5 1.33; 1/8 in 8 parts 1.37, in 4 1.45; 3/2 for 5 1.20,
-# for 4 1.22; 4/3 for 6 1.21, for 5 1.22. Other blocks of 2/3 and 3/4 were not measured.
+# for 4 1.22; 4/3 for 6 1.21, for 5 1.22. Other blocks of 2/3 and 3/4 were not measured. Of 256 MB, in 1, 2, 4 and 8
+# waves: 1/2 1.35, 1.33, 1.31, 1.29; 1/4 1.24, 1.26, 1.32, 1.32; 2/1 1.16, 1.15, 1.16, 1.18; of others as the table has.
 
 comptime POLYPHASE_WINDOW_THREADS = 128
 """Threads of a block. Not measured."""
@@ -578,10 +579,6 @@ comptime POLYPHASE_WINDOW_THREADS = 128
 comptime POLYPHASE_WINDOW_SHARED_BYTES = 56 << 10
 """Shared memory of a block, at most: four then fit a multiprocessor. With 48 KB 1/2 of 41 taps was not streamed: 1.45
 copies for 1.28."""
-
-comptime POLYPHASE_WINDOW_STREAMS = 8 * MULTIPROCESSORS
-"""Blocks among which the tiles are divided, for each block that a multiprocessor holds: eight for every place. With one
-they end less evenly, 2 to 5 % later."""
 
 
 @fieldwise_init
@@ -603,6 +600,9 @@ struct PolyphaseRate(TrivialRegisterPassable):
 
     var split: Int
     """Neighbouring threads that share outputs: each adds the terms of its part of every `down` samples."""
+    var waves: Int
+    """Blocks of a launch for each that the device holds at once, if tiles are streamed: with more blocks the last ones
+    end more evenly, with fewer there are fewer waits for the first samples."""
 
     def team(self) -> Int:
         """Counts the threads that share a window.
@@ -624,18 +624,18 @@ struct PolyphaseRate(TrivialRegisterPassable):
 
 
 comptime POLYPHASE_WINDOW_RATES = [
-    (PolyphaseRate(1, 1, 16, 6, 2, False, 1), PolyphaseRate(1, 1, 16, 3, 2, False, 1)),
-    (PolyphaseRate(1, 2, 16, 4, 2, True, 1), PolyphaseRate(1, 2, 8, 3, 2, False, 1)),
-    (PolyphaseRate(1, 3, 8, 5, 2, True, 1), PolyphaseRate(1, 3, 8, 2, 2, False, 1)),
-    (PolyphaseRate(1, 4, 8, 4, 8, True, 1), PolyphaseRate(1, 4, 8, 3, 2, False, 1)),
-    (PolyphaseRate(1, 8, 8, 5, 8, False, 2), PolyphaseRate(1, 8, 4, 2, 2, False, 1)),
-    (PolyphaseRate(2, 1, 16, 4, 2, True, 1), PolyphaseRate(2, 1, 8, 3, 2, False, 1)),
-    (PolyphaseRate(2, 3, 8, 4, 2, True, 1), PolyphaseRate(2, 3, 8, 2, 2, False, 1)),
-    (PolyphaseRate(3, 1, 8, 6, 2, True, 1), PolyphaseRate(3, 1, 8, 2, 2, False, 1)),
-    (PolyphaseRate(3, 2, 8, 5, 2, True, 1), PolyphaseRate(3, 2, 8, 2, 2, False, 1)),
-    (PolyphaseRate(3, 4, 4, 5, 2, True, 1), PolyphaseRate(3, 4, 4, 2, 2, False, 1)),
-    (PolyphaseRate(4, 1, 8, 6, 4, True, 1), PolyphaseRate(4, 1, 8, 2, 2, False, 1)),
-    (PolyphaseRate(4, 3, 4, 6, 2, True, 1), PolyphaseRate(4, 3, 4, 2, 2, False, 1)),
-    (PolyphaseRate(8, 1, 4, 6, 2, True, 1), PolyphaseRate(8, 1, 4, 3, 2, False, 1)),
+    (PolyphaseRate(1, 1, 16, 6, 2, False, 1, 1), PolyphaseRate(1, 1, 16, 3, 2, False, 1, 1)),
+    (PolyphaseRate(1, 2, 16, 4, 2, True, 1, 8), PolyphaseRate(1, 2, 8, 3, 2, False, 1, 1)),
+    (PolyphaseRate(1, 3, 8, 5, 2, True, 1, 8), PolyphaseRate(1, 3, 8, 2, 2, False, 1, 1)),
+    (PolyphaseRate(1, 4, 8, 4, 8, True, 1, 1), PolyphaseRate(1, 4, 8, 3, 2, False, 1, 1)),
+    (PolyphaseRate(1, 8, 8, 5, 8, False, 2, 1), PolyphaseRate(1, 8, 4, 2, 2, False, 1, 1)),
+    (PolyphaseRate(2, 1, 16, 4, 2, True, 1, 2), PolyphaseRate(2, 1, 8, 3, 2, False, 1, 1)),
+    (PolyphaseRate(2, 3, 8, 4, 2, True, 1, 8), PolyphaseRate(2, 3, 8, 2, 2, False, 1, 1)),
+    (PolyphaseRate(3, 1, 8, 6, 2, True, 1, 2), PolyphaseRate(3, 1, 8, 2, 2, False, 1, 1)),
+    (PolyphaseRate(3, 2, 8, 5, 2, True, 1, 4), PolyphaseRate(3, 2, 8, 2, 2, False, 1, 1)),
+    (PolyphaseRate(3, 4, 4, 5, 2, True, 1, 8), PolyphaseRate(3, 4, 4, 2, 2, False, 1, 1)),
+    (PolyphaseRate(4, 1, 8, 6, 4, True, 1, 2), PolyphaseRate(4, 1, 8, 2, 2, False, 1, 1)),
+    (PolyphaseRate(4, 3, 4, 6, 2, True, 1, 4), PolyphaseRate(4, 3, 4, 2, 2, False, 1, 1)),
+    (PolyphaseRate(8, 1, 4, 6, 2, True, 1, 2), PolyphaseRate(8, 1, 4, 3, 2, False, 1, 1)),
 ]
 """The rates of most calls, for elements of 4 bytes and of 8."""
