@@ -252,14 +252,14 @@ def test_every_kernel_compiles_for_other_families(done, job):
 
 
 #: Family -> tensor cores for bfloat16 and for float32, asynchronous copies, multiprocessors; vectors of a thread of few
-#: taps, registers of one of transforms, blocks of resampling by panels, streams of resampling by windows.
+#: taps, registers of one of transforms, blocks of resampling.
 FAMILIES = {
-    "sm_75": "False False False 132 2 80 396 1056",
-    "sm_80": "True False True 132 2 80 396 1056",
-    "sm_89": "True False True 132 2 80 396 1056",
-    "sm_90a": "True False True 132 2 80 396 1056",
-    "sm_100": "True False True 132 2 80 396 1056",
-    "gfx942": "False False False 304 2 80 912 2432",
+    "sm_75": "False False False 132 2 80 396",
+    "sm_80": "True False True 132 2 80 396",
+    "sm_89": "True False True 132 2 80 396",
+    "sm_90a": "True False True 132 2 80 396",
+    "sm_100": "True False True 132 2 80 396",
+    "gfx942": "False False False 304 2 80 912",
 }
 
 

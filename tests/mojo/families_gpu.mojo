@@ -4,7 +4,6 @@ from _ops.shared.tuning_gpu import (
     DIRECT_SHORT_VECTORS,
     MULTIPROCESSORS,
     POLYPHASE_MOST_BLOCKS,
-    POLYPHASE_WINDOW_STREAMS,
     fft_registers,
     has_async_copies,
     has_tensor_cores,
@@ -21,5 +20,4 @@ def main():
         DIRECT_SHORT_VECTORS[DType.float32, 16],
         fft_registers(2048),
         POLYPHASE_MOST_BLOCKS[DType.float32],
-        POLYPHASE_WINDOW_STREAMS,
     )

@@ -86,8 +86,7 @@ def blocks_at_once[acc: DType](length: Int) -> Int:
     Returns:
         Blocks.
     """
-    comptime BYTES = size_of[acc]()
-    return blocks_per_multiprocessor(length, BYTES, OVERLAP_SAVE_ROWS_SPARING if BYTES == 4 else 4096)
+    return blocks_per_multiprocessor(length, size_of[acc](), OVERLAP_SAVE_ROWS_SPARING[acc])
 
 
 def workspace_length_rows_gpu[dtype: DType](geometry: Geometry) -> Int:

@@ -470,9 +470,13 @@ def fft_registers(nfft: Int, sparing: Int = 4096) -> Int:
 # overlap_save_rows_gpu.mojo. With this number 8 by 768 rows of 4096 samples of float32, 4096 taps, take 129 us (H200,
 # 2026-11-23, benchmarks/mojo/bench_overlap_save_gpu.mojo).
 
-comptime OVERLAP_SAVE_ROWS_SPARING = 8192
+comptime OVERLAP_SAVE_ROWS_SPARING[acc: DType] = 8192 if size_of[acc]() == 4 else 4096
 """Length of transform from which a thread has 64 registers for 16 points, not 80: of 4096 points those take 149 us, and
-128 registers 138."""
+128 registers 138. Of float64 not measured.
+
+Parameters:
+    acc: Accumulation type.
+"""
 
 # fft_columns.mojo and overlap_save_long_gpu.mojo. Not measured.
 
