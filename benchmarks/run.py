@@ -6,7 +6,7 @@
     python benchmarks/run.py torch      the same through `maxconv.torch`: forward, backward, eager, compiled
     python benchmarks/run.py soak       100000 calls of `maxconv.torch` on changing shapes: memory, compilations
     python benchmarks/run.py startup    new processes: from the interpreter to the first result
-    python benchmarks/run.py gpu        arrays on an NVIDIA GPU: PyTorch, a plain copy and maxconv
+    python benchmarks/run.py gpu        arrays on an NVIDIA GPU: PyTorch, CuPy, causal-conv1d, a plain copy and maxconv
     python benchmarks/run.py accuracy   errors of every path beside NumPy's and SciPy's; also writes docs/accuracy.md
     python benchmarks/run.py memory     a new process: peak memory of a long convolution
     python benchmarks/run.py large      a Zarr array of 2 GB (or `--gigabytes 20`), filtered out of core

@@ -5,8 +5,9 @@
 
 from max.gpu.host import DeviceContext
 
-from _ops.kernels.direct_gpu import CHUNK, THREADS, VECTORS_PER_THREAD, direct_gpu
+from _ops.kernels.direct_gpu import direct_gpu
 from _ops.shared.geometry import Geometry
+from _ops.shared.tuning_gpu import DIRECT_CHUNK, DIRECT_THREADS, DIRECT_VECTORS_PER_THREAD
 
 comptime SAMPLES = 1 << 26
 """N: 256 MB of float32, more than any cache holds."""
@@ -68,8 +69,8 @@ def main() raises:
         If the device refuses.
     """
     var ctx = DeviceContext()
-    print(ctx.name(), "threads", THREADS, "vectors per thread", VECTORS_PER_THREAD, "chunk", CHUNK)
-    for taps in [1, 4, 16, 64, 256]:
+    print(ctx.name(), "threads", DIRECT_THREADS, "vectors per thread", DIRECT_VECTORS_PER_THREAD, "chunk", DIRECT_CHUNK)
+    for taps in [1, 4, 8, 16, 64, 256]:
         _ = measure[DType.float32](ctx, taps, 0)
         _ = measure[DType.float32](ctx, taps, (taps - 1) // 2)
     _ = measure[DType.bfloat16](ctx, 4, 0)

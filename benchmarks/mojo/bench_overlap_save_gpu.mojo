@@ -19,13 +19,14 @@ from _ops.kernels.overlap_save_parts_gpu import (
 )
 from _ops.kernels.overlap_save_rows_gpu import overlap_save_rows_gpu, workspace_length_rows_gpu
 from _ops.shared.accumulate import accum_dtype
-from _ops.shared.block_pair import LONGEST_BLOCK, hop_length
+from _ops.shared.block_pair import hop_length
 from _ops.shared.border import OMIT, Border
 from _ops.shared.epilogue import NONE, Epilogue
 from _ops.shared.fft_columns import LONGEST, SHORTEST, plan_length_long_gpu
 from _ops.shared.fft_parts import PARTS_BLOCK
 from _ops.shared.fft_points import SMALLEST_SIZE
 from _ops.shared.geometry import Geometry
+from _ops.shared.tuning_gpu import BLOCK_PAIR_LONGEST_BLOCK as LONGEST_BLOCK
 
 comptime SAMPLES = 1 << 26
 """N: 256 MB of float32, more than any cache holds."""

@@ -8,11 +8,12 @@ FAIL says whether the ratio keeps the goal of the usual rates with 20*max(up, do
 
 from max.gpu.host import DeviceContext
 
-from _ops.kernels.polyphase_gpu import SHARED_BYTES, polyphase_gpu
+from _ops.kernels.polyphase_gpu import polyphase_gpu
 from _ops.shared.border import OMIT
 from _ops.shared.extension import Extension
 from _ops.shared.polyphase_geometry import PolyphaseGeometry
-from _ops.shared.polyphase_tiling import GROUP, PERIODS, choose_tiling
+from _ops.shared.polyphase_tiling import choose_tiling
+from _ops.shared.tuning_gpu import POLYPHASE_GROUP, POLYPHASE_PERIODS, POLYPHASE_SHARED_BYTES
 
 comptime ELEMENTS = 1 << 27
 """N + L_out: 512 MB of float32, more than any cache holds."""
@@ -74,7 +75,7 @@ def measure[dtype: DType](ctx: DeviceContext, up: Int, down: Int, taps: Int, has
     var verdict = "    "
     if has_goal:
         verdict = "PASS" if ratio <= GOAL else "FAIL"
-    var tiling = choose_tiling[dtype](geometry, SHARED_BYTES)
+    var tiling = choose_tiling[dtype](geometry, POLYPHASE_SHARED_BYTES)
     print(
         t"{verdict} {dtype} up {up} down {down} K {taps}: {microseconds} us, copy {copying} us, ratio {ratio}, ",
         t"{multiply_adds}e12 multiply-adds/s; period {tiling.period}, {tiling.panels} panels, ",
@@ -96,7 +97,7 @@ def main() raises:
         If the device refuses.
     """
     var ctx = DeviceContext()
-    print(ctx.name(), "outputs per group", GROUP, "periods per thread", PERIODS)
+    print(ctx.name(), "outputs per group", POLYPHASE_GROUP, "periods per thread", POLYPHASE_PERIODS)
     var is_kept = True
     var usual: List[Tuple[Int, Int]] = [(2, 1), (1, 2), (3, 2), (160, 147), (147, 160)]
     for rate in usual:
@@ -107,9 +108,15 @@ def main() raises:
     var others: List[Tuple[Int, Int, Int]] = [
         (1, 1, 64),
         (1, 1, 1001),
+        (3, 1, 61),
         (4, 1, 81),
+        (8, 1, 161),
+        (1, 3, 61),
         (1, 4, 81),
         (1, 8, 161),
+        (2, 3, 61),
+        (3, 4, 81),
+        (4, 3, 81),
         (1, 100, 2001),
         (33, 5, 661),
         (1000, 999, 20001),

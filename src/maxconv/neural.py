@@ -375,11 +375,7 @@ def _reshaped(array: Any, shape: tuple[int, ...]) -> Any:
 
 def _by_fft(problem: _layer.LayerProblem, x: Any, w: Any, bias: Any, place: str) -> Any:
     """Compute a layer of one long filter a channel on a GPU by overlap-save, if that promises to be faster."""
-    if (
-        problem.taps < _plan.FEWEST_FFT_TAPS
-        or not layers.has_one_filter_each(problem)
-        or problem.stride * problem.dilation > 1
-    ):
+    if not _plan.takes_ffts(problem):
         return None
     channels = problem.in_channels
     rows = Problem(problem.length, problem.taps, problem.outputs, problem.pad_left, flip=False)

@@ -11,11 +11,12 @@ from std.sys import argv
 from max.gpu.host import DeviceContext
 
 from _ops.kernels.polyphase_cpu import polyphase_cpu
-from _ops.kernels.polyphase_gpu import SHARED_BYTES, polyphase_gpu
+from _ops.kernels.polyphase_gpu import polyphase_gpu
 from _ops.shared.border import OMIT
 from _ops.shared.extension import ANTIREFLECT, Extension, LINE
 from _ops.shared.polyphase_geometry import PolyphaseGeometry
 from _ops.shared.polyphase_tiling import choose_tiling
+from _ops.shared.tuning_gpu import POLYPHASE_SHARED_BYTES as SHARED_BYTES
 
 comptime MOST_OUTPUTS = 1 << 17
 """Outputs of a row at most: more blocks of the same kind would show nothing new."""

@@ -19,7 +19,7 @@ from _ops.kernels.overlap_save_long_gpu import overlap_save_long_gpu, prepare_pl
 from _ops.kernels.overlap_save_parts_gpu import overlap_save_parts_gpu, prepare_plan_parts_gpu
 from _ops.kernels.overlap_save_rows_gpu import overlap_save_rows_gpu
 from _ops.kernels.polyphase_gpu import polyphase_gpu
-from _ops.kernels.weight_gradient_gpu import weight_gradient_gpu
+from _ops.kernels.weight_gradient_gpu import depthwise_gradients_gpu, weight_gradient_gpu
 from _ops.shared.accumulate import accum_dtype
 from _ops.shared.border import OMIT, Border
 from _ops.shared.epilogue import NONE, Epilogue
@@ -107,6 +107,7 @@ def launch_layers(ctx: DeviceContext) raises:
     roll_state["gpu"](p, p, no_history(p), geometry, ctx)
     weight_gradient_gpu[LAYERS](p, sums, p, p, geometry, ctx)
     weight_gradient_gpu[LAYERS, True](p, sums, p, p, geometry, ctx)
+    depthwise_gradients_gpu[LAYERS](p, p, sums, p, p, p, geometry, ctx)
     var wide = nowhere[SIGNALS]()
     conv_gpu[False](wide, wide, wide, no_bias[SIGNALS](), geometry, ctx)
     _ = conv_weight_gradient_gpu[SIGNALS](nowhere[accum_dtype[SIGNALS]()](), wide, wide, geometry, ctx)

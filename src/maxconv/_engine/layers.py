@@ -32,11 +32,6 @@ def is_depthwise(problem: LayerProblem) -> bool:
     return problem.groups == problem.in_channels and problem.out_channels < _FILTERS_OF_A_PRODUCT * problem.in_channels
 
 
-def has_one_filter_each(problem: LayerProblem) -> bool:
-    """Tell whether every channel has one filter, and its own: then any of the three sums has the form of the others."""
-    return problem.groups == problem.in_channels == problem.out_channels
-
-
 def forward(problem: LayerProblem, x: Any, w: Any, bias: Any = None, activation: int = 0, device: str = "cpu") -> Any:
     """Compute y (N, O, L_out) from x (N, C, L) and w (O, C/G, K)."""
     if device == "cpu" and (nfft := _plan.block_of_layer(problem, _accumulator(x.dtype).itemsize)):

@@ -15,7 +15,7 @@ Accuracy:   sums in accumulate.accum_dtype on EVERY path. But for depthwise_mma_
             gives the same bits. A sum that comes out as NaN at an edge is done again without the zeros that stand
             outside x.
 Gate:       groups == in_channels. A state needs stride == dilation == 1 and pad_left == K - 1; so do numbers.
-Tuning:     THREADS, CHUNK and the runs of direct_gpu.mojo; DEPTHWISE_* of shared/tuning_gpu.mojo.
+Tuning:     DIRECT_* and DEPTHWISE_SHORT_ROW of shared/tuning_gpu.mojo.
 Source:     the meaning of state and numbers is that of Dao-AILab/causal-conv1d.
 """
 
@@ -26,14 +26,20 @@ from max.gpu import block_idx, thread_idx
 from max.gpu.sync import barrier
 
 from ..shared.accumulate import accum_dtype, multiply_add
+from ..shared.aligned_row import VECTOR_BYTES
 from ..shared.epilogue import Epilogue
 from ..shared.history import History
 from ..shared.layer_geometry import LayerGeometry
 from ..shared.queue import Queue
-from ..shared.tuning_gpu import DEPTHWISE_SHORT_ROW as SHORT_ROW, has_tensor_cores
+from ..shared.tuning_gpu import (
+    DEPTHWISE_SHORT_ROW as SHORT_ROW,
+    DIRECT_CHUNK as CHUNK,
+    DIRECT_THREADS as THREADS,
+    has_tensor_cores,
+)
 from .depthwise_mma_gpu import depthwise_mma_gpu, is_long_depthwise
 from .depthwise_short_gpu import depthwise_short_gpu, is_short_depthwise
-from .direct_gpu import CHUNK, THREADS, VECTOR_BYTES, add_taps, first_of_run, group_count, run_length
+from .direct_gpu import add_taps, first_of_run, group_count, run_length
 
 
 def depthwise_gpu[

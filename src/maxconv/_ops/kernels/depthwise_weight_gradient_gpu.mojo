@@ -26,10 +26,12 @@ from max.gpu.sync import barrier
 import max.gpu.primitives.warp as warps
 
 from ..shared.accumulate import accum_dtype, multiply_add
+from ..shared.aligned_row import VECTOR_BYTES
 from ..shared.layer_geometry import LayerGeometry
 from ..shared.queue import Queue
 from ..shared.tuning_gpu import (
     DEPTHWISE_WEIGHT_GRADIENT_ENOUGH_BLOCKS as ENOUGH_BLOCKS,
+    DEPTHWISE_WEIGHT_GRADIENT_LEAST_BLOCKS as LEAST_BLOCKS,
     DEPTHWISE_WEIGHT_GRADIENT_RUN as RUN,
     DEPTHWISE_WEIGHT_GRADIENT_TAPS as TAPS,
     DEPTHWISE_WEIGHT_GRADIENT_THREADS as THREADS,
@@ -40,9 +42,6 @@ from .depthwise_short_weight_gradient_gpu import depthwise_short_weight_gradient
 
 comptime WARPS = THREADS // WARP
 """Warps of a block, which share taps and outputs."""
-
-comptime VECTOR_BYTES = 16
-"""The widest access of a thread."""
 
 
 @fieldwise_init
@@ -144,7 +143,7 @@ def depthwise_weight_gradient_gpu[
 
 @__llvm_metadata(
     MAX_THREADS_PER_BLOCK_METADATA=StaticTuple[Int32, 1](Int32(THREADS)),
-    `nvvm.minctasm`=SIMDLength(2),
+    `nvvm.minctasm`=SIMDLength(LEAST_BLOCKS),
 )
 def sum_rows[
     dtype: DType, is_dense: Bool

@@ -13,10 +13,10 @@ Tile:       THREADS * group_count * run_length outputs, 1024 or 2048; shared mem
             CHUNK taps, at most 13 KB (float64).
 Accuracy:   sums in accumulate.accum_dtype on EVERY path of this file, taps in rising j.
 Gate:       none: any N, K, L_out >= 0 and any pad_left; N >= 1 with a border. Few taps go to direct_short_gpu.mojo.
-Tuning:     THREADS, VECTORS_PER_THREAD, CHUNK below; measured on float32, 2^26 samples, H200, 2026-11-22.
-Measured:   2.0 device copies at K = 64 (there the adders are half idle).
-Tried:      64-bit indices and a test of every tap against the chunk's end: 1.35 copies at K = 4, 4.6 at K = 64;
-            one vector of taps per iteration, which moves `high` to `low` each time: 2.3 at K = 64.
+Tuning:     DIRECT_* of shared/tuning_gpu.mojo.
+Measured:   2.0 device copies at K = 64 (there the adders are half idle; benchmarks/mojo/bench_direct_gpu.mojo).
+Tried:      64-bit indices and a test of every tap against the chunk's end, or one vector of taps per iteration, which
+            moves `high` to `low` each time: slower.
 Source:     the shared-memory tile with halo of the GPU puzzle that op "conv1d" comes from; thread coarsening with a
             register window as in Volkov, Better Performance at Lower Occupancy, 2010.
 """
@@ -29,28 +29,17 @@ from max.gpu.host import DeviceContext
 from max.gpu.sync import barrier
 
 from ..shared.accumulate import accum_dtype, multiply_add
+from ..shared.aligned_row import VECTOR_BYTES
 from ..shared.border import OMIT, Border
 from ..shared.geometry import Geometry
+from ..shared.tuning_gpu import (
+    DIRECT_CHUNK as CHUNK,
+    DIRECT_MAX_OUTPUTS_PER_THREAD as MAX_OUTPUTS_PER_THREAD,
+    DIRECT_THREADS as THREADS,
+    DIRECT_VECTORS_PER_THREAD as VECTORS_PER_THREAD,
+    MAX_GRID_ROWS,
+)
 from .direct_short_gpu import direct_short_gpu, is_short_direct
-
-comptime THREADS = 128
-"""Threads of a block: several blocks fit an SM, so that some load while others add. 256 are 1 % slower."""
-
-comptime VECTORS_PER_THREAD = 4
-"""Runs of outputs per thread: independent loads in flight, and each tap that is read serves all of them. With half as
-many, float32 is 3 % slower at K = 4 where windows begin at odd addresses, and 3 to 5 % at K = 16."""
-
-comptime MAX_OUTPUTS_PER_THREAD = 16
-"""Bound of the registers that hold sums and samples: more of the narrow types would spill."""
-
-comptime CHUNK = 256
-"""Taps staged at a time."""
-
-comptime MAX_GRID_ROWS = 65535
-"""The most blocks that CUDA takes along y."""
-
-comptime VECTOR_BYTES = 16
-"""The widest access of a thread."""
 
 
 def run_length[dtype: DType]() -> Int:

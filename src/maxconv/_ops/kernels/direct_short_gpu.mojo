@@ -12,9 +12,9 @@ Layout:     as in direct_gpu.mojo; rows may begin anywhere.
 Accuracy:   the bits of direct_gpu.mojo: taps in rising j. Outputs whose window leaves x, and those of a thread that has
             made NaN where zeros stand before a filter, are summed from the terms that exist.
 Gate:       `is_short_direct`; otherwise direct_gpu.mojo.
-Tried:      taps read by every thread from memory: 1.25 at K = 16; a vector a thread: 1.11 at K = 4, 1.18 at 16. Whole
-            vectors of zeros beyond the ends: 1.13 instead of 1.17 of 1024 signals, but 1.16 of one.
-Tuning:     THREADS, `vectors_of_thread`, `least_blocks`.
+Tried:      taps read by every thread from memory: 1.25 at K = 16. Whole vectors of zeros beyond the ends: 1.13 instead
+            of 1.17 of 1024 signals, but 1.16 of one.
+Tuning:     DIRECT_SHORT_* of shared/tuning_gpu.mojo.
 """
 
 from std.bit import count_trailing_zeros
@@ -28,24 +28,17 @@ from max.gpu.host import DeviceContext
 from max.gpu.sync import barrier
 
 from ..shared.accumulate import accum_dtype, multiply_add
-from ..shared.aligned_row import VECTOR_BYTES, AlignedRow, vector_width, widen
+from ..shared.aligned_row import LONGEST_ROW, VECTOR_BYTES, AlignedRow, vector_width, widen
 from ..shared.border import Border
 from ..shared.geometry import Geometry
-
-comptime THREADS = 128
-"""Threads of a block."""
-
-comptime PLACES = [4, 8, 16]
-"""Places for taps that are compiled."""
-
-comptime MOST_TAPS = 16
-"""The last of PLACES."""
-
-comptime LONGEST_ROW = 1 << 29
-"""Samples, or outputs, of a row that 32 bits count."""
-
-comptime MAX_GRID_ROWS = 65535
-"""The most blocks that CUDA takes along y."""
+from ..shared.tuning_gpu import (
+    DIRECT_SHORT_LEAST_BLOCKS as LEAST_BLOCKS,
+    DIRECT_SHORT_MOST_TAPS as MOST_TAPS,
+    DIRECT_SHORT_PLACES as PLACES,
+    DIRECT_SHORT_THREADS as THREADS,
+    DIRECT_SHORT_VECTORS as VECTORS,
+    MAX_GRID_ROWS,
+)
 
 
 def is_short_direct[dtype: DType](geometry: Geometry) -> Bool:
@@ -68,38 +61,6 @@ def is_short_direct[dtype: DType](geometry: Geometry) -> Bool:
     var are_vectors = geometry.samples >= WINDOW * WIDTH and geometry.outputs >= 2 * WIDTH
     var are_countable = max(geometry.samples, geometry.outputs, abs(geometry.pad_left)) <= LONGEST_ROW
     return 1 <= geometry.taps and geometry.taps <= MOST_TAPS and are_vectors and are_countable
-
-
-def vectors_of_thread[dtype: DType](places: Int) -> Int:
-    """Decides how many vectors a thread computes.
-
-    Parameters:
-        dtype: Element type.
-
-    Args:
-        places: Places for taps.
-
-    Returns:
-        As many as registers hold the windows of.
-    """
-    return 2 if size_of[dtype]() >= 4 and places > 8 else 4
-
-
-def least_blocks[dtype: DType](places: Int) -> Int:
-    """Decides for how many blocks of a multiprocessor registers must be enough.
-
-    Parameters:
-        dtype: Element type.
-
-    Args:
-        places: Places for taps.
-
-    Returns:
-        Blocks.
-    """
-    if places <= 4:
-        return 6
-    return 6 if size_of[dtype]() == 4 and places > 8 else 4 if size_of[dtype]() == 8 else 5
 
 
 def direct_short_gpu[
@@ -131,7 +92,7 @@ def direct_short_gpu[
     var fewest = 0
     comptime for places in PLACES:
         if fewest < geometry.taps and geometry.taps <= places:
-            launch_rows[dtype, places, vectors_of_thread[dtype](places), THREADS, least_blocks[dtype](places)](
+            launch_rows[dtype, places, VECTORS[dtype, places], THREADS, LEAST_BLOCKS[dtype, places]](
                 y, x, k, geometry, ctx, border
             )
         fewest = places

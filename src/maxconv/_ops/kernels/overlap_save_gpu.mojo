@@ -17,10 +17,10 @@ Accuracy:   computed in accumulate.accum_dtype on EVERY path of this file; error
             ||x||*||k||, checked by check_overlap_save_gpu. A NaN or Inf spoils every thread block that loads it.
 Gate:       1 <= K <= nfft, nfft from SMALLEST_SIZE to LONGEST_BLOCK; above 48 KB of shared memory only where the
             device grants it.
-Tuning:     nfft by the cost model of _plan.py; the registers of shared/fft_threads.mojo.
+Tuning:     nfft by the cost model of _plan.py; BLOCK_PAIR_* and fft_* of shared/tuning_gpu.mojo.
 Measured:   2^26 float32, H200, 2026-11-23, in device copies (gpu.json): 1.16 at K = 64, 1.32 at 256, 1.42 at 1024,
-            1.82 at 4096; 1024 signals 1.18, 1.37, 1.51, 2.12. Two blocks of 8192 instead of a folded one of 16384 took
-            2.44 at 4096.
+            1.82 at 4096; 1024 signals 1.18, 1.37, 1.51, 2.12. Two blocks of 8192 instead of a folded one of 16384
+            (BLOCK_PAIR_LONGEST_PAIRED): 2.44 at 4096.
 Source:     overlap-save: Oppenheim and Schafer, Discrete-Time Signal Processing, chapter 8.
 """
 
@@ -33,7 +33,6 @@ from max.gpu.memory import external_memory
 
 from ..shared.accumulate import accum_dtype
 from ..shared.block_pair import (
-    LONGEST_BLOCK,
     hop_length,
     is_folded,
     load_folded_taps,
@@ -63,6 +62,7 @@ from ..shared.fft_threads import (
 )
 from ..shared.geometry import Geometry
 from ..shared.shared_memory import require_shared_memory, shared_memory_request
+from ..shared.tuning_gpu import BLOCK_PAIR_LONGEST_BLOCK as LONGEST_BLOCK
 
 
 def plan_length_gpu(nfft: Int, tap_rows: Int) -> Int:

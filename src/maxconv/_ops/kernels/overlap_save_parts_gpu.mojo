@@ -13,10 +13,12 @@ Tile:       hop = PARTS_BLOCK - K + 1, less up to 31.
 Accuracy:   computed in float32 on EVERY path of this file; error below 10*eps*log2(PARTS_BLOCK) of ||x||*||k||,
             checked by check_overlap_save_gpu. A NaN or Inf spoils every thread block that loads it.
 Gate:       1 <= K <= PARTS_BLOCK; element types that are summed in float32; 198 KB of shared memory must be granted.
-Tuning:     WARPS; PARTS and PART of shared/fft_parts.mojo; K from which it is taken by the cost model of _plan.py.
+Tuning:     OVERLAP_SAVE_PARTS_* and FFT_PARTS_* of shared/tuning_gpu.mojo; K from which it is taken by the cost model of
+            _plan.py.
 Measured:   2^26 float32, H200, 2026-11-23, in device copies: K = 16384 2.79, 2.97 as 1024 signals; K = 8192 2.52, as
-            in blocks of 16384. Without `fetch` 2.93 and 3.14.
-Tried:      parts of 4096 points, 16 a thread: 3.15; 64 a thread in two passes: 4.8, for 140 KB of instructions.
+            in blocks of 16384.
+Tried:      no `fetch`, and parts of 4096 points, 16 a thread: slower, too; 64 a thread in two passes: far slower, for
+            140 KB of instructions.
 Source:     overlap-save: Oppenheim and Schafer, Discrete-Time Signal Processing, chapter 8.
 """
 
@@ -44,14 +46,12 @@ from ..shared.fft_parts import (
     split_points,
     turn_back,
 )
-from ..shared.fft_points import WARP, exchange, padded_place, points, read_points, write_points
+from ..shared.fft_points import exchange, padded_place, points, read_points, write_points
 from ..shared.fft_threads import forward_pass, inverse_pass, multiply_by_spectrum, store_spectrum
 from ..shared.geometry import Geometry
 from ..shared.level2 import LINE_BYTES, fetch_line
 from ..shared.shared_memory import require_shared_memory, shared_memory_request
-
-comptime WARPS = 12
-"""Warps of a block: each takes two parts, with 168 registers a thread for 32 points."""
+from ..shared.tuning_gpu import OVERLAP_SAVE_PARTS_LEAST_BLOCKS as LEAST_BLOCKS, OVERLAP_SAVE_PARTS_WARPS as WARPS, WARP
 
 comptime THREADS = WARPS * WARP
 """Threads of a block."""
@@ -104,7 +104,9 @@ struct Place(TrivialRegisterPassable):
         return Self(Int(filter), Int(row), Int(block - turn * blocks_per_row) * Int(hop))
 
 
-@__llvm_metadata(MAX_THREADS_PER_BLOCK_METADATA=StaticTuple[Int32, 1](Int32(THREADS)), `nvvm.minctasm`=SIMDLength(1))
+@__llvm_metadata(
+    MAX_THREADS_PER_BLOCK_METADATA=StaticTuple[Int32, 1](Int32(THREADS)), `nvvm.minctasm`=SIMDLength(LEAST_BLOCKS)
+)
 def transform_taps_by_parts[
     dtype: DType
 ](
@@ -146,7 +148,9 @@ def transform_taps_by_parts[
         store_spectrum[PART, HELD](spectrum, re, im, thread)
 
 
-@__llvm_metadata(MAX_THREADS_PER_BLOCK_METADATA=StaticTuple[Int32, 1](Int32(THREADS)), `nvvm.minctasm`=SIMDLength(1))
+@__llvm_metadata(
+    MAX_THREADS_PER_BLOCK_METADATA=StaticTuple[Int32, 1](Int32(THREADS)), `nvvm.minctasm`=SIMDLength(LEAST_BLOCKS)
+)
 def convolve_by_parts[
     dtype: DType
 ](

@@ -22,13 +22,13 @@ Tile:       TILE_PERIODS periods of MAX_PANELS*PANEL neighbouring outputs; at mo
 Accuracy:   sums in accumulate.accum_dtype on EVERY path of this file, taps in rising q. A zero tap would make NaN of an
             infinite sample: an output that is NaN is summed again, without them.
 Gate:       none: any N, L_out, rows, start >= 0, any K, up, down >= 1.
-Tuning:     the constants below, and those of polyphase_tiling.mojo.
+Tuning:     POLYPHASE_* of shared/tuning_gpu.mojo.
 Measured:   on an H200 (2026-11-23), in copies of those bytes: float32 160/147 1.56, 147/160 2.00; float64 1.55 and
             1.78. Before a tile's samples were prefetched while the last one is computed: 1.79 at 160/147, 33/5 2.86,
             1000/999 2.01; by the profiler warps then issue in 48 % of the cycles, shared memory is read in 65 %, and
             they wait most for samples from afar.
 Tried:      the next tile staged while one is computed: 1.70 at 160/147, 2.18 at 147/160, as fewer blocks have room.
-            Samples by plain vectors, as GPUs before Ampere need them: 2.14. 8 periods a thread: 2.9.
+            Samples by plain vectors, as GPUs before Ampere need them: 2.14.
             Each thread 4 outputs of one phase, read from the signal's own order in shared memory: 1.25 reads for a
             multiply-add, and 190 registers a thread, too many for the blocks of 511 threads that up = 511 made.
 Source:     phases as in Crochiere and Rabiner, Multirate Digital Signal Processing, 1983.
@@ -55,29 +55,28 @@ from ..shared.level2 import LINE_BYTES, fetch_line
 from ..shared.polyphase_geometry import PolyphaseGeometry
 from ..shared.polyphase_sums import add_all_taps, add_taps, distance_of
 from ..shared.polyphase_tiling import (
-    GROUP,
-    MAX_PANELS,
     PANEL,
-    PERIODS,
     SETS,
     TILE_PERIODS,
-    WARP,
     choose_tiling,
     output_pitch,
     sample_pitch,
 )
 from ..shared.shared_memory import STATIC_SHARED_BYTES, await_copies, begin_copy, shared_memory_request
-from .polyphase_outputs_gpu import WARP_TAPS, launch_outputs, sum_again
+from ..shared.tuning_gpu import (
+    POLYPHASE_GROUP as GROUP,
+    POLYPHASE_LEAST_BLOCKS as LEAST_BLOCKS,
+    POLYPHASE_LOADS as LOADS,
+    POLYPHASE_MAX_PANELS as MAX_PANELS,
+    POLYPHASE_MOST_BLOCKS as MOST_BLOCKS,
+    POLYPHASE_OUTPUTS_WARP_TAPS as WARP_TAPS,
+    POLYPHASE_PERIODS as PERIODS,
+    POLYPHASE_SHARED_BYTES as SHARED_BYTES,
+    POLYPHASE_SMALLEST_CHUNK as SMALLEST_CHUNK,
+    WARP,
+)
+from .polyphase_outputs_gpu import launch_outputs, sum_again
 from .polyphase_window_gpu import launches_window
-
-comptime LOADS = 8
-"""Taps that a thread has under way while it stages."""
-
-comptime SHARED_BYTES = 96 << 10
-"""Shared memory of a block, at most."""
-
-comptime SMALLEST_CHUNK = 16
-"""Fewest positions worth staging at a time, unless they are all."""
 
 comptime FEWEST_PERIODS = TILE_PERIODS // 4
 """Periods that rows must have, so that not too many threads are without."""
@@ -196,7 +195,7 @@ def launches_panels[
         Int32(tiling.positions),
         Int32(tiling.chunk),
         Int32(tiling.spread),
-        grid_dim=parts * min(tiles * geometry.rows, max(1, most_blocks[dtype]() // parts)),
+        grid_dim=parts * min(tiles * geometry.rows, max(1, MOST_BLOCKS[dtype] // parts)),
         block_dim=tiling.panels * WARP,
         shared_mem_bytes=tiling.shared_bytes[dtype](),
         func_attribute=shared_memory_request(tiling.shared_bytes[dtype]()),
@@ -206,7 +205,7 @@ def launches_panels[
 
 @__llvm_metadata(
     MAX_THREADS_PER_BLOCK_METADATA=StaticTuple[Int32, 1](Int32(MAX_PANELS * WARP)),
-    `nvvm.minctasm`=SIMDLength(3 if size_of[dtype]() <= 4 else 2),
+    `nvvm.minctasm`=SIMDLength(LEAST_BLOCKS[dtype]),
 )
 def compute_panels[
     dtype: DType
@@ -352,18 +351,6 @@ def compute_panels[
                     y_here[unsafe_offset=at] = turned[unsafe_offset=turn * Int32(OUTPUT_ROW) + lane]
 
 
-def most_blocks[dtype: DType]() -> Int:
-    """Chooses among how many blocks tiles are dealt, each of which stages its taps once.
-
-    Parameters:
-        dtype: Element type.
-
-    Returns:
-        As many as an H200 holds, or of wider elements twice as many: with half as many more the last ones take as long.
-    """
-    return 396 if size_of[dtype]() <= 4 else 528
-
-
 @always_inline
 def prefetch_tile[
     dtype: DType
@@ -452,7 +439,10 @@ def stage_samples[
         else:
             for period in range(TILE_PERIODS):
                 var is_there = 0 <= position and position < samples
-                target[unsafe_offset=period] = x[unsafe_offset=position] if is_there else 0
+                if is_there:  # not waited for one by one: the last tile would end 17 us later
+                    begin_copy[1](target.unsafe_offset(period), x.unsafe_offset(position))
+                else:
+                    target[unsafe_offset=period] = 0
                 position += advance
 
 

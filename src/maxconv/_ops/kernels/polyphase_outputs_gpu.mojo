@@ -11,7 +11,7 @@ Layout:     as in polyphase_gpu.mojo.
 Accuracy:   sums in accumulate.accum_dtype on EVERY path of this file, in rising q by one thread; a warp's 32 sums are
             added up in a tree.
 Gate:       none.
-Tuning:     THREADS, MAX_BLOCKS, OUTPUTS, TERMS, WARP_TAPS.
+Tuning:     POLYPHASE_OUTPUTS_* of shared/tuning_gpu.mojo.
 Source:     phases as in Crochiere and Rabiner, Multirate Digital Signal Processing, 1983.
 """
 
@@ -25,27 +25,17 @@ from ..shared.accumulate import accum_dtype, multiply_add
 from ..shared.border import OMIT
 from ..shared.extension import Extension
 from ..shared.polyphase_geometry import PolyphaseGeometry
-
-comptime WARP = 32
-"""Lanes of a warp, each at a period of its own."""
-
-comptime WARPS = 4
-"""Warps of a block, each at a group of its own."""
+from ..shared.tuning_gpu import (
+    POLYPHASE_OUTPUTS_BATCH as BATCH,
+    POLYPHASE_OUTPUTS_MAX_BLOCKS as MAX_BLOCKS,
+    POLYPHASE_OUTPUTS_OUTPUTS as OUTPUTS,
+    POLYPHASE_OUTPUTS_TERMS as TERMS,
+    POLYPHASE_OUTPUTS_WARPS as WARPS,
+    WARP,
+)
 
 comptime THREADS = WARPS * WARP
-"""Threads of a block: several blocks fit an SM, so that some load while others add."""
-
-comptime MAX_BLOCKS = 1 << 13
-"""Blocks over which tiles are dealt: some 8 times as many as an H200 holds, so that the last ones matter little."""
-
-comptime OUTPUTS = 4
-"""Neighbouring outputs of a warp, which share what they read."""
-
-comptime TERMS = 8
-"""Terms that a thread of a warp has under way at a time."""
-
-comptime WARP_TAPS = 128
-"""Taps of a phase from which a warp adds them together, where the samples do not fit in shared memory."""
+"""Threads of a block."""
 
 
 def launch_outputs[
@@ -221,7 +211,6 @@ def sum_neighbours[
         Their sums.
     """
     comptime ACC = accum_dtype[dtype]()
-    comptime BATCH = 2
     var sums = SIMD[ACC, count](0)
     var newer = x.unsafe_offset(-lane)
     var tap = h.unsafe_offset(lane)

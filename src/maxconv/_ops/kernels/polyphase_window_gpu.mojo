@@ -15,11 +15,11 @@ Cost:       2*L_out*ceil(K/up) flop a row, and (N + L_out)*size bytes of device 
             turn reads `periods`*(up + down) words for periods^2*up*down multiply-adds.
 Layout:     as in polyphase_gpu.mojo.
 Tile:       a run for each thread of a warp, or block, and as many before them as the taps span; at most
-            STATIC_SHARED_BYTES.
+            SHARED_BYTES.
 Accuracy:   sums in accumulate.accum_dtype, taps in rising q, those of threads that share outputs added at the end;
             outputs that are NaN are summed again without the zeros.
 Gate:       up and down in RATES, relatively prime; taps that fit.
-Tuning:     RATES, THREADS, STREAMS.
+Tuning:     POLYPHASE_WINDOW_* of shared/tuning_gpu.mojo.
 Measured:   variants of RATES on an H200 (2026-11-23), in copies of the bytes of a call at 20*max(up, down) + 1 taps, in
             brackets not streamed: float32 2/1 1.20 (1.29), 3/1 1.17, 4/1 1.23 (1.48), 8/1 1.30 (1.43), 1/2 1.30 (1.30),
             1/3 1.38 (1.51), 1/4 1.30 (1.29), 3/2 1.18 (1.24), 2/3 1.27 (1.35), 4/3 1.21 (1.44), 3/4 1.23 (1.33); 1/8
@@ -35,7 +35,7 @@ from std.math import ceildiv
 from std.sys.info import size_of
 from std.utils.static_tuple import StaticTuple
 from max.gpu import MAX_THREADS_PER_BLOCK_METADATA, block_idx, thread_idx
-from max.gpu.host import DeviceContext
+from max.gpu.host import DeviceAttribute, DeviceContext
 from max.gpu.memory import external_memory
 from max.gpu.primitives import warp
 from max.gpu.sync import barrier, syncwarp
@@ -43,78 +43,22 @@ from max.gpu.sync import barrier, syncwarp
 from ..shared.accumulate import accum_dtype, has_nan, multiply_add
 from ..shared.aligned_row import VECTOR_BYTES, vector_width
 from ..shared.polyphase_geometry import PolyphaseGeometry
-from ..shared.shared_memory import STATIC_SHARED_BYTES, await_copies, begin_copy
-from .polyphase_outputs_gpu import WARP, sum_again
-
-comptime THREADS = 128
-"""Threads of a block."""
+from ..shared.shared_memory import STATIC_SHARED_BYTES, await_copies, begin_copy, shared_memory_request
+from ..shared.tuning_gpu import (
+    POLYPHASE_WINDOW_RATES as RATES,
+    POLYPHASE_WINDOW_SHARED_BYTES as SHARED_BYTES,
+    POLYPHASE_WINDOW_STREAMS as STREAMS,
+    POLYPHASE_WINDOW_THREADS as THREADS,
+    WARP,
+    PolyphaseRate as Rate,
+)
+from .polyphase_outputs_gpu import sum_again
 
 comptime MOST_TAPS = 1 << 24
 """Taps that 32 bits count within a block."""
 
 comptime MOST_BLOCKS = 1 << 30
 """Blocks of a launch."""
-
-comptime STREAMS = 132 * 8
-"""Blocks among which the tiles are divided, for each block that a multiprocessor holds: eight for every place on an
-H200. With one they end less evenly, 2 to 5 % later."""
-
-
-@fieldwise_init
-struct Rate(TrivialRegisterPassable):
-    """Rates that have a kernel of their own."""
-
-    var up: Int
-    """Rate of the inserted zeros."""
-    var down: Int
-    """Rate of the outputs."""
-    var periods: Int
-    """Periods of a thread: `periods` times either rate is a number of whole vectors, and of PARTS."""
-    var blocks: Int
-    """Blocks of a multiprocessor that registers must be enough for."""
-    var parts: Int
-    """Parts of a run, after each of which the taps may end: fewer zero taps."""
-    var is_streamed: Bool
-    """Whether each warp has a window of its own and goes on to the next tile, whose samples come while it adds."""
-
-    var split: Int
-    """Neighbouring threads that share outputs: each adds the terms of its part of every `down` samples."""
-
-    def team(self) -> Int:
-        """Counts the threads that share a window.
-
-        Returns:
-            Those of a warp, or of a block.
-        """
-        return WARP if self.is_streamed else THREADS
-
-    def once(self) -> Self:
-        """Gives what serves more taps: a block has room for one tile, not for two of each warp.
-
-        Returns:
-            The same rates, not streamed.
-        """
-        var other = self
-        other.is_streamed = False
-        return other
-
-
-comptime RATES = [
-    (Rate(1, 1, 16, 6, 2, False, 1), Rate(1, 1, 16, 3, 2, False, 1)),
-    (Rate(1, 2, 16, 4, 2, True, 1), Rate(1, 2, 8, 3, 2, False, 1)),
-    (Rate(1, 3, 8, 5, 2, True, 1), Rate(1, 3, 8, 2, 2, False, 1)),
-    (Rate(1, 4, 8, 4, 2, True, 1), Rate(1, 4, 8, 3, 2, False, 1)),
-    (Rate(1, 8, 8, 5, 8, False, 2), Rate(1, 8, 4, 2, 2, False, 1)),
-    (Rate(2, 1, 16, 4, 2, True, 1), Rate(2, 1, 8, 3, 2, False, 1)),
-    (Rate(2, 3, 8, 4, 2, True, 1), Rate(2, 3, 8, 2, 2, False, 1)),
-    (Rate(3, 1, 8, 6, 2, True, 1), Rate(3, 1, 8, 2, 2, False, 1)),
-    (Rate(3, 2, 8, 5, 2, True, 1), Rate(3, 2, 8, 2, 2, False, 1)),
-    (Rate(3, 4, 4, 5, 2, True, 1), Rate(3, 4, 4, 2, 2, False, 1)),
-    (Rate(4, 1, 8, 6, 4, True, 1), Rate(4, 1, 8, 2, 2, False, 1)),
-    (Rate(4, 3, 4, 6, 2, True, 1), Rate(4, 3, 4, 2, 2, False, 1)),
-    (Rate(8, 1, 4, 6, 2, True, 1), Rate(8, 1, 4, 3, 2, False, 1)),
-]
-"""The rates of most calls, for elements of 4 bytes and of 8."""
 
 
 def pitch_of[dtype: DType](count: Int, split: Int = 1) -> Int:
@@ -227,7 +171,11 @@ def launches_rate[
     var bytes = turns * RUN * rate.up * size_of[accum_dtype[dtype]()]()
     bytes += WINDOWS * (turns + RUNS) * comptime (pitch_of[dtype](RUN, rate.split) * size_of[dtype]())
     bytes += TEAMS * RUNS * comptime (pitch_of[dtype](OUTPUTS) * size_of[dtype]())
-    if bytes > STATIC_SHARED_BYTES or blocks * geometry.rows > MOST_BLOCKS:
+    if bytes > SHARED_BYTES or blocks * geometry.rows > MOST_BLOCKS:
+        return False
+    if bytes > STATIC_SHARED_BYTES and bytes > Int(
+        ctx.get_attribute(DeviceAttribute.MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)
+    ):
         return False
     comptime kernel = compute_window[dtype, rate]
     ctx.enqueue_function[kernel](
@@ -248,6 +196,7 @@ def launches_rate[
         grid_dim=blocks * geometry.rows,
         block_dim=THREADS,
         shared_mem_bytes=bytes,
+        func_attribute=shared_memory_request(bytes),
     )
     return True
 
@@ -509,7 +458,10 @@ def stage_runs[
             var position = begin + Int(place)
             var is_there = 0 <= position and position < samples
             var there = place // UInt32(RUN) * UInt32(PITCH) + place % UInt32(RUN)
-            window[unsafe_offset=there] = x[unsafe_offset=position] if is_there else 0
+            if is_there:  # not waited for one by one: the last tile would end 8 us later
+                begin_copy[1](window.unsafe_offset(there), x.unsafe_offset(position))
+            else:
+                window[unsafe_offset=there] = 0
 
 
 @always_inline

@@ -12,6 +12,9 @@ from .accumulate import accum_dtype
 comptime VECTOR_BYTES = 16
 """The widest access of a thread."""
 
+comptime LONGEST_ROW = 1 << 29
+"""Samples, or outputs, of a row that 32 bits count."""
+
 comptime WORD_BYTES = 4
 """Bytes of a register."""
 

@@ -7,7 +7,7 @@ Cost:       10 products of complex numbers for 16 points of a thread, 16 bytes o
 Layout:     plan: roots of unity of a column, twiddle factors, roots of unity of a row, a spectrum for each filter.
 Accuracy:   tables are computed in float64 and rounded once; powers by at most 4 squarings.
 Gate:       nfft from SHORTEST to LONGEST.
-Tuning:     COLUMN.
+Tuning:     FFT_COLUMNS_COLUMN of tuning_gpu.mojo.
 Source:     Bailey, FFTs in external or hierarchical memory, 1990 (the four-step transform).
 """
 
@@ -16,18 +16,14 @@ from max.gpu import block_idx, thread_idx
 
 from .fft_points import LARGEST_SIZE, SMALLEST_SIZE, log2_exact, reversed_phase, threads
 from .fft_threads import multiply, root_of_unity, roots_length
-
-comptime COLUMN = 512
-"""Points of a column: a longer one would leave room for fewer neighbours in shared memory."""
+from .level2 import LINE_BYTES
+from .tuning_gpu import FFT_COLUMNS_COLUMN as COLUMN
 
 comptime SHORTEST = COLUMN * SMALLEST_SIZE
 """The shortest transform of this file: 2^18."""
 
 comptime LONGEST = COLUMN * LARGEST_SIZE
 """The longest: 2^22."""
-
-comptime LINE_BYTES = 128
-"""What neighbouring columns fill of a row of the workspace: a whole line of the caches."""
 
 
 def lanes(bytes: Int) -> Int:
@@ -37,7 +33,7 @@ def lanes(bytes: Int) -> Int:
         bytes: Size of a real number.
 
     Returns:
-        Columns.
+        Columns: a whole line of a row of the workspace.
     """
     return LINE_BYTES // (2 * bytes)
 

@@ -10,24 +10,16 @@ Cost:       16 bytes of float32 a point and direction through load and store uni
 Layout:     plan: SLOTS roots of unity for each thread of each part.
 Accuracy:   roots are computed in float64 and rounded once.
 Gate:       real numbers of 4 bytes: 24 parts of float64 fit no multiprocessor.
-Tuning:     PARTS: what shared memory holds; PART: the longest transform that a warp does alone, without a barrier.
+Tuning:     FFT_PARTS_* of tuning_gpu.mojo.
 Source:     Good, The interaction algorithm and practical Fourier analysis, 1958.
 """
 
 from std.sys.info import size_of
 from max.gpu import block_idx, thread_idx
 
-from .fft_points import WARP, first_point, log2_exact, log2_radix, padded, points, reversed_phase, span_of_pass
+from .fft_points import first_point, log2_exact, log2_radix, padded, points, reversed_phase, span_of_pass
 from .fft_threads import TURN_BITS, add_and_subtract, inverse_root, multiply, root_of_unity
-
-comptime PARTS = 24
-"""S, three times a power of two."""
-
-comptime PART = 1024
-"""L, the points of a part."""
-
-comptime HELD = 5
-"""Logarithm of the points of a thread: two passes then do, with one exchange each way."""
+from .tuning_gpu import FFT_PARTS_COUNT as PARTS, FFT_PARTS_HELD as HELD, FFT_PARTS_PART as PART, WARP
 
 comptime POWER = PARTS // 3
 """The power of two in PARTS."""

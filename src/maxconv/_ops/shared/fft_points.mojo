@@ -6,13 +6,15 @@ Algorithm:  a pass wants `owners` points apart in one thread. In shared memory p
 Cost:       an exchange takes 16 bytes of float32 for each point through the load and store units, and one barrier.
 Layout:     register e of a thread holds a point that depends on the pass: `first_point`, `owners`, `register_of`.
 Gate:       nfft in SIZES.
-Tuning:     REGISTERS, FEWEST_REGISTERS; `log2_points` by the compiler's counts.
+Tuning:     fft_* of tuning_gpu.mojo.
 Source:     many points a thread: Volkov and Kazian, Fitting FFT onto G80, 2008.
 """
 
 from std.math import ceildiv
 from std.sys.info import size_of
 from max.gpu.sync import barrier, syncwarp
+
+from .tuning_gpu import MULTIPROCESSOR_BLOCKS, MULTIPROCESSOR_REGISTERS, WARP, fft_log2_points, fft_registers
 
 comptime SIZES = [512, 1024, 2048, 4096, 8192]
 """Lengths of transform that are compiled."""
@@ -22,23 +24,6 @@ comptime SMALLEST_SIZE = 512
 
 comptime LARGEST_SIZE = 8192
 """The last of SIZES."""
-
-comptime WARP = 32
-"""Threads that `syncwarp` brings together."""
-
-comptime REGISTERS = 80
-"""Registers a thread for 16 points of float32, up to nfft = 2048. It takes 104 if it may, which is 1 to 6 % slower; 64
-are 4 to 8 % slower (H200, 2026-11-22)."""
-
-comptime FEWEST_REGISTERS = 64
-"""The same from nfft = 4096 on, and the fewest that the compiler does without spilling: more blocks load or store while
-others compute, 1 to 3 % faster than 80 at 4096, 24 % at 8192."""
-
-comptime REGISTER_FILE = 65536
-"""Registers of a multiprocessor."""
-
-comptime MAX_BLOCKS = 32
-"""Most blocks that a multiprocessor takes."""
 
 
 def log2_exact(value: Int) -> Int:
@@ -64,11 +49,9 @@ def log2_points(nfft: Int, held: Int = 0) -> Int:
         held: What is chosen already; 0: nothing.
 
     Returns:
-        Logarithm of the number: 16 points, 32 where three passes would not do otherwise.
+        Logarithm of the number.
     """
-    if held > 0:
-        return held
-    return 5 if nfft >= 8192 else 4
+    return held if held > 0 else fft_log2_points(nfft)
 
 
 def passes(nfft: Int, held: Int = 0) -> Int:
@@ -162,13 +145,13 @@ def blocks_per_multiprocessor(nfft: Int, bytes: Int, sparing: Int = 4096) -> Int
     Args:
         nfft: Length of the transform.
         bytes: Size of a real number.
-        sparing: Length from which a thread has FEWEST_REGISTERS.
+        sparing: As for `fft_registers`.
 
     Returns:
         Blocks that fit if a thread takes so many registers for 16 points of float32, and in proportion for more.
     """
-    var registers = (REGISTERS if nfft < sparing else FEWEST_REGISTERS) * points(nfft) // 16 * bytes // 4
-    return max(1, min(MAX_BLOCKS, REGISTER_FILE // (min(255, registers) * threads(nfft))))
+    var registers = fft_registers(nfft, sparing) * points(nfft) // 16 * bytes // 4
+    return max(1, min(MULTIPROCESSOR_BLOCKS, MULTIPROCESSOR_REGISTERS // (min(255, registers) * threads(nfft))))
 
 
 def shared_bytes(nfft: Int, bytes: Int, lanes: Int = 1) -> Int:

@@ -7,10 +7,8 @@ from std.sys.info import size_of
 
 from .accumulate import multiply_add
 from .aligned_row import VECTOR_BYTES
-from .polyphase_tiling import GROUP, PANEL, PERIODS, sample_pitch
-
-comptime UNROLL = 4
-"""Positions per iteration: their addresses differ by constants."""
+from .polyphase_tiling import PANEL, sample_pitch
+from .tuning_gpu import POLYPHASE_GROUP as GROUP, POLYPHASE_PERIODS as PERIODS, POLYPHASE_UNROLL as UNROLL
 
 
 @always_inline

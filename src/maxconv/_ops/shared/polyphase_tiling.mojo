@@ -6,24 +6,16 @@ from std.sys.info import size_of
 from .accumulate import accum_dtype
 from .aligned_row import vector_width
 from .polyphase_geometry import PolyphaseGeometry
-
-comptime WARP = 32
-"""Lanes of a warp."""
-
-comptime GROUP = 8
-"""Neighbouring outputs of a thread. 4 read half as many words again for a multiply-add; 16 waste half on zero taps."""
-
-comptime GROUPS = 4
-"""Neighbouring groups of a warp."""
+from .tuning_gpu import (
+    POLYPHASE_GROUP as GROUP,
+    POLYPHASE_GROUPS as GROUPS,
+    POLYPHASE_MAX_PANELS as MAX_PANELS,
+    POLYPHASE_PERIODS as PERIODS,
+    WARP,
+)
 
 comptime PANEL = GROUPS * GROUP
 """Neighbouring outputs of a warp: as many as it stores side by side."""
-
-comptime MAX_PANELS = 5
-"""Panels, and warps, of a block, which share its samples: 160 outputs, a period of 160/147."""
-
-comptime PERIODS = 4
-"""Neighbouring periods of a thread: a tap that is read serves all of them."""
 
 comptime SETS = WARP // GROUPS
 """Threads of a warp that take the same outputs, of different periods."""
