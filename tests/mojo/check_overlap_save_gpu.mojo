@@ -5,7 +5,8 @@
 Signals and taps are pseudo-random and new for every call. Outputs are poisoned beforehand and lie between guards that
 must stay; what lies around the signals is NaN, so that an output which depends on it shows. Prints the largest
 error relative to ||x||*||k|| for every length of transform. With the argument "brief" it checks a few sizes only,
-enough for compute-sanitizer.
+enough for compute-sanitizer; with "least" every kernel once on small arrays, and what it is to write before it reads
+holds nothing: enough for initcheck, which takes long for a launch. A length behind "least" checks that one alone.
 """
 
 from std.math import isnan, log2, nan, sqrt
@@ -99,7 +100,14 @@ def epsilon[dtype: DType]() -> Float64:
 
 def check[
     dtype: DType
-](ctx: DeviceContext, mut random: Random, geometry: Geometry, nfft: Int, border_mode: Int = OMIT) raises -> Float64:
+](
+    ctx: DeviceContext,
+    mut random: Random,
+    geometry: Geometry,
+    nfft: Int,
+    border_mode: Int = OMIT,
+    is_poisoned: Bool = True,
+) raises -> Float64:
     """Compares one call on the GPU with direct convolution on the CPU in float64.
 
     Parameters:
@@ -111,6 +119,7 @@ def check[
         geometry: Sizes and shifts.
         nfft: Length of the transform.
         border_mode: What lies beyond the ends, as in `Border`.
+        is_poisoned: Whether the plan and the workspace hold NaN before; else initcheck sees what nothing wrote.
 
     Returns:
         The largest error, rounding of the result to the type taken off, over ||x||*||k||.
@@ -146,8 +155,9 @@ def check[
     ctx.enqueue_copy(x_there, x)
     ctx.enqueue_copy(k_there, k)
     ctx.enqueue_copy(y_there, y)
-    ctx.enqueue_memset(plan, nan[ACC]())
-    ctx.enqueue_memset(workspace, nan[ACC]())
+    if is_poisoned:
+        ctx.enqueue_memset(plan, nan[ACC]())
+        ctx.enqueue_memset(workspace, nan[ACC]())
     var plan_at = pointer_to[ACC](Int(plan.unsafe_ptr()))
     var workspace_at = pointer_to[ACC](Int(workspace.unsafe_ptr()))
     var k_at = pointer_to[dtype](Int(k_there.unsafe_ptr()))
@@ -351,6 +361,46 @@ def check_length[dtype: DType](ctx: DeviceContext, mut random: Random, nfft: Int
     return checked
 
 
+def check_least[dtype: DType](ctx: DeviceContext, mut random: Random, nfft: Int) raises -> Int:
+    """Checks one length of transform once: two filters, and blocks that both ends cut.
+
+    Parameters:
+        dtype: Element type.
+
+    Args:
+        ctx: The device.
+        random: Where the numbers come from.
+        nfft: Length of the transform.
+
+    Returns:
+        Number of calls.
+
+    Raises:
+        If it is wrong.
+    """
+    var taps = nfft // 4 + 1
+    var samples = 1001 if nfft >= SHORTEST else 3 * hop_length(nfft, taps) // 2 + 3
+    var geometry = Geometry(
+        samples=samples, taps=taps, outputs=samples, pad_left=taps // 2, flip=True, rows=2, tap_rows=2
+    )
+    _ = check[dtype](ctx, random, geometry, nfft, is_poisoned=False)
+    return 1
+
+
+def next_length(nfft: Int) -> Int:
+    """Goes on to the next length of transform that kernels have.
+
+    Args:
+        nfft: A length.
+
+    Returns:
+        The next one.
+    """
+    if nfft == LONGEST_BLOCK:
+        return PARTS_BLOCK
+    return SHORTEST if nfft == PARTS_BLOCK else 2 * nfft
+
+
 def main() raises:
     """Checks float32 thoroughly and the other types at some sizes.
 
@@ -360,20 +410,24 @@ def main() raises:
     var ctx = DeviceContext()
     var random = Random()
     var is_brief = len(argv()) > 1
+    var is_least = is_brief and argv()[1] == "least"
+    var only = Int(argv()[2]) if len(argv()) > 2 else 0
     var checked = 0
     check_refusals(ctx)
     var nfft = SMALLEST_SIZE
-    while nfft <= LONGEST:
-        checked += check_length[DType.float32](ctx, random, nfft, not is_brief and nfft <= THOROUGH)
-        if nfft != PARTS_BLOCK and (nfft <= SHORTEST or not is_brief):
-            checked += check_length[DType.float64](ctx, random, nfft, False)
-        if not is_brief and nfft <= SHORTEST:
-            checked += check_length[DType.float16](ctx, random, nfft, False)
-            checked += check_length[DType.bfloat16](ctx, random, nfft, False)
-        if nfft == LONGEST_BLOCK:
-            nfft = PARTS_BLOCK
+    while nfft <= (SHORTEST if is_brief else LONGEST):
+        var has_doubles = nfft != PARTS_BLOCK and (nfft <= SHORTEST or not is_brief)
+        if is_least:
+            if only == 0 or only == nfft:
+                checked += check_least[DType.float32](ctx, random, nfft)
+                if has_doubles:
+                    checked += check_least[DType.float64](ctx, random, nfft)
         else:
-            nfft = 2 * nfft if nfft != PARTS_BLOCK else SHORTEST
-        if is_brief and nfft > SHORTEST:
-            break
+            checked += check_length[DType.float32](ctx, random, nfft, not is_brief and nfft <= THOROUGH)
+            if has_doubles:
+                checked += check_length[DType.float64](ctx, random, nfft, False)
+            if not is_brief and nfft <= SHORTEST:
+                checked += check_length[DType.float16](ctx, random, nfft, False)
+                checked += check_length[DType.bfloat16](ctx, random, nfft, False)
+        nfft = next_length(nfft)
     print(checked, "calls agree with direct convolution in float64 on", ctx.name())
