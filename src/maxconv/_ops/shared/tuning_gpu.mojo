@@ -282,3 +282,33 @@ comptime DEPTHWISE_WEIGHT_GRADIENT_TILE = 2048
 
 comptime DEPTHWISE_WEIGHT_GRADIENT_ENOUGH_BLOCKS = 16 * MULTIPROCESSORS
 """Blocks from which outputs are not divided further."""
+
+# direct_short_gpu.mojo. With these numbers 2^26 samples of float32, 16 taps, take 131 us, 1.01 to 1.02 copies (H200,
+# 2026-11-23, its launch_rows alone); more are 1 or 2 % slower: 4 stages, or 5 tiles.
+
+comptime DIRECT_SHORT_ENOUGH_BLOCKS = 16 * MULTIPROCESSORS
+"""Blocks from which a block computes more than one tile: two for each that an H200 holds. Not measured."""
+
+
+struct DirectShort[dtype: DType, places: Int]:
+    """Numbers of direct_short_gpu.mojo: few bytes of a block lie side by side, unless sums take longer than memory.
+
+    Parameters:
+        dtype: Element type of the arrays.
+        places: Places for taps.
+    """
+
+    comptime IS_LONG_HALF = size_of[Self.dtype]() == 2 and Self.places > 8
+    """Whether many conversions and sums come with each vector."""
+    comptime IS_LONG_DOUBLE = size_of[Self.dtype]() == 8 and Self.places > 8
+    """Whether windows take twice the registers."""
+    comptime THREADS = 128
+    """Threads of a block."""
+    comptime VECTORS = 3 if Self.IS_LONG_HALF else 2
+    """Vectors of a thread in a tile."""
+    comptime STAGES = 4 if Self.IS_LONG_DOUBLE else 3
+    """Tiles that a block has in shared memory: one that is computed, the others under way."""
+    comptime MOST_TILES = 8 if Self.IS_LONG_HALF else 4 if Self.IS_LONG_DOUBLE else 3
+    """Tiles of a block where there are many."""
+    comptime LEAST_BLOCKS = 6 if Self.IS_LONG_HALF else 5 if Self.IS_LONG_DOUBLE else 7
+    """Blocks of a multiprocessor that registers must be enough for."""
