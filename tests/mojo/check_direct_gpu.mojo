@@ -175,6 +175,15 @@ def check_few_taps(ctx: DeviceContext, is_brief: Bool) raises -> Int:
                     check[dtype](ctx, full, shift, OMIT, shift * 5 % 8)
                     check[dtype](ctx, late, shift, REFLECT, shift)
                     checked += 3
+    # So many tiles that a block computes several, and rows that end within a block's.
+    for taps in [3, 16]:
+        if is_brief:
+            break
+        var many = Geometry(8203, taps, 8203 + taps - 1, taps - 1, True, 1100, 1100)
+        comptime for dtype in [DType.float32, DType.float64, DType.float16, DType.bfloat16]:
+            check[dtype](ctx, many, taps % 4)
+            check[dtype](ctx, many, 0, REFLECT, 1)
+            checked += 2
     return checked
 
 

@@ -394,11 +394,8 @@ comptime DIRECT_MAX_OUTPUTS_PER_THREAD = 16
 comptime DIRECT_CHUNK = 256
 """Taps staged at a time. Not measured: with the tile at most 13 KB of shared memory."""
 
-# direct_short_gpu.mojo. With these numbers 2^26 samples of float32 take 1.03 device copies at K = 4, 1.05 at 8 and 1.11
-# at 16 (H200, 2026-11-23, benchmarks/mojo/bench_direct_gpu.mojo).
-
-comptime DIRECT_SHORT_THREADS = 128
-"""Threads of a block. At K = 16 64 were 1 % faster, 96 3 % slower in the course of tuning."""
+# direct_short_gpu.mojo. With these numbers 2^26 samples of float32, 16 taps, take 131 us, 1.01 to 1.02 copies (H200,
+# 2026-11-23, its launch_rows alone); more are 1 or 2 % slower: 4 stages, or 5 tiles.
 
 comptime DIRECT_SHORT_PLACES = [4, 8, 16]
 """Places for taps that are compiled. Not measured."""
@@ -406,25 +403,33 @@ comptime DIRECT_SHORT_PLACES = [4, 8, 16]
 comptime DIRECT_SHORT_MOST_TAPS = 16
 """The last of them: registers hold no more samples."""
 
-comptime DIRECT_SHORT_VECTORS[dtype: DType, places: Int] = 2 if size_of[dtype]() >= 4 and places > 8 else 4
-"""Vectors of a thread: as many as registers hold the windows of. At K = 16 one takes 1.18 copies, three 1.14, four
-1.34.
+comptime DIRECT_SHORT_ENOUGH_BLOCKS = 16 * MULTIPROCESSORS
+"""Blocks from which a block computes more than one tile: two for each that an H200 holds. Not measured."""
 
-Parameters:
-    dtype: Element type.
-    places: Places for taps.
-"""
 
-comptime DIRECT_SHORT_LEAST_BLOCKS[dtype: DType, places: Int] = 6 if places <= 4 else (
-    6 if size_of[dtype]() == 4 and places > 8 else 4 if size_of[dtype]() == 8 else 5
-)
-"""Blocks of a multiprocessor that registers must be enough for. At K = 16 float32 takes as long with 8; others were not
-measured.
+struct DirectShort[dtype: DType, places: Int]:
+    """Numbers of direct_short_gpu.mojo: few bytes of a block lie side by side, unless sums take longer than memory.
 
-Parameters:
-    dtype: Element type.
-    places: Places for taps.
-"""
+    Parameters:
+        dtype: Element type of the arrays.
+        places: Places for taps.
+    """
+
+    comptime IS_LONG_HALF = size_of[Self.dtype]() == 2 and Self.places > 8
+    """Whether many conversions and sums come with each vector."""
+    comptime IS_LONG_DOUBLE = size_of[Self.dtype]() == 8 and Self.places > 8
+    """Whether windows take twice the registers."""
+    comptime THREADS = 128
+    """Threads of a block."""
+    comptime VECTORS = 3 if Self.IS_LONG_HALF else 2
+    """Vectors of a thread in a tile."""
+    comptime STAGES = 4 if Self.IS_LONG_DOUBLE else 3
+    """Tiles that a block has in shared memory: one that is computed, the others under way."""
+    comptime MOST_TILES = 8 if Self.IS_LONG_HALF else 4 if Self.IS_LONG_DOUBLE else 3
+    """Tiles of a block where there are many."""
+    comptime LEAST_BLOCKS = 6 if Self.IS_LONG_HALF else 5 if Self.IS_LONG_DOUBLE else 7
+    """Blocks of a multiprocessor that registers must be enough for."""
+
 
 # block_pair.mojo, the blocks of overlap_save_gpu.mojo. With the numbers of FFTs 2^26 samples of float32 take 1.16
 # copies at K = 64, 1.32 at 256, 1.42 at 1024, 1.82 at 4096 (H200, 2026-11-23, poe bench gpu).
