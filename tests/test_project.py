@@ -278,7 +278,8 @@ def test_one_file_asks_for_the_family():
 
 #: Numbers of GPU kernels that are no matter of speed.
 UNTUNED = {
-    *("LINE_BYTES", "STATIC_SHARED_BYTES", "DEPTH", "WIDTH"),  # of the hardware: caches, products of tensor cores
+    *("LINE_BYTES", "SECTOR_BYTES", "STATIC_SHARED_BYTES"),  # of the hardware
+    *("DEPTH", "WIDTH"),  # of a product of its tensor cores
     *("SIZES", "SMALLEST_SIZE", "LARGEST_SIZE"),  # lengths of transform that are compiled
     *("SLOTS", "TURN", "TURN_BITS"),  # arithmetic of transforms
     *("MOST_TILES", "MAX_RATE", "MOST_TAPS", "MOST_BLOCKS", "FAR"),  # what 32 bits count
