@@ -14,7 +14,7 @@ import tolerances
 
 import maxconv
 from maxconv import ArgumentError, DtypeError, _plan
-from maxconv._engine import native, run_fft, spectra
+from maxconv._engine import layers, native, run_fft, spectra
 from maxconv._problem import Problem, part_of_full
 
 LENGTHS = [(1, 1), (10, 33), (100, 100), (1000, 100), (40, 3000), (3000, 3000), (12_345, 777), (100_000, 1000)]
@@ -142,6 +142,16 @@ def test_rows_of_a_layer_are_blocks_of_their_own_on_a_gpu(samples, taps, expecte
     problem = Problem(samples, taps, samples, taps - 1, flip=False, batch=(8, 768), tap_rows=768)
     nfft = _plan.choose_on_gpu(problem, 4).nfft
     assert _plan.row_block_on_gpu(problem, 4, nfft) == expected
+
+
+def test_rows_that_a_gpu_lacks_the_shared_memory_for_are_left_to_blocks(monkeypatch):
+    """Where no block of 8192 points fits, nothing is enqueued for rows of that length."""
+    there = SimpleNamespace(architecture_name="sm_75")
+    monkeypatch.setattr(spectra.devices, "handle", lambda _: there)
+    monkeypatch.setattr(spectra, "served", spectra.served.__wrapped__)
+    problem = Problem(8192, 9, 8192, 8, flip=False, batch=(1, 1), tap_rows=1)
+    x, w = np.zeros((1, 1, 8192), np.float32), np.zeros((1, 1, 9), np.float32)
+    assert layers.by_rows(problem, x, w, None, 1 << 14, "gpu:0") is None
 
 
 @pytest.mark.gpu

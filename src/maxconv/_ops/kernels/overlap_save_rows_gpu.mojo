@@ -115,8 +115,8 @@ def turns_per_filter[dtype: DType](geometry: Geometry) -> Int:
         geometry: Sizes of the call.
 
     Returns:
-        One block, or more where multiprocessors would have nothing to do: each transforms the filter anew, which is half
-        the work of a row.
+        One block, or more where multiprocessors would have nothing to do: each transforms the filter anew, which is two
+        thirds of the work of a row.
     """
     var length = row_length(geometry.samples, geometry.outputs)
     var places = MULTIPROCESSORS * blocks_at_once[accum_dtype[dtype]()](length)
@@ -125,13 +125,13 @@ def turns_per_filter[dtype: DType](geometry: Geometry) -> Int:
     var turns = 1
     while turns < rows:
         turns = min(2 * turns, rows)
-        if transforms(turns, rows, geometry.tap_rows, places) < transforms(best, rows, geometry.tap_rows, places):
+        if work(turns, rows, geometry.tap_rows, places) < work(best, rows, geometry.tap_rows, places):
             best = turns
     return ceildiv(rows, ceildiv(rows, best))  # none without a row
 
 
-def transforms(turns: Int, rows: Int, filters: Int, places: Int) -> Int:
-    """Counts the transforms that one place of a multiprocessor does, one block after the other.
+def work(turns: Int, rows: Int, filters: Int, places: Int) -> Int:
+    """Estimates what one place of a multiprocessor has to do, one block after the other.
 
     Args:
         turns: Thread blocks of a filter.
@@ -140,9 +140,9 @@ def transforms(turns: Int, rows: Int, filters: Int, places: Int) -> Int:
         places: Thread blocks that run at once.
 
     Returns:
-        Transforms in either direction, of the place that does the most.
+        Thirds of a row, of the place that does the most.
     """
-    return ceildiv(filters * turns, places) * (2 * ceildiv(rows, turns) + 1)
+    return ceildiv(filters * turns, places) * (3 * ceildiv(rows, turns) + 2)
 
 
 @__llvm_metadata(
@@ -257,11 +257,14 @@ def load_row_taps[
     """
     comptime SCALE = (1 / Float64(length)).cast[acc]()
     comptime for e in range(count):
-        var n = thread + Int32(threads(length) * e)
-        var j = pad_left - n
+        var j = pad_left - thread - Int32(threads(length) * e)
         if UInt32(j) < UInt32(taps):  # negative positions are large ones then
             re[e] = k[unsafe_offset=taps - 1 - j if is_flipped else j].cast[acc]() * SCALE
-        j += Int32(length)
+    if pad_left >= taps - 1:
+        return  # a causal filter, of which no tap reaches ahead
+    comptime for e in range(count):
+        var n = thread + Int32(threads(length) * e)
+        var j = pad_left - n + Int32(length)
         if UInt32(j) < UInt32(taps) and n > 0:
             im[e] = -k[unsafe_offset=taps - 1 - j if is_flipped else j].cast[acc]() * SCALE
 
