@@ -15,10 +15,9 @@ Tile:       THREADS * VECTORS vectors; shared memory holds STAGES tiles with the
 Accuracy:   the bits of direct_gpu.mojo: taps in rising j. Outputs whose window leaves x, and those of a thread that has
             made NaN where zeros stand before a filter, are summed from the terms that exist.
 Gate:       `is_short_direct`; otherwise direct_gpu.mojo.
-Tried:      in copies, float32, K = 16: windows loaded from memory to registers, no tile ahead: 1.11, with half of the
-            instructions before the first load. Ends of rows summed in a loop that waits for each sample: 0.03 more of
-            one signal, 0.08 of 1024. Copies that begin within a sector: 1.07, and 1.11 at K = 4. Tiles of a block that
-            lie 3 MB apart instead of side by side: 1.15. Neighbouring vectors in a thread: 1.23 and more.
+Tried:      windows loaded from memory to registers, no tile ahead; ends of rows summed in a loop that waits for each
+            sample; copies that begin within a sector; tiles of a block that lie 3 MB apart instead of side by side;
+            neighbouring vectors in a thread: all slower, the last two by most.
 Tuning:     DIRECT_SHORT_* and `DirectShort` of shared/tuning_gpu.mojo.
 """
 
