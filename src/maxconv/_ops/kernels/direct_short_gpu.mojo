@@ -11,7 +11,7 @@ Cost:       2*L_out*K flop; reads N and writes L_out elements: memory-bound. 2^2
             1.01 to 1.02 at 8, 1.01 to 1.03 at 16; float64 1.02 to 1.03, and 1.05 to 1.09 at 16; bfloat16 1.02 to 1.04,
             1.03 to 1.04 at 8, 1.09 to 1.17 at 16; float16 1.08 to 1.10 at 16.
 Layout:     as in direct_gpu.mojo; rows may begin anywhere.
-Tile:       THREADS * VECTORS vectors; shared memory holds STAGES tiles with their halos, at most 17 KB.
+Tile:       THREADS * VECTORS vectors; shared memory holds STAGES tiles with their halos, at most 19 KB.
 Accuracy:   the bits of direct_gpu.mojo: taps in rising j. Outputs whose window leaves x, and those of a thread that has
             made NaN where zeros stand before a filter, are summed from the terms that exist.
 Gate:       `is_short_direct`; otherwise direct_gpu.mojo.
@@ -107,14 +107,9 @@ def direct_short_gpu[
     comptime for places in PLACES:
         if fewest < geometry.taps and geometry.taps <= places:
             comptime Numbers = DirectShort[dtype, places]
-            launch_rows[
-                dtype,
-                places,
-                Numbers.VECTORS,
-                Numbers.THREADS,
-                Numbers.STAGES,
-                Numbers.LEAST_BLOCKS,
-            ](y, x, k, geometry, ctx, border, Numbers.MOST_TILES)
+            launch_rows[dtype, places, Numbers.VECTORS, Numbers.THREADS, Numbers.STAGES, Numbers.LEAST_BLOCKS](
+                y, x, k, geometry, ctx, border, Numbers.MOST_TILES
+            )
         fewest = places
 
 
