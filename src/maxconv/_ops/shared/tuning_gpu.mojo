@@ -283,8 +283,8 @@ comptime DEPTHWISE_WEIGHT_GRADIENT_TILE = 2048
 comptime DEPTHWISE_WEIGHT_GRADIENT_ENOUGH_BLOCKS = 16 * MULTIPROCESSORS
 """Blocks from which outputs are not divided further."""
 
-# direct_short_gpu.mojo. With these numbers 2^26 samples of float32, 16 taps, take 131 us, 1.01 to 1.02 copies (H200,
-# 2026-11-23, its launch_rows alone); more are 1 or 2 % slower: 4 stages, or 5 tiles.
+# direct_short_gpu.mojo. With these numbers 2^26 samples of float32, 16 taps, take 130 to 131 us, 1.01 to 1.02 copies
+# (H200, 2026-11-23, benchmarks/mojo/bench_direct_gpu.mojo). 4 stages and 4 tiles, or 2 tiles, are 1 % slower.
 
 comptime DIRECT_SHORT_ENOUGH_BLOCKS = 16 * MULTIPROCESSORS
 """Blocks from which a block computes more than one tile: two for each that an H200 holds. Not measured."""
