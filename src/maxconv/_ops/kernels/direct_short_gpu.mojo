@@ -6,12 +6,12 @@ Algorithm:  a block computes neighbouring tiles of a row, a thread some vectors 
             multiplies them in registers. Where in a vector windows begin is the same for a whole row: a branch, once a
             block, leads to code that knows it, so that no sample is moved. Filters stand at the end of `places`, behind
             zeros.
-Cost:       2*L_out*K flop; reads N and writes L_out elements: memory-bound. 2^26 samples in device copies (H200,
-            2026-11-23, launch_rows alone; wherever windows begin, and as 1024 signals): float32 1.02 to 1.04 at K = 4,
-            1.01 to 1.02 at 8, 1.01 to 1.03 at 16; float64 1.02 to 1.03, and 1.05 to 1.09 at 16; bfloat16 1.02 to 1.04,
-            1.03 to 1.04 at 8, 1.09 to 1.17 at 16; float16 1.08 to 1.10 at 16.
+Cost:       2*L_out*K flop; reads N and writes L_out elements: memory-bound. 256 MB in device copies (H200, 2026-11-23,
+            benchmarks/mojo/bench_direct_gpu.mojo; wherever windows begin, and as 1024 signals): float32 1.03 at K = 4,
+            1.01 at 8, 1.01 to 1.02 at 16; float64 1.02 to 1.03, at 16 1.05 to 1.09; float16 1.02 to 1.03, at 16 1.08
+            to 1.10; bfloat16 1.02 to 1.04, at 16 1.09 to 1.17.
 Layout:     as in direct_gpu.mojo; rows may begin anywhere.
-Tile:       THREADS * VECTORS vectors; shared memory holds STAGES tiles with their halos, at most 17 KB.
+Tile:       THREADS * VECTORS vectors; shared memory holds STAGES tiles with their halos, at most 19 KB.
 Accuracy:   the bits of direct_gpu.mojo: taps in rising j. Outputs whose window leaves x, and those of a thread that has
             made NaN where zeros stand before a filter, are summed from the terms that exist.
 Gate:       `is_short_direct`; otherwise direct_gpu.mojo.
@@ -98,14 +98,9 @@ def direct_short_gpu[
     comptime for places in PLACES:
         if fewest < geometry.taps and geometry.taps <= places:
             comptime Numbers = DirectShort[dtype, places]
-            launch_rows[
-                dtype,
-                places,
-                Numbers.VECTORS,
-                Numbers.THREADS,
-                Numbers.STAGES,
-                Numbers.LEAST_BLOCKS,
-            ](y, x, k, geometry, ctx, border, Numbers.MOST_TILES)
+            launch_rows[dtype, places, Numbers.VECTORS, Numbers.THREADS, Numbers.STAGES, Numbers.LEAST_BLOCKS](
+                y, x, k, geometry, ctx, border, Numbers.MOST_TILES
+            )
         fewest = places
 
 

@@ -394,8 +394,8 @@ comptime DIRECT_MAX_OUTPUTS_PER_THREAD = 16
 comptime DIRECT_CHUNK = 256
 """Taps staged at a time. Not measured: with the tile at most 13 KB of shared memory."""
 
-# direct_short_gpu.mojo. With these numbers 2^26 samples of float32, 16 taps, take 131 us, 1.01 to 1.02 copies (H200,
-# 2026-11-23, its launch_rows alone); more are 1 or 2 % slower: 4 stages, or 5 tiles.
+# direct_short_gpu.mojo. With these numbers 2^26 samples of float32, 16 taps, take 130 to 131 us, 1.01 to 1.02 copies
+# (H200, 2026-11-23, benchmarks/mojo/bench_direct_gpu.mojo). 4 stages and 4 tiles, or 2 tiles, are 1 % slower.
 
 comptime DIRECT_SHORT_PLACES = [4, 8, 16]
 """Places for taps that are compiled. Not measured."""
