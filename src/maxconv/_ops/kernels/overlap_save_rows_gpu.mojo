@@ -9,7 +9,7 @@ Algorithm:  a row is a block of overlap_save_gpu.mojo that overlaps with no othe
             runs through the filter's rows.
 Cost:       per complex point 6*log2(length) + 10 fp32 instructions and 15 others (counted in SASS for sm_90a, 8192
             points), and 80 bytes through load and store units; a filter two thirds of a row. 8 by 768 rows of 8192
-            points are 188 us of issue (H200, 29.6e12 lanes/s), 159 of them fp32: three copies of bfloat16 take 151.
+            points are 187 us of issue (H200, 29.6e12 lanes/s), 159 of them fp32: three copies of bfloat16 take 150.
 Layout:     x (B, C, N), y (B, C, L_out), k (C, K), bias (C), contiguous. Workspace, in accumulate.accum_dtype: the
             roots of unity of shared/fft_threads.mojo, then a spectrum for each thread block.
 Tile:       a row.
@@ -19,8 +19,8 @@ Gate:       N and L_out up to LARGEST_SIZE, any K and pad_left; above 48 KB of s
             grants it. Otherwise, or for short filters by the cost model of _plan.py, overlap_save_gpu.
 Tuning:     registers as in shared/fft_points.mojo, but OVERLAP_SAVE_ROWS_SPARING.
 Measured:   float32, 8 by 768 causal rows, filters as long, H200, 2026-11-23 (bench_overlap_save_gpu.mojo "layers"): 8192
-            samples 271 us, 2.75 copies, where blocks of overlap_save_gpu take 330; 4096 samples 127 (146), 2048 64
-            (129), 1024 36 (68), 512 20 (35). 8192 of bfloat16 293 us, 5.8 copies: the build for Turing rounds by hand.
+            samples 265 us, 2.7 copies, where blocks of overlap_save_gpu take 329; 4096 samples 126 (145), 2048 62
+            (129), 1024 35 (68), 512 19 (35). 8192 of bfloat16 287 us, 5.7 copies: the build for Turing rounds by hand.
 Source:     as overlap_save_gpu.mojo.
 """
 

@@ -472,13 +472,13 @@ def fft_registers(nfft: Int, sparing: Int = 4096) -> Int:
     return 80 if nfft < sparing else 64
 
 
-# overlap_save_rows_gpu.mojo. With this number 8 by 768 rows of 4096 samples of float32, 4096 taps, take 127 us (H200,
+# overlap_save_rows_gpu.mojo. With this number 8 by 768 rows of 4096 samples of float32, 4096 taps, take 126 us (H200,
 # 2026-11-23, benchmarks/mojo/bench_overlap_save_gpu.mojo, "layers").
 
 comptime OVERLAP_SAVE_ROWS_SPARING[acc: DType] = 8192 if size_of[acc]() == 4 else 4096
 """Length of transform from which a thread has 64 registers for 16 points of float32, not 80: of 4096 points those take
 149 us, and 128 registers 138. In float64 twice as many from 4096 on: with 160 there is one block on a multiprocessor, 179
-us for 4 by 768 rows, with 128 there are two, 153 us.
+us for 4 by 768 rows, with 128 there are two, 151 us.
 
 Parameters:
     acc: Accumulation type.
