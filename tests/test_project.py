@@ -201,7 +201,7 @@ def test_gpu_kernels_compile_without_a_gpu(done, job):
     assert all("ld.global.nc.v" in kernel and "bar.sync" in kernel for kernel in of("direct"))
     few_taps = of("direct_short")
     assert len(few_taps) == 4 * 3  # of floating-point types, with three numbers of places for taps
-    assert all("ld.global.nc.v" in kernel and "st.global.v" in kernel for kernel in few_taps)
+    assert all("cp.async.cg" in kernel and "st.global.v" in kernel for kernel in few_taps)
     # One filter, or for floating-point types one per column; in vectors or element by element.
     assert len(of("columns")) == 2 * (8 + 4)
     assert sum("ld.global.nc.v" in kernel and "st.global.v" in kernel for kernel in of("columns")) == 8 + 4
@@ -252,14 +252,14 @@ def test_every_kernel_compiles_for_other_families(done, job):
 
 
 #: Family -> tensor cores for bfloat16 and for float32, asynchronous copies, multiprocessors; vectors of a thread of few
-#: taps, registers of one of transforms, blocks of resampling by panels, streams of resampling by windows.
+#: taps, registers of one of transforms, blocks of resampling.
 FAMILIES = {
-    "sm_75": "False False False 132 2 80 396 1056",
-    "sm_80": "True False True 132 2 80 396 1056",
-    "sm_89": "True False True 132 2 80 396 1056",
-    "sm_90a": "True False True 132 2 80 396 1056",
-    "sm_100": "True False True 132 2 80 396 1056",
-    "gfx942": "False False False 304 2 80 912 2432",
+    "sm_75": "False False False 132 2 80 396",
+    "sm_80": "True False True 132 2 80 396",
+    "sm_89": "True False True 132 2 80 396",
+    "sm_90a": "True False True 132 2 80 396",
+    "sm_100": "True False True 132 2 80 396",
+    "gfx942": "False False False 304 2 80 912",
 }
 
 
@@ -278,7 +278,8 @@ def test_one_file_asks_for_the_family():
 
 #: Numbers of GPU kernels that are no matter of speed.
 UNTUNED = {
-    *("LINE_BYTES", "STATIC_SHARED_BYTES", "DEPTH", "WIDTH"),  # of the hardware: caches, products of tensor cores
+    *("LINE_BYTES", "SECTOR_BYTES", "STATIC_SHARED_BYTES"),  # of the hardware
+    *("DEPTH", "WIDTH"),  # of a product of its tensor cores
     *("SIZES", "SMALLEST_SIZE", "LARGEST_SIZE"),  # lengths of transform that are compiled
     *("SLOTS", "TURN", "TURN_BITS"),  # arithmetic of transforms
     *("MOST_TILES", "MAX_RATE", "MOST_TAPS", "MOST_BLOCKS", "FAR"),  # what 32 bits count

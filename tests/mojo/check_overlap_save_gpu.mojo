@@ -5,7 +5,8 @@
 Signals and taps are pseudo-random and new for every call. Outputs are poisoned beforehand and lie between guards that
 must stay; what lies around the signals is NaN, so that an output which depends on it shows. Prints the largest
 error relative to ||x||*||k|| for every length of transform. With the argument "brief" it checks a few sizes only,
-enough for compute-sanitizer.
+enough for compute-sanitizer; with "least" every kernel once on small arrays, and what it is to write before it reads
+holds nothing: enough for initcheck, which takes long for a launch. A length behind "least" checks that one alone.
 """
 
 from std.math import isnan, log2, nan, sqrt
@@ -110,6 +111,7 @@ def check[
     border_mode: Int = OMIT,
     by_rows: Bool = False,
     has_bias: Bool = False,
+    is_poisoned: Bool = True,
 ) raises -> Float64:
     """Compares one call on the GPU with direct convolution on the CPU in float64.
 
@@ -124,6 +126,7 @@ def check[
         border_mode: What lies beyond the ends, as in `Border`.
         by_rows: True: overlap_save_rows_gpu.mojo, with blocks of `nfft`.
         has_bias: True: each filter has a bias.
+        is_poisoned: Whether the plan and the workspace hold NaN before; else initcheck sees what nothing wrote.
 
     Returns:
         The largest error, rounding of the result to the type taken off, over ||x||*||k||.
@@ -166,8 +169,9 @@ def check[
     ctx.enqueue_copy(k_there, k)
     ctx.enqueue_copy(bias_there, bias)
     ctx.enqueue_copy(y_there, y)
-    ctx.enqueue_memset(plan, nan[ACC]())
-    ctx.enqueue_memset(workspace, nan[ACC]())
+    if is_poisoned:
+        ctx.enqueue_memset(plan, nan[ACC]())
+        ctx.enqueue_memset(workspace, nan[ACC]())
     var plan_at = pointer_to[ACC](Int(plan.unsafe_ptr()))
     var workspace_at = pointer_to[ACC](Int(workspace.unsafe_ptr()))
     var k_at = pointer_to[dtype](Int(k_there.unsafe_ptr()))
@@ -457,6 +461,52 @@ def check_rows[dtype: DType](ctx: DeviceContext, mut random: Random, is_thorough
     return checked
 
 
+def check_least[dtype: DType](ctx: DeviceContext, mut random: Random, nfft: Int) raises -> Int:
+    """Checks one length of transform once: two filters, and blocks that both ends cut; rows of the same length, too.
+
+    Parameters:
+        dtype: Element type.
+
+    Args:
+        ctx: The device.
+        random: Where the numbers come from.
+        nfft: Length of the transform.
+
+    Returns:
+        Number of calls.
+
+    Raises:
+        If it is wrong.
+    """
+    var taps = nfft // 4 + 1
+    var samples = 1001 if nfft >= SHORTEST else 3 * hop_length(nfft, taps) // 2 + 3
+    var geometry = Geometry(
+        samples=samples, taps=taps, outputs=samples, pad_left=taps // 2, flip=True, rows=2, tap_rows=2
+    )
+    _ = check[dtype](ctx, random, geometry, nfft, is_poisoned=False)
+    if nfft > LARGEST_SIZE:
+        return 1
+    geometry = Geometry(
+        samples=nfft - 3, taps=nfft - 5, outputs=nfft - 1, pad_left=nfft // 2, flip=True, rows=4, tap_rows=2
+    )
+    _ = check[dtype](ctx, random, geometry, 2 * nfft, by_rows=True, has_bias=True, is_poisoned=False)
+    return 2
+
+
+def next_length(nfft: Int) -> Int:
+    """Goes on to the next length of transform that kernels have.
+
+    Args:
+        nfft: A length.
+
+    Returns:
+        The next one.
+    """
+    if nfft == LONGEST_BLOCK:
+        return PARTS_BLOCK
+    return SHORTEST if nfft == PARTS_BLOCK else 2 * nfft
+
+
 def main() raises:
     """Checks float32 thoroughly and the other types at some sizes.
 
@@ -466,24 +516,29 @@ def main() raises:
     var ctx = DeviceContext()
     var random = Random()
     var is_brief = len(argv()) > 1
+    var is_least = is_brief and argv()[1] == "least"
+    var only = Int(argv()[2]) if len(argv()) > 2 else 0
     var checked = 0
     check_refusals(ctx)
-    checked += check_rows[DType.float32](ctx, random, not is_brief)
-    checked += check_rows[DType.float64](ctx, random, False)
-    checked += check_rows[DType.float16](ctx, random, False)
-    checked += check_rows[DType.bfloat16](ctx, random, False)
+    if not is_least:
+        checked += check_rows[DType.float32](ctx, random, not is_brief)
+        checked += check_rows[DType.float64](ctx, random, False)
+        checked += check_rows[DType.float16](ctx, random, False)
+        checked += check_rows[DType.bfloat16](ctx, random, False)
     var nfft = SMALLEST_SIZE
-    while nfft <= LONGEST:
-        checked += check_length[DType.float32](ctx, random, nfft, not is_brief and nfft <= THOROUGH)
-        if nfft != PARTS_BLOCK and (nfft <= SHORTEST or not is_brief):
-            checked += check_length[DType.float64](ctx, random, nfft, False)
-        if not is_brief and nfft <= SHORTEST:
-            checked += check_length[DType.float16](ctx, random, nfft, False)
-            checked += check_length[DType.bfloat16](ctx, random, nfft, False)
-        if nfft == LONGEST_BLOCK:
-            nfft = PARTS_BLOCK
+    while nfft <= (SHORTEST if is_brief else LONGEST):
+        var has_doubles = nfft != PARTS_BLOCK and (nfft <= SHORTEST or not is_brief)
+        if is_least:
+            if only == 0 or only == nfft:
+                checked += check_least[DType.float32](ctx, random, nfft)
+                if has_doubles:
+                    checked += check_least[DType.float64](ctx, random, nfft)
         else:
-            nfft = 2 * nfft if nfft != PARTS_BLOCK else SHORTEST
-        if is_brief and nfft > SHORTEST:
-            break
+            checked += check_length[DType.float32](ctx, random, nfft, not is_brief and nfft <= THOROUGH)
+            if has_doubles:
+                checked += check_length[DType.float64](ctx, random, nfft, False)
+            if not is_brief and nfft <= SHORTEST:
+                checked += check_length[DType.float16](ctx, random, nfft, False)
+                checked += check_length[DType.bfloat16](ctx, random, nfft, False)
+        nfft = next_length(nfft)
     print(checked, "calls agree with direct convolution in float64 on", ctx.name())

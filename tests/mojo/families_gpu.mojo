@@ -1,10 +1,9 @@
 """Prints what the kernels take from the family of GPUs that this is built for; needs none."""
 
 from _ops.shared.tuning_gpu import (
-    DIRECT_SHORT_VECTORS,
     MULTIPROCESSORS,
     POLYPHASE_MOST_BLOCKS,
-    POLYPHASE_WINDOW_STREAMS,
+    DirectShort,
     fft_registers,
     has_async_copies,
     has_tensor_cores,
@@ -18,8 +17,7 @@ def main():
         has_tensor_cores[DType.float32](),
         has_async_copies(),
         MULTIPROCESSORS,
-        DIRECT_SHORT_VECTORS[DType.float32, 16],
+        DirectShort[DType.float32, 16].VECTORS,
         fft_registers(2048),
         POLYPHASE_MOST_BLOCKS[DType.float32],
-        POLYPHASE_WINDOW_STREAMS,
     )

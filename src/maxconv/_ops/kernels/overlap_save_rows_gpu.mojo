@@ -86,9 +86,7 @@ def blocks_at_once[acc: DType](length: Int) -> Int:
     Returns:
         Blocks.
     """
-    comptime if acc == DType.float32:
-        return blocks_per_multiprocessor(length, size_of[acc](), OVERLAP_SAVE_ROWS_SPARING)
-    return blocks_per_multiprocessor(length, size_of[acc]())
+    return blocks_per_multiprocessor(length, size_of[acc](), OVERLAP_SAVE_ROWS_SPARING[acc])
 
 
 def workspace_length_rows_gpu[dtype: DType](geometry: Geometry) -> Int:

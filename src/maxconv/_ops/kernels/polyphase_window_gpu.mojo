@@ -7,7 +7,7 @@ Algorithm:  a period of `up` outputs meets the samples of the period before, `do
             the newer one, until the taps end. Taps stand in shared memory in the order of use, behind zeros where an
             output meets a sample later than its neighbours, and as many more as let the samples begin with a vector.
             Outputs leave by vectors, turned in shared memory within a warp.
-            Where a window is small, each warp has its own and is streamed: it takes neighbouring tiles, and the samples
+            Where a window is small, each warp has its own and is streamed: it takes every so many tiles, and the samples
             of the next one come while it adds. Else a block stages one tile, whose samples then need not fit twice.
             At 1/8 two threads share their outputs, each with half of every 8 samples: reads serve twice as many.
 Cost:       2*L_out*ceil(K/up) flop a row, and (N + L_out)*size bytes of device memory. Zero taps fill whole parts of
@@ -20,15 +20,17 @@ Accuracy:   sums in accumulate.accum_dtype, taps in rising q, those of threads t
             outputs that are NaN are summed again without the zeros.
 Gate:       up and down in RATES, relatively prime; taps that fit.
 Tuning:     POLYPHASE_WINDOW_* of shared/tuning_gpu.mojo.
-Measured:   variants of RATES on an H200 (2026-11-23), in copies of the bytes of a call at 20*max(up, down) + 1 taps, in
-            brackets not streamed: float32 2/1 1.20 (1.29), 3/1 1.17, 4/1 1.23 (1.48), 8/1 1.30 (1.43), 1/2 1.30 (1.30),
-            1/3 1.38 (1.51), 1/4 1.30 (1.29), 3/2 1.18 (1.24), 2/3 1.27 (1.35), 4/3 1.21 (1.44), 3/4 1.23 (1.33); 1/8
-            (1.37, 1.49 where no threads share outputs). float64 2/1 (1.09), 1/2 (1.10), 3/2 (1.12), 4/1 (1.04), 1/4
-            (1.27), 8/1 (1.14), 1/8 (1.42). By the profiler, of what is not streamed: at 4/1 warps issue in 60 % of the
+Measured:   variants of RATES on an H200 (2026-11-23), in copies of the bytes of a call at 20*max(up, down) + 1 taps, of
+            512 MB, and of 256 MB: float32 2/1 1.14 1.15, 3/1 1.15 1.17, 4/1 1.18 1.19, 8/1 1.30 1.32, 1/2 1.26 1.29,
+            1/3 1.36 1.40, 1/4 1.24 1.24, 3/2 1.15 1.18, 2/3 1.18 1.22, 4/3 1.23 1.24, 3/4 1.20 1.25. Not streamed: 2/1
+            1.29, 4/1 1.48, 1/2 1.42, 1/3 1.51, 3/2 1.24, 2/3 1.35, 4/3 1.44, 3/4 1.33; 1/8 1.37 1.41 (of 512 MB
+            1.49 where no threads share outputs). float64, 512 MB, 2/1 1.09, 1/2 1.10, 3/2 1.12, 4/1 1.04, 1/4
+            1.27, 8/1 1.14, 1/8 1.42. By the profiler, of what is not streamed: at 4/1 warps issue in 60 % of the
             cycles; at 1/8, no outputs shared, shared memory is read in 91 %.
-Tried:      samples by plain vectors, as GPUs before Ampere need them: 4 to 9 % slower, not streamed. float64 with 16
-            periods a thread: 2.66 at 2/1, its registers spill; streamed: 1.17 at 2/1. A warp for a tile, not
-            streamed: 1.39 at 2/1.
+Tried:      samples by plain vectors, as GPUs before Ampere need them: 4 to 9 % slower, not streamed (built for sm_75).
+            float64 with 16 periods a thread: 2.66 at 2/1, its registers spill; streamed: 1.17 at 2/1. A warp for a
+            tile, not streamed, and neighbouring tiles for a warp, of which the last samples are kept for the next:
+            slower, or as fast.
 """
 
 from std.math import ceildiv
@@ -45,9 +47,9 @@ from ..shared.aligned_row import VECTOR_BYTES, vector_width
 from ..shared.polyphase_geometry import PolyphaseGeometry
 from ..shared.shared_memory import STATIC_SHARED_BYTES, await_copies, begin_copy, shared_memory_request
 from ..shared.tuning_gpu import (
+    MULTIPROCESSORS,
     POLYPHASE_WINDOW_RATES as RATES,
     POLYPHASE_WINDOW_SHARED_BYTES as SHARED_BYTES,
-    POLYPHASE_WINDOW_STREAMS as STREAMS,
     POLYPHASE_WINDOW_THREADS as THREADS,
     WARP,
     PolyphaseRate as Rate,
@@ -164,10 +166,9 @@ def launches_rate[
     var parts = ceildiv(geometry.longest_phase() + wait + skew, RUN // PARTS)
     var turns = ceildiv(parts, PARTS)
     var tiles = ceildiv(geometry.outputs, RUNS * OUTPUTS)
-    var share = 1
+    var blocks = ceildiv(tiles, TEAMS)
     comptime if rate.is_streamed:
-        share = ceildiv(tiles * geometry.rows, TEAMS * rate.blocks * STREAMS)
-    var blocks = ceildiv(tiles, share * TEAMS)
+        blocks = min(blocks, ceildiv(rate.waves * rate.blocks * MULTIPROCESSORS, geometry.rows))
     var bytes = turns * RUN * rate.up * size_of[accum_dtype[dtype]()]()
     bytes += WINDOWS * (turns + RUNS) * comptime (pitch_of[dtype](RUN, rate.split) * size_of[dtype]())
     bytes += TEAMS * RUNS * comptime (pitch_of[dtype](OUTPUTS) * size_of[dtype]())
@@ -190,7 +191,6 @@ def launches_rate[
         Int64(geometry.y_stride),
         UInt32(blocks),
         UInt32(tiles),
-        UInt32(share),
         Int32(geometry.taps),
         Int32(parts),
         grid_dim=blocks * geometry.rows,
@@ -252,7 +252,6 @@ def compute_window[
     y_stride: Int64,
     blocks: UInt32,
     tiles: UInt32,
-    share: UInt32,
     taps: Int32,
     parts: Int32,
 ):
@@ -274,7 +273,6 @@ def compute_window[
         y_stride: From one row of outputs to the next.
         blocks: Blocks of a row.
         tiles: Tiles of a row.
-        share: Neighbouring tiles of a team.
         taps: K.
         parts: Parts of runs that the taps of an output span.
     """
@@ -300,7 +298,8 @@ def compute_window[
     var team = thread // Int32(TEAM)
     var member = thread % Int32(TEAM)
     var row = UInt32(block_idx.x) // blocks
-    var tile = ((UInt32(block_idx.x) - row * blocks) * UInt32(TEAMS) + UInt32(team)) * share
+    var tile = (UInt32(block_idx.x) - row * blocks) * UInt32(TEAMS) + UInt32(team)
+    var step = blocks * UInt32(TEAMS)
     var x_row = x.unsafe_offset(Int(row) * Int(x_stride))
     var staged_taps = external_memory[Scalar[ACC], address_space=AddressSpace.SHARED, alignment=VECTOR_BYTES]()
     var windows = staged_taps.unsafe_offset(turns * Int32(RUN * UP)).unsafe_bitcast[Scalar[dtype]]()
@@ -325,23 +324,16 @@ def compute_window[
     await_copies()
     barrier()
 
-    var count = Int32(1)
-    comptime if rate.is_streamed:
-        count = Int32(min(tile + share, tiles)) - Int32(min(tile, tiles))
-    for turn in range(count):
+    var is_first = True
+    while tile < tiles:
         comptime if rate.is_streamed:
-            if turn > 0:
+            if not is_first:
                 await_copies()
                 syncwarp()
-            if turn + 1 < count:
-                begin += RUNS * RUN
-                var to = next.unsafe_offset(turns * Int32(RUN_PITCH))
-                stage_runs[rate](to, x_row, Int(samples), begin, Int32(RUNS))
-                # The last runs come before those of the next tile.
-                for place in range(member * Int32(WIDTH), turns * Int32(RUN_PITCH), Int32(TEAM * WIDTH)):
-                    var from_end = window.unsafe_offset(Int32(RUNS * RUN_PITCH) + place)
-                    var some = from_end.unsafe_load[width=WIDTH, alignment=VECTOR_BYTES](0)
-                    next.unsafe_store[alignment=VECTOR_BYTES](place, some)
+            is_first = False
+            if tiles - tile > step:
+                begin += Int(step) * (RUNS * RUN)
+                stage_runs[rate](next, x_row, Int(samples), begin - Int(turns) * RUN, turns + Int32(RUNS))
         var first = (Int(tile) * RUNS + Int(member - lane) // SPLIT) * OUTPUTS
         var wanted = Int32(min(Int(outputs) - first, WARP_OUTPUTS))
         if wanted <= 0:
@@ -404,10 +396,10 @@ def compute_window[
                 var there = place // Int32(OUTPUTS) * Int32(OUTPUTS_PITCH) + place % Int32(OUTPUTS)
                 y_here[unsafe_offset=place] = of_warp[unsafe_offset=there]
         comptime if rate.is_streamed:
-            tile += 1
             var other = window
             window = next
             next = other
+        tile += step
 
 
 @always_inline

@@ -394,11 +394,8 @@ comptime DIRECT_MAX_OUTPUTS_PER_THREAD = 16
 comptime DIRECT_CHUNK = 256
 """Taps staged at a time. Not measured: with the tile at most 13 KB of shared memory."""
 
-# direct_short_gpu.mojo. With these numbers 2^26 samples of float32 take 1.03 device copies at K = 4, 1.05 at 8 and 1.11
-# at 16 (H200, 2026-11-23, benchmarks/mojo/bench_direct_gpu.mojo).
-
-comptime DIRECT_SHORT_THREADS = 128
-"""Threads of a block. At K = 16 64 were 1 % faster, 96 3 % slower in the course of tuning."""
+# direct_short_gpu.mojo. With these numbers 2^26 samples of float32, 16 taps, take 130 to 131 us, 1.01 to 1.02 copies
+# (H200, 2026-11-23, benchmarks/mojo/bench_direct_gpu.mojo). 4 stages and 4 tiles, or 2 tiles, are 1 % slower.
 
 comptime DIRECT_SHORT_PLACES = [4, 8, 16]
 """Places for taps that are compiled. Not measured."""
@@ -406,25 +403,33 @@ comptime DIRECT_SHORT_PLACES = [4, 8, 16]
 comptime DIRECT_SHORT_MOST_TAPS = 16
 """The last of them: registers hold no more samples."""
 
-comptime DIRECT_SHORT_VECTORS[dtype: DType, places: Int] = 2 if size_of[dtype]() >= 4 and places > 8 else 4
-"""Vectors of a thread: as many as registers hold the windows of. At K = 16 one takes 1.18 copies, three 1.14, four
-1.34.
+comptime DIRECT_SHORT_ENOUGH_BLOCKS = 16 * MULTIPROCESSORS
+"""Blocks from which a block computes more than one tile: two for each that an H200 holds. Not measured."""
 
-Parameters:
-    dtype: Element type.
-    places: Places for taps.
-"""
 
-comptime DIRECT_SHORT_LEAST_BLOCKS[dtype: DType, places: Int] = 6 if places <= 4 else (
-    6 if size_of[dtype]() == 4 and places > 8 else 4 if size_of[dtype]() == 8 else 5
-)
-"""Blocks of a multiprocessor that registers must be enough for. At K = 16 float32 takes as long with 8; others were not
-measured.
+struct DirectShort[dtype: DType, places: Int]:
+    """Numbers of direct_short_gpu.mojo: few bytes of a block lie side by side, unless sums take longer than memory.
 
-Parameters:
-    dtype: Element type.
-    places: Places for taps.
-"""
+    Parameters:
+        dtype: Element type of the arrays.
+        places: Places for taps.
+    """
+
+    comptime IS_LONG_HALF = size_of[Self.dtype]() == 2 and Self.places > 8
+    """Whether many conversions and sums come with each vector."""
+    comptime IS_LONG_DOUBLE = size_of[Self.dtype]() == 8 and Self.places > 8
+    """Whether windows take twice the registers."""
+    comptime THREADS = 128
+    """Threads of a block."""
+    comptime VECTORS = 3 if Self.IS_LONG_HALF else 2
+    """Vectors of a thread in a tile."""
+    comptime STAGES = 4 if Self.IS_LONG_DOUBLE else 3
+    """Tiles that a block has in shared memory: one that is computed, the others under way."""
+    comptime MOST_TILES = 8 if Self.IS_LONG_HALF else 4 if Self.IS_LONG_DOUBLE else 3
+    """Tiles of a block where there are many."""
+    comptime LEAST_BLOCKS = 6 if Self.IS_LONG_HALF else 5 if Self.IS_LONG_DOUBLE else 7
+    """Blocks of a multiprocessor that registers must be enough for."""
+
 
 # block_pair.mojo, the blocks of overlap_save_gpu.mojo. With the numbers of FFTs 2^26 samples of float32 take 1.16
 # copies at K = 64, 1.32 at 256, 1.42 at 1024, 1.82 at 4096 (H200, 2026-11-23, poe bench gpu).
@@ -470,10 +475,14 @@ def fft_registers(nfft: Int, sparing: Int = 4096) -> Int:
 # overlap_save_rows_gpu.mojo. With this number 8 by 768 rows of 4096 samples of float32, 4096 taps, take 126 us (H200,
 # 2026-11-23, benchmarks/mojo/bench_overlap_save_gpu.mojo, "layers").
 
-comptime OVERLAP_SAVE_ROWS_SPARING = 8192
-"""Length of transform from which a thread has 64 registers for 16 points of float32, not 80: of 4096 points those take 149
-us, and 128 registers 138. In float64 twice as many from 4096 on: with 160 there is one block on a multiprocessor, 179 us
-for 4 by 768 rows, with 128 there are two, 151 us."""
+comptime OVERLAP_SAVE_ROWS_SPARING[acc: DType] = 8192 if size_of[acc]() == 4 else 4096
+"""Length of transform from which a thread has 64 registers for 16 points of float32, not 80: of 4096 points those take
+149 us, and 128 registers 138. In float64 twice as many from 4096 on: with 160 there is one block on a multiprocessor, 179
+us for 4 by 768 rows, with 128 there are two, 151 us.
+
+Parameters:
+    acc: Accumulation type.
+"""
 
 # fft_columns.mojo and overlap_save_long_gpu.mojo. Not measured.
 
@@ -571,7 +580,8 @@ comptime POLYPHASE_OUTPUTS_WARP_TAPS = 128
 # H200, 2026-11-23): 2/1 for 4 blocks 1.20, for 5 1.24, with 8 periods 1.25; 3/1 for 6 1.17, for 7 1.20; 4/1 in 4 parts
 # for 6 1.23, for 5 1.25, in 2 parts 1.28; 8/1 for 6 1.30, for 5 1.31, with 8 periods 1.40; 1/2 with 16 periods 1.32,
 # with 8 1.41; 1/3 for 5 1.38, for 4 1.43; 1/4 for 4 1.32, for 5 1.33; 1/8 in 8 parts 1.37, in 4 1.45; 3/2 for 5 1.20,
-# for 4 1.22; 4/3 for 6 1.21, for 5 1.22. Other blocks of 2/3 and 3/4 were not measured.
+# for 4 1.22; 4/3 for 6 1.21, for 5 1.22. Other blocks of 2/3 and 3/4 were not measured. Of 256 MB, in 1, 2, 4 and 8
+# waves: 1/2 1.35, 1.33, 1.31, 1.29; 1/4 1.24, 1.26, 1.32, 1.32; 2/1 1.16, 1.15, 1.16, 1.18; of others as the table has.
 
 comptime POLYPHASE_WINDOW_THREADS = 128
 """Threads of a block. Not measured."""
@@ -579,10 +589,6 @@ comptime POLYPHASE_WINDOW_THREADS = 128
 comptime POLYPHASE_WINDOW_SHARED_BYTES = 56 << 10
 """Shared memory of a block, at most: four then fit a multiprocessor. With 48 KB 1/2 of 41 taps was not streamed: 1.45
 copies for 1.28."""
-
-comptime POLYPHASE_WINDOW_STREAMS = 8 * MULTIPROCESSORS
-"""Blocks among which the tiles are divided, for each block that a multiprocessor holds: eight for every place. With one
-they end less evenly, 2 to 5 % later."""
 
 
 @fieldwise_init
@@ -604,6 +610,9 @@ struct PolyphaseRate(TrivialRegisterPassable):
 
     var split: Int
     """Neighbouring threads that share outputs: each adds the terms of its part of every `down` samples."""
+    var waves: Int
+    """Blocks of a launch for each that the device holds at once, if tiles are streamed: with more blocks the last ones
+    end more evenly, with fewer there are fewer waits for the first samples."""
 
     def team(self) -> Int:
         """Counts the threads that share a window.
@@ -625,18 +634,18 @@ struct PolyphaseRate(TrivialRegisterPassable):
 
 
 comptime POLYPHASE_WINDOW_RATES = [
-    (PolyphaseRate(1, 1, 16, 6, 2, False, 1), PolyphaseRate(1, 1, 16, 3, 2, False, 1)),
-    (PolyphaseRate(1, 2, 16, 4, 2, True, 1), PolyphaseRate(1, 2, 8, 3, 2, False, 1)),
-    (PolyphaseRate(1, 3, 8, 5, 2, True, 1), PolyphaseRate(1, 3, 8, 2, 2, False, 1)),
-    (PolyphaseRate(1, 4, 8, 4, 8, True, 1), PolyphaseRate(1, 4, 8, 3, 2, False, 1)),
-    (PolyphaseRate(1, 8, 8, 5, 8, False, 2), PolyphaseRate(1, 8, 4, 2, 2, False, 1)),
-    (PolyphaseRate(2, 1, 16, 4, 2, True, 1), PolyphaseRate(2, 1, 8, 3, 2, False, 1)),
-    (PolyphaseRate(2, 3, 8, 4, 2, True, 1), PolyphaseRate(2, 3, 8, 2, 2, False, 1)),
-    (PolyphaseRate(3, 1, 8, 6, 2, True, 1), PolyphaseRate(3, 1, 8, 2, 2, False, 1)),
-    (PolyphaseRate(3, 2, 8, 5, 2, True, 1), PolyphaseRate(3, 2, 8, 2, 2, False, 1)),
-    (PolyphaseRate(3, 4, 4, 5, 2, True, 1), PolyphaseRate(3, 4, 4, 2, 2, False, 1)),
-    (PolyphaseRate(4, 1, 8, 6, 4, True, 1), PolyphaseRate(4, 1, 8, 2, 2, False, 1)),
-    (PolyphaseRate(4, 3, 4, 6, 2, True, 1), PolyphaseRate(4, 3, 4, 2, 2, False, 1)),
-    (PolyphaseRate(8, 1, 4, 6, 2, True, 1), PolyphaseRate(8, 1, 4, 3, 2, False, 1)),
+    (PolyphaseRate(1, 1, 16, 6, 2, False, 1, 1), PolyphaseRate(1, 1, 16, 3, 2, False, 1, 1)),
+    (PolyphaseRate(1, 2, 16, 4, 2, True, 1, 8), PolyphaseRate(1, 2, 8, 3, 2, False, 1, 1)),
+    (PolyphaseRate(1, 3, 8, 5, 2, True, 1, 8), PolyphaseRate(1, 3, 8, 2, 2, False, 1, 1)),
+    (PolyphaseRate(1, 4, 8, 4, 8, True, 1, 1), PolyphaseRate(1, 4, 8, 3, 2, False, 1, 1)),
+    (PolyphaseRate(1, 8, 8, 5, 8, False, 2, 1), PolyphaseRate(1, 8, 4, 2, 2, False, 1, 1)),
+    (PolyphaseRate(2, 1, 16, 4, 2, True, 1, 2), PolyphaseRate(2, 1, 8, 3, 2, False, 1, 1)),
+    (PolyphaseRate(2, 3, 8, 4, 2, True, 1, 8), PolyphaseRate(2, 3, 8, 2, 2, False, 1, 1)),
+    (PolyphaseRate(3, 1, 8, 6, 2, True, 1, 2), PolyphaseRate(3, 1, 8, 2, 2, False, 1, 1)),
+    (PolyphaseRate(3, 2, 8, 5, 2, True, 1, 4), PolyphaseRate(3, 2, 8, 2, 2, False, 1, 1)),
+    (PolyphaseRate(3, 4, 4, 5, 2, True, 1, 8), PolyphaseRate(3, 4, 4, 2, 2, False, 1, 1)),
+    (PolyphaseRate(4, 1, 8, 6, 4, True, 1, 2), PolyphaseRate(4, 1, 8, 2, 2, False, 1, 1)),
+    (PolyphaseRate(4, 3, 4, 6, 2, True, 1, 4), PolyphaseRate(4, 3, 4, 2, 2, False, 1, 1)),
+    (PolyphaseRate(8, 1, 4, 6, 2, True, 1, 2), PolyphaseRate(8, 1, 4, 3, 2, False, 1, 1)),
 ]
 """The rates of most calls, for elements of 4 bytes and of 8."""
