@@ -209,7 +209,9 @@ def test_gpu_kernels_compile_without_a_gpu(done, job):
     assert len(panels) == 2  # of two types
     windows = [kernel for kernel in kernels if "entry _ops_kernels_polyphase_window" in kernel]
     assert len(windows) == 2 * 13 + 11  # of two types and each pair of rates, and what serves more taps than streams
-    assert all("ld.shared.v" in kernel for kernel in panels + windows)
+    near = [kernel for kernel in kernels if "entry _ops_kernels_polyphase_near" in kernel]
+    assert len(near) == 2 * 3  # upwards and downwards, of three kinds of periods
+    assert all("ld.shared.v" in kernel for kernel in panels + windows + near)
 
 
 @pytest.mark.parametrize("job", kernels_of(PACKAGE / "_native/gpu_fft.mojo", ["sm_75"]), ids=str)

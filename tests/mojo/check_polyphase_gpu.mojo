@@ -183,6 +183,8 @@ def main() raises:
         (33, 5),
         (160, 147),
         (147, 160),
+        (24, 25),
+        (45, 43),
         (255, 4),
         (257, 2),
         (511, 600),
@@ -209,4 +211,7 @@ def main() raises:
         checked += check_sizes(ctx, 2, 3, 20, 7, 70000)  # more rows than a grid has blocks along y
         checked += check_sizes(ctx, 1, 1, 3000, 7, 300)
         checked += check_sizes(ctx, 1, 1, 40000, 20001, 1)  # taps in chunks
+        checked += check_sizes(ctx, 160, 147, 36000, 3201, 70)  # more tiles than blocks
+        checked += check_sizes(ctx, 147, 160, 40000, 3201, 70)
+        checked += check_sizes(ctx, 1, 4, 160000, 81, 20)
     print("PASS:", checked, "calls agree with the CPU kernel on", ctx.name())

@@ -9,8 +9,9 @@ Algorithm:  outputs whole periods apart (`period` = up times some number) share 
             shifted against each other by whole samples; zeros stand where an output has no tap, and are left out where
             rates are within 7/8 of each other. Samples are staged
             with neighbouring periods side by side, outputs are turned back to their order in shared memory.
-            Small rates have kernels of their own in polyphase_window_gpu.mojo; calls and outputs that none of this
-            fits go the plain way of polyphase_outputs_gpu.mojo.
+            Small rates have kernels of their own in polyphase_window_gpu.mojo, nearly equal ones of float32 in
+            polyphase_near_gpu.mojo; calls and outputs that none of this fits go the plain way of
+            polyphase_outputs_gpu.mojo.
 Cost:       2*L_out*ceil(K/up) flop a row, and (N + L_out)*size bytes of device memory. With 20*max(up, down) + 1 taps
             per output of float32, by calculation (up/down: bytes; multiply-adds, with those by zero taps):
             2/1: 6; 20.5, 25   1/2: 12; 41, 55   3/2: 6.7; 20.3, 26   160/147: 7.7; 20, 28   147/160: 8.4; 21.8, 30.
@@ -23,14 +24,13 @@ Accuracy:   sums in accumulate.accum_dtype on EVERY path of this file, taps in r
             infinite sample: an output that is NaN is summed again, without them.
 Gate:       none: any N, L_out, rows, start >= 0, any K, up, down >= 1.
 Tuning:     POLYPHASE_* of shared/tuning_gpu.mojo.
-Measured:   on an H200 (2026-11-23), in copies of those bytes: float32 160/147 1.56, 147/160 2.00; float64 1.55 and
-            1.78. Before a tile's samples were prefetched while the last one is computed: 1.79 at 160/147, 33/5 2.86,
-            1000/999 2.01; by the profiler warps then issue in 48 % of the cycles, shared memory is read in 65 %, and
-            they wait most for samples from afar.
-Tried:      the next tile staged while one is computed: 1.70 at 160/147, 2.18 at 147/160, as fewer blocks have room.
-            Samples by plain vectors, as GPUs before Ampere need them: 2.14.
-            Each thread 4 outputs of one phase, read from the signal's own order in shared memory: 1.25 reads for a
-            multiply-add, and 190 registers a thread, too many for the blocks of 511 threads that up = 511 made.
+Measured:   on an H200 (2026-11-23, benchmarks/mojo/bench_polyphase_gpu.mojo), in copies of those bytes: float32, without
+            the kernel of near rates, 1.43 at 160/147 and 1.89 at 147/160; 1000/999 2.08, 33/5 2.53. By the profiler
+            warps issue in 48 % of the cycles, shared memory is read in 65 %, and they wait most for samples from afar.
+Tried:      the next tile staged while one is computed: slower, as fewer blocks have room; samples by plain vectors, as
+            GPUs before Ampere need them: slower, too. Each thread 4 outputs of one phase, read from the signal's own
+            order in shared memory: 1.25 reads for a multiply-add, and 190 registers a thread, too many for the blocks
+            of 511 threads that up = 511 made.
 Source:     phases as in Crochiere and Rabiner, Multirate Digital Signal Processing, 1983.
 """
 
@@ -76,6 +76,7 @@ from ..shared.tuning_gpu import (
     WARP,
 )
 from .polyphase_outputs_gpu import launch_outputs, sum_again
+from .polyphase_near_gpu import launches_near
 from .polyphase_window_gpu import launches_window
 
 comptime FEWEST_PERIODS = TILE_PERIODS // 4
@@ -119,7 +120,8 @@ def polyphase_gpu[
     # Outputs before and from which on some terms lie outside x.
     var head = 0
     var tail = geometry.outputs
-    if not launches_window(y, x, h, geometry, ctx) and not launches_panels(y, x, h, geometry, ctx):
+    var is_launched = launches_window(y, x, h, geometry, ctx) or launches_near(y, x, h, geometry, ctx)
+    if not is_launched and not launches_panels(y, x, h, geometry, ctx):
         tail = 0
     elif extension.omits():
         return

@@ -399,7 +399,9 @@ def compute_window[
             var other = window
             window = next
             next = other
-        tile += step
+            tile += step
+        else:
+            return
 
 
 @always_inline

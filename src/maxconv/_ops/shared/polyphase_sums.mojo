@@ -52,8 +52,11 @@ def add_all_taps[
                 )
 
 
-def distance_of(outputs: Int) -> Int:
-    """Counts the whole samples that so many outputs take at least, where rates are within 7/8 of each other.
+def distance_of[slope: Int = 28](outputs: Int) -> Int:
+    """Counts the whole samples that so many outputs take at least.
+
+    Parameters:
+        slope: Samples from one output to the next, at least, in 1/32: 28 where rates are within 7/8 of each other.
 
     Args:
         outputs: How many.
@@ -61,7 +64,7 @@ def distance_of(outputs: Int) -> Int:
     Returns:
         Samples.
     """
-    return outputs * 7 // 8
+    return outputs * slope // 32
 
 
 @always_inline

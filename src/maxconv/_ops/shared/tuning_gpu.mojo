@@ -576,6 +576,20 @@ comptime POLYPHASE_OUTPUTS_BATCH = 2
 comptime POLYPHASE_OUTPUTS_WARP_TAPS = 128
 """Taps of a phase from which a warp adds them together, where the samples do not fit in shared memory."""
 
+# polyphase_near_gpu.mojo, whose header has what it takes.
+
+comptime POLYPHASE_NEAR_GROUP = 20
+"""Neighbouring outputs of a thread, whole vectors."""
+
+comptime POLYPHASE_NEAR_PERIODS = 2
+"""Periods of a thread."""
+
+comptime POLYPHASE_NEAR_WARPS = 8
+"""Warps of a block, each with a group of its own: 160 outputs, a period of 160/147."""
+
+comptime POLYPHASE_NEAR_BLOCKS = 2
+"""Blocks of a multiprocessor."""
+
 # polyphase_window_gpu.mojo, whose header has what each of the rates takes. In the course of tuning, in copies (float32,
 # H200, 2026-11-23): 2/1 for 4 blocks 1.20, for 5 1.24, with 8 periods 1.25; 3/1 for 6 1.17, for 7 1.20; 4/1 in 4 parts
 # for 6 1.23, for 5 1.25, in 2 parts 1.28; 8/1 for 6 1.30, for 5 1.31, with 8 periods 1.40; 1/2 with 16 periods 1.32,
