@@ -1,4 +1,4 @@
-"""Depthwise layers on an NVIDIA GPU through `maxconv.torch`, causal: beside PyTorch, causal-conv1d and a plain copy.
+"""Depthwise layers on an NVIDIA GPU through `maxconv.torch`, beside PyTorch, causal-conv1d and a plain copy.
 
 Everything runs as a captured graph: device time alone, whatever the host does. causal-conv1d (Dao-AILab) takes part
 where it is installed; it has kernels of 2 to 4 taps.
@@ -28,6 +28,8 @@ class Layer(NamedTuple):
     taps: int
     is_last: bool = False
     """Whether neighbouring channels lie side by side in memory."""
+    is_causal: bool = True
+    """Or centred."""
     is_trained: bool = False
     """Whether gradients of signals and filters are computed, too."""
 
@@ -45,6 +47,7 @@ LAYERS = [
     Layer(8, 4096, 2048, 4, is_trained=True),
     Layer(8, 4096, 2048, 4, is_last=True, is_trained=True),
     Layer(8, 768, 8192, 128),
+    Layer(8, 768, 8192, 128, is_causal=False),
 ]
 
 
@@ -63,11 +66,13 @@ def bench_layer(layer: Layer, dtype: str, by_events: Callable[..., Any]) -> dict
     x = draw(layer, dtype).requires_grad_(layer.is_trained)
     w = torch.randn(layer.channels, layer.taps, device="cuda", dtype=x.dtype, requires_grad=layer.is_trained)
     gradient = draw(layer, dtype)
+    exact = by_torch if layer.is_causal else by_torch_centred
+    centred = partial(maxconv.torch.conv1d, padding="same", groups=layer.channels)
     functions: dict[str, Callable[..., Any]] = {
-        "maxconv": maxconv.torch.causal_conv1d,
-        "torch conv1d": by_torch,
+        "maxconv": maxconv.torch.causal_conv1d if layer.is_causal else lambda x, w: centred(x, w[:, None]),
+        "torch conv1d": exact,
     }
-    if layer.taps <= MOST_TAPS_OF_CAUSAL_CONV1D and find_spec("causal_conv1d") is not None:
+    if layer.is_causal and layer.taps <= MOST_TAPS_OF_CAUSAL_CONV1D and find_spec("causal_conv1d") is not None:
         from causal_conv1d import causal_conv1d_fn
 
         functions["causal-conv1d"] = causal_conv1d_fn
@@ -80,10 +85,14 @@ def bench_layer(layer: Layer, dtype: str, by_events: Callable[..., Any]) -> dict
         for result in results:
             result.fill_(torch.nan)
         graph.replay()
-        check(f"{name}, {layer}", results, x.detach(), w.detach(), gradient)
+        check(f"{name}, {layer}", exact, results, x.detach(), w.detach(), gradient)
         timings[name] = by_events(torch.cuda.Event.record, events, graph.replay)
     sizes = f"B={layer.batch} C={layer.channels} L={layer.length} K={layer.taps}"
-    what = (", channels last" if layer.is_last else "") + (", with backward" if layer.is_trained else "")
+    what = (
+        ("" if layer.is_causal else ", centred")
+        + (", channels last" if layer.is_last else "")
+        + (", with backward" if layer.is_trained else "")
+    )
     return row(f"depthwise {dtype} {sizes}{what}", timings, "copy")
 
 
@@ -102,6 +111,13 @@ def by_torch(x: Any, w: Any) -> Any:
     from torch.nn import functional
 
     return functional.conv1d(x, w[:, None], padding=w.shape[1] - 1, groups=len(w))[..., : x.shape[-1]]
+
+
+def by_torch_centred(x: Any, w: Any) -> Any:
+    """Apply a layer whose windows reach as far to both sides."""
+    from torch.nn import functional
+
+    return functional.conv1d(x, w[:, None], padding="same", groups=len(w))
 
 
 def capture(function: Callable[..., Any], x: Any, w: Any, gradient: Any) -> tuple[Any, list[Any]]:
@@ -123,7 +139,7 @@ def capture(function: Callable[..., Any], x: Any, w: Any, gradient: Any) -> tupl
     return graph, results
 
 
-def check(what: str, results: list[Any], x: Any, w: Any, gradient: Any) -> None:
+def check(what: str, layer: Callable[..., Any], results: list[Any], x: Any, w: Any, gradient: Any) -> None:
     """Compare channels, the first, the last and one between, with float64."""
     import torch
 
@@ -132,7 +148,7 @@ def check(what: str, results: list[Any], x: Any, w: Any, gradient: Any) -> None:
         part = slice(channel, channel + 1)
         operands = [x[:, part].double(), w[part].double()]
         operands = [operand.requires_grad_() for operand in operands]
-        exact = [by_torch(*operands)]
+        exact = [layer(*operands)]
         exact += torch.autograd.grad(exact[0], operands, gradient[:, part].double())
         found = [result[part] if result.ndim == w.ndim else result[:, part] for result in results]
         for actual, expected in zip(found, exact[: len(found)], strict=True):
