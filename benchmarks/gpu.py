@@ -67,7 +67,8 @@ def bench() -> list[dict[str, Any]]:
     device = Accelerator()
     rows = [bench_kernel(device, dtype, shape, m) for dtype, cases in CASES.items() for shape, m in cases]
     rows += [bench_resampling(device, up, down) for up, down in RATES]
-    rows += [bench_long_layer(device), *depthwise.bench(by_events)]
+    rows += [bench_long_layer(device, dtype) for dtype in ("float32", "bfloat16")]
+    rows += depthwise.bench(by_events)
     return [*rows, bench_resident_call(device), bench_host_arrays()]
 
 
@@ -138,21 +139,25 @@ def peer_calls(x: Any, k: Any) -> dict[str, Callable[[], Any]]:
     return calls
 
 
-def bench_long_layer(device: Any) -> dict[str, Any]:
-    """Time a causal layer of one filter a channel as long as the signal, its filters' transforms included."""
+def bench_long_layer(device: Any, dtype: str) -> dict[str, Any]:
+    """Time a causal layer of one filter a channel as long as the signal, its filters' transforms included.
+
+    PyTorch's FFTs of half precision are of float32, from and to which it converts.
+    """
     import torch
     from max.driver import Buffer, DeviceEvent
 
     batch, channels, n = LONG_LAYER
-    x, w = torch.randn(LONG_LAYER, device="cuda"), torch.randn((channels, 1, n), device="cuda")
-    target = torch.empty_like(x)
+    kind = getattr(torch, dtype)
+    x, w = (torch.randn(shape, device="cuda", dtype=kind) for shape in (LONG_LAYER, (channels, 1, n)))
+    target, padded = torch.empty_like(x), torch.nn.functional.pad(x, (n - 1, 0))
     torch.cuda.synchronize()
     operands = Buffer.from_dlpack(x), Buffer.from_dlpack(w)
     launch = partial(maxconv.conv1d, *operands, padding=(n - 1, 0), groups=channels)
 
     def transform() -> Any:
-        product = torch.fft.rfft(x, 2 * n) * torch.fft.rfft(w[:, 0].flip(-1), 2 * n)
-        return torch.fft.irfft(product, 2 * n)[..., :n]
+        product = torch.fft.rfft(x.float(), 2 * n) * torch.fft.rfft(w[:, 0].flip(-1).float(), 2 * n)
+        return torch.fft.irfft(product, 2 * n)[..., :n].to(kind)
 
     y = launch()
     device.synchronize()
@@ -165,8 +170,9 @@ def bench_long_layer(device: Any) -> dict[str, Any]:
         "copy": by_events(record, on_torch, partial(target.copy_, x)),
         "maxconv": by_events(device.default_queue.record_event, on_max, launch),
         "torch fft": by_events(record, on_torch, transform),
+        "torch conv1d": by_events(record, on_torch, partial(torch.conv1d, padded, w, groups=channels)),
     }
-    return row(f"depthwise float32 B={batch} C={channels} L={n} K={n}", timings, "copy")
+    return row(f"depthwise {dtype} B={batch} C={channels} L={n} K={n}", timings, "copy")
 
 
 def bench_resampling(device: Any, up: int, down: int) -> dict[str, Any]:

@@ -42,42 +42,27 @@ def bench(device: str) -> list[dict[str, Any]]:
 def measure(device: str, threads: int, is_locked: bool, method: str) -> dict[str, Any]:
     """Time both numbers of workers in turns, through Dask and by plain calls; print throughput and ratios."""
     import dask
-    import dask.array as da
-    from dask.distributed import Client, LocalCluster, futures_of, wait
+    from dask.distributed import Client, LocalCluster, wait
 
     taps = np.hanning(TAPS).astype("f4")
-    chunk = SAMPLES[device]
+    samples: dict[str, list[float]] = {}
     settings = {"distributed.scheduler.work-stealing": False}  # of chunks that lie where they are computed
     with (
         dask.config.set(settings),
         LocalCluster(n_workers=2, threads_per_worker=threads, dashboard_address=":0") as cluster,
         Client(cluster) as client,
     ):
-        workers = sorted(client.scheduler_info()["workers"])
         places = sorted(client.run(own_place, device).values())
         print(f"{threads} threads a worker, which compute on {', '.join(places)}", flush=True)
-        make = partial(random_samples, chunk, device if is_locked else None)
-        halves = [
-            client.persist(
-                da.map_blocks(
-                    make, chunks=((chunk,) * CHUNKS,), dtype="f4", meta=np.empty(0, "f4"), name=f"x-{worker}"
-                ),
-                workers=[worker],
-            )
-            for worker in workers
-        ]
-        wait(halves)
-        firsts = [(worker, futures_of(half)[0]) for worker, half in zip(workers, halves, strict=True)]
-        signals = {count: da.concatenate([half for half in halves[:count] for _ in range(PASSES)]) for count in (1, 2)}
-        samples: dict[str, list[float]] = {}
+        signals = resident_signals(client, SAMPLES[device], device if is_locked else None)
         for turn in range(ROUNDS + 1):
-            for count, x in signals.items():
+            for count, (x, chunks) in signals.items():
                 scaled = (turn + 1) * taps  # else Dask would give what it has computed already
                 y = maxconv.convolve(x, scaled, "same", method, device=device)
                 dropped = y.map_blocks(drop, chunks=((1,) * y.numblocks[0],), dtype="f4", meta=np.empty(0, "f4"))
-                call = partial(submit_calls, client, dict(firsts[:count]), threads, device)
+                call = partial(submit_calls, client, chunks, threads, device)
                 works: dict[str, Callable[[], Any]] = {
-                    f"dask, {count}": partial(client.persist, dropped, workers=workers[:count]),
+                    f"dask, {count}": partial(client.persist, dropped, workers=list(chunks)),
                     f"calls, {count}": partial(call, method),
                 }
                 if device == "gpu":
@@ -91,10 +76,26 @@ def measure(device: str, threads: int, is_locked: bool, method: str) -> dict[str
                     check(x, y, scaled)
     timings = {name: summarize(values) for name, values in samples.items()}
     memory = "page-locked" if is_locked else "ordinary"
-    case = (
-        f"{CHUNKS} {memory} chunks of {4 * chunk} bytes a worker, {PASSES} times, K={TAPS}, {method}, {threads} threads"
-    )
+    size = 4 * SAMPLES[device]
+    case = f"{CHUNKS} {memory} chunks of {size} bytes a worker, {PASSES} times, K={TAPS}, {method}, {threads} threads"
     return report(case, timings, places)
+
+
+def resident_signals(client: Any, chunk: int, device: str | None) -> dict[int, tuple[Any, dict[str, Any]]]:
+    """Fill the memory of both workers; return for one and for two of them the signal, and a chunk that each holds."""
+    import dask.array as da
+    from dask.distributed import futures_of, wait
+
+    make = partial(random_samples, chunk, device)
+    options = {"chunks": ((chunk,) * CHUNKS,), "dtype": "f4", "meta": np.empty(0, "f4")}
+    workers = sorted(client.scheduler_info()["workers"])
+    halves = [client.persist(da.map_blocks(make, **options, name=f"x-{each}"), workers=[each]) for each in workers]
+    wait(halves)
+    firsts = [(worker, futures_of(half)[0]) for worker, half in zip(workers, halves, strict=True)]
+    return {
+        count: (da.concatenate([half for half in halves[:count] for _ in range(PASSES)]), dict(firsts[:count]))
+        for count in (1, 2)
+    }
 
 
 def random_samples(count: int, device: str | None) -> np.ndarray:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import arrays
 import numpy as np
@@ -16,7 +17,7 @@ import pytest
 
 import maxconv
 from maxconv import CompileError, _engine, _ops_path
-from maxconv._engine import cache, models, native, toolchain
+from maxconv._engine import cache, devices, models, native, toolchain
 from maxconv._problem import BORDERS, Problem, part_of_full
 
 
@@ -265,3 +266,24 @@ def test_a_compiler_error_is_told_in_the_compilers_words():
     """`CompileError` carries what the compiler printed."""
     with pytest.raises(CompileError, match="nonexistent"):
         toolchain.run_mojo("build", "nonexistent.mojo")
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "error", "least"),
+    [([(9, 0), (7, 5), (8, 9)], 0, 75), ([(10, 3)], 0, 103), ([], 0, 0), ([(9, 0)], 100, 0)],
+)
+def test_the_oldest_gpu_decides_what_is_loaded(monkeypatch, capabilities, error, least):
+    """The compute capability is the least of the GPUs that CUDA's driver finds, 0 if it finds none or fails."""
+
+    def fill(number, value):
+        number._obj.value = value
+        return 0
+
+    driver = SimpleNamespace(
+        cuInit=lambda _: error,
+        cuDeviceGetCount=lambda count: fill(count, len(capabilities)),
+        cuDeviceGet=lambda device, index: fill(device, 100 + index),  # a handle need not be an index
+        cuDeviceGetAttribute=lambda number, which, device: fill(number, capabilities[device.value - 100][which - 75]),
+    )
+    monkeypatch.setattr("ctypes.CDLL", lambda _: driver)
+    assert devices.compute_capability.__wrapped__() == least

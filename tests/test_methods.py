@@ -14,8 +14,8 @@ import tolerances
 
 import maxconv
 from maxconv import ArgumentError, DtypeError, _plan
-from maxconv._engine import native, run_fft, spectra
-from maxconv._problem import part_of_full
+from maxconv._engine import layers, native, run_fft, spectra
+from maxconv._problem import Problem, part_of_full
 
 LENGTHS = [(1, 1), (10, 33), (100, 100), (1000, 100), (40, 3000), (3000, 3000), (12_345, 777), (100_000, 1000)]
 LENGTHS += [(60_000, 9001)]  # more taps than a transform in a GPU's shared memory holds
@@ -131,6 +131,27 @@ def test_the_model_of_a_gpu_counts_folded_blocks_singly():
         )
         assert (one == two) is shares
         assert three > two
+
+
+@pytest.mark.parametrize(
+    ("samples", "taps", "expected"),
+    [(8192, 8192, 16384), (2048, 2048, 4096), (1025, 2000, 4096), (300, 300, 1024), (8192, 64, 0), (8193, 8193, 0)],
+)
+def test_rows_of_a_layer_are_blocks_of_their_own_on_a_gpu(samples, taps, expected):
+    """Half a block holds a row; short filters keep short blocks, and rows longer than the longest half have none."""
+    problem = Problem(samples, taps, samples, taps - 1, flip=False, batch=(8, 768), tap_rows=768)
+    nfft = _plan.choose_on_gpu(problem, 4).nfft
+    assert _plan.row_block_on_gpu(problem, 4, nfft) == expected
+
+
+def test_rows_that_a_gpu_lacks_the_shared_memory_for_are_left_to_blocks(monkeypatch):
+    """Where no block of 8192 points fits, nothing is enqueued for rows of that length."""
+    there = SimpleNamespace(architecture_name="sm_75")
+    monkeypatch.setattr(spectra.devices, "handle", lambda _: there)
+    monkeypatch.setattr(spectra, "served", spectra.served.__wrapped__)
+    problem = Problem(8192, 9, 8192, 8, flip=False, batch=(1, 1), tap_rows=1)
+    x, w = np.zeros((1, 1, 8192), np.float32), np.zeros((1, 1, 9), np.float32)
+    assert layers.by_rows(problem, x, w, None, 1 << 14, "gpu:0") is None
 
 
 @pytest.mark.gpu

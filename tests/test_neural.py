@@ -273,6 +273,26 @@ def test_a_long_filter_goes_by_fft(rng, device):
     assert spoilt.sum() == 1048
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+@pytest.mark.parametrize(
+    ("batch", "length", "taps", "padding"),
+    [(3, 900, 700, (350, 349)), (1, 1000, 2000, (1999, 3)), (9, 511, 400, (9, 1)), (2, 8192, 8192, (8191, 0))],
+)
+def test_whole_rows_go_by_fft(rng, dtype, batch, length, taps, padding):
+    """Rows that one transform serves, with a bias and without, windows beyond both ends, are right in every type."""
+    x, w = normal(rng, (batch, 5, length), dtype), normal(rng, (5, 1, taps), dtype)
+    b = normal(rng, 5, dtype)
+    options = {"padding": padding, "groups": 5}
+    wide = [each.astype(np.float64) for each in (x, w)]
+    exact = reference.conv1d(*wide, None, **options)
+    for bias in (None, b):
+        actual = maxconv.conv1d(x, w, bias, **options, device="gpu")
+        for n, c in np.ndindex(batch, 5):
+            offset = 0 if bias is None else float(bias[c])
+            assert_within_fft_bound(actual[n, c], exact[n, c] + offset, x[n, c], w[c, 0])
+
+
 def test_threads_do_not_matter(rng, monkeypatch):
     """A layer large enough for all threads gives the same bits on one."""
     x, w = normal(rng, (2, 96, 700), np.float32), normal(rng, (130, 96, 5), np.float32)

@@ -12,6 +12,8 @@ import pytest
 from mojo_jobs import PACKAGE, ROOT, Job, kernels_of
 
 import maxconv
+from maxconv import _plan
+from maxconv._engine import spectra
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -199,7 +201,7 @@ def test_gpu_kernels_compile_without_a_gpu(done, job):
     assert all("ld.global.nc.v" in kernel and "bar.sync" in kernel for kernel in of("direct"))
     few_taps = of("direct_short")
     assert len(few_taps) == 4 * 3  # of floating-point types, with three numbers of places for taps
-    assert all("ld.global.nc.v" in kernel and "st.global.v" in kernel for kernel in few_taps)
+    assert all("cp.async.cg" in kernel and "st.global.v" in kernel for kernel in few_taps)
     # One filter, or for floating-point types one per column; in vectors or element by element.
     assert len(of("columns")) == 2 * (8 + 4)
     assert sum("ld.global.nc.v" in kernel and "st.global.v" in kernel for kernel in of("columns")) == 8 + 4
@@ -217,7 +219,7 @@ def test_ffts_for_gpus_compile_without_one(done, job):
     """Each type's and each length's kernels compile for Turing, the build that all GPUs take, without local memory."""
     kernels = done(job)
     assert all(".target sm_75" in kernel and "__local_depot" not in kernel for kernel in kernels)
-    for algorithm in ("overlap_save_gpu", "overlap_save_part", "overlap_save_long"):
+    for algorithm in ("overlap_save_gpu", "overlap_save_part", "overlap_save_rows", "overlap_save_long"):
         assert any(re.search(rf"entry \w*_kernels_{algorithm}", kernel) for kernel in kernels)
 
 
@@ -238,23 +240,28 @@ def test_layer_kernels_for_gpus_compile_without_one(done, job):
     assert len(of("depthwise")) == 6 * 3  # an output a thread, short tiles, long tiles
 
 
-@pytest.mark.parametrize("job", kernels_of(ROOT / "tests/mojo/every_kernel_gpu.mojo", ["sm_100", "gfx942"]), ids=str)
+#: Families that no build is made for: theirs is that of an older one, or a MAX model.
+OTHERS = ["sm_89", "sm_100", "gfx942"]
+
+
+@pytest.mark.parametrize("job", kernels_of(ROOT / "tests/mojo/every_kernel_gpu.mojo", OTHERS), ids=str)
 def test_every_kernel_compiles_for_other_families(done, job):
-    """Every kernel compiles for Blackwell and AMD's MI300; for tensor cores where they serve."""
+    """Every kernel compiles for Ada, Blackwell and AMD's MI300; for tensor cores where they serve."""
     kernels = done(job)
     assert len(kernels) > 90
     assert all(re.search(rf"^\s*\.(amdgcn_)?target.*{job.family}", kernel, re.MULTILINE) for kernel in kernels)
-    assert any("mma.sync" in kernel for kernel in kernels) == (job.family == "sm_100")
+    assert any("mma.sync" in kernel for kernel in kernels) == job.family.startswith("sm_")
 
 
-#: Family -> tensor cores for bfloat16 and for float32, multiprocessors: the table of _ops/shared/tuning_gpu.mojo.
+#: Family -> tensor cores for bfloat16 and for float32, asynchronous copies, multiprocessors; vectors of a thread of few
+#: taps, registers of one of transforms, blocks of resampling.
 FAMILIES = {
-    "sm_75": "False False 132",
-    "sm_80": "True False 132",
-    "sm_89": "True False 132",
-    "sm_90a": "True False 132",
-    "sm_100": "True False 132",
-    "gfx942": "False False 304",
+    "sm_75": "False False False 132 2 80 396",
+    "sm_80": "True False True 132 2 80 396",
+    "sm_89": "True False True 132 2 80 396",
+    "sm_90a": "True False True 132 2 80 396",
+    "sm_100": "True False True 132 2 80 396",
+    "gfx942": "False False False 304 2 80 912",
 }
 
 
@@ -269,3 +276,39 @@ def test_one_file_asks_for_the_family():
     question = re.compile(r"\b(default_device_info|GPUInfo|WARP_SIZE|_accelerator_arch|(is|has)_\w*gpu)\b")
     asking = {path.name for path in PACKAGE.rglob("*.mojo") if question.search(path.read_text())}
     assert asking == {"tuning_gpu.mojo"}
+
+
+#: Numbers of GPU kernels that are no matter of speed.
+UNTUNED = {
+    *("LINE_BYTES", "SECTOR_BYTES", "STATIC_SHARED_BYTES"),  # of the hardware
+    *("DEPTH", "WIDTH"),  # of a product of its tensor cores
+    *("SIZES", "SMALLEST_SIZE", "LARGEST_SIZE"),  # lengths of transform that are compiled
+    *("SLOTS", "TURN", "TURN_BITS"),  # arithmetic of transforms
+    *("MOST_TILES", "MAX_RATE", "MOST_TAPS", "MOST_BLOCKS", "FAR"),  # what 32 bits count
+    "ANY_LEAD",  # stands for an unknown number
+}
+
+
+def test_one_file_has_the_numbers_of_gpu_kernels():
+    """What was chosen for a device stands in `tuning_gpu.mojo`: no constant of a kernel, no bound of its registers."""
+    constant = re.compile(r"^comptime (\w+) = [-([]?\d[-+*/<>()\[\], \d]*$", re.MULTILINE)
+    bound = re.compile(r"minctasm`=SIMDLength\((.*\b\d.*)\)")
+    kernels = [*(PACKAGE / "_ops/kernels").glob("*_gpu.mojo"), *(PACKAGE / "_ops/shared").glob("*.mojo")]
+    found = set()
+    for path in kernels:
+        text = path.read_text()
+        if path.name != "tuning_gpu.mojo" and ("max.gpu" in text or "tuning_gpu" in text):
+            found |= {(path.name, each) for each in constant.findall(text) + bound.findall(text)}
+    assert {name for _, name in found} == UNTUNED, found
+
+
+def test_python_knows_the_numbers_that_it_repeats():
+    """Lengths by which a call is planned are those of the kernels."""
+    folder = PACKAGE / "_ops/shared"
+    sources = "".join((folder / name).read_text() for name in ("tuning_gpu.mojo", "fft_points.mojo"))
+    kernels = {name: int(value) for name, value in re.findall(r"^comptime (\w+) = (\d+)$", sources, re.MULTILINE)}
+    assert 2 * kernels["FFT_PARTS_COUNT"] * kernels["FFT_PARTS_PART"] == spectra.PARTS_BLOCK
+    assert kernels["FFT_COLUMNS_COLUMN"] * kernels["SMALLEST_SIZE"] == spectra.LONG_NFFT
+    assert kernels["BLOCK_PAIR_LONGEST_PAIRED"] + 1 == _plan.FOLDED_GPU_BLOCKS.start
+    assert (kernels["SMALLEST_SIZE"], kernels["LARGEST_SIZE"]) == (_plan.SHORTEST_GPU_ROW, _plan.LONGEST_GPU_ROW)
+    assert kernels["DIRECT_SHORT_MOST_TAPS"] == _plan.FEW_GPU_TAPS

@@ -277,3 +277,45 @@ def test_an_infinite_gradient_reaches_only_the_weights_it_meets():
         w = torch.ones((8, 1, 4), device="cuda", requires_grad=True)
         mt.conv1d(x, w, padding=3, groups=8)[..., :20].backward(gradient)
         assert torch.equal(w.grad[:, 0], torch.tensor([0, 0, 0, torch.inf], device="cuda").expand(8, 4))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("shape", [(3, 5, 160), (1, 300, 16), (7, 2, 4096), (6, 48)])
+def test_both_gradients_at_once_have_the_bits_of_each_alone(shape, dtype, monkeypatch):
+    """Causal layers of four taps take one launch for both gradients, whose values are those of a launch for each."""
+    launched = []
+    both = mt._operators.tensors.Gradients.__call__
+    monkeypatch.setattr(mt._operators.tensors.Gradients, "__call__", lambda *a: launched.append(a) or both(*a))
+    x, w, gradient = (
+        torch.randn(sizes, device="cuda", dtype=dtype, requires_grad=index < 2)
+        for index, sizes in enumerate((shape, (shape[-2], 4), shape))
+    )
+    wide = [operand.detach().double().requires_grad_() for operand in (x, w)]
+    exact = functional.conv1d(wide[0], wide[1][:, None], padding=3, groups=shape[-2])[..., : shape[-1]]
+    expected = torch.autograd.grad(exact, wide, gradient.double())
+    layers = (
+        mt.causal_conv1d,
+        lambda x, w: mt.conv1d(x, w[:, None], padding=(3, 0), groups=shape[-2]),
+    )
+    for layer in layers:
+        for _ in range(3):  # the usual way, then the short one
+            by_x, by_w = torch.autograd.grad(layer(x, w), (x, w), gradient)
+            assert max(worst(by_x, expected[0]), worst(by_w, expected[1])) <= 64 * torch.finfo(dtype).eps
+        (alone,) = torch.autograd.grad(layer(x, w.detach()), (x,), gradient)
+        assert torch.equal(by_x, alone)
+        (alone,) = torch.autograd.grad(layer(x.detach(), w), (w,), gradient)
+        assert torch.equal(by_w, alone)
+    assert len(launched) == 2 * 3
+
+
+def test_an_infinite_weight_reaches_only_the_signals_it_meets():
+    """Behind the last gradient stand zeros that an infinite tap does not turn into NaN."""
+    x = torch.ones((2, 3, 32), device="cuda", requires_grad=True)
+    w = torch.ones((3, 4), device="cuda", requires_grad=True)
+    with torch.no_grad():
+        w[1, 0] = torch.inf
+    mt.causal_conv1d(x, w).backward(torch.ones_like(x))
+    expected = torch.full_like(x, 4)
+    expected[:, 1] = torch.inf
+    expected[..., -3:] = torch.tensor([3.0, 2.0, 1.0])
+    assert torch.equal(x.grad, expected)

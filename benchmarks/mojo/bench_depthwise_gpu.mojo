@@ -8,7 +8,7 @@ from max.gpu.host import DeviceContext
 
 from _ops.kernels.depthwise_gpu import depthwise_gpu, mirrored
 from _ops.kernels.depthwise_last_gpu import MOST_TAPS, depthwise_last_gpu
-from _ops.kernels.weight_gradient_gpu import weight_gradient_gpu, weight_gradient_workspace
+from _ops.kernels.weight_gradient_gpu import depthwise_gradients_gpu, weight_gradient_gpu, weight_gradient_workspace
 from _ops.shared.accumulate import accum_dtype
 from _ops.shared.epilogue import NONE, SILU, Epilogue
 from _ops.shared.history import History
@@ -44,7 +44,8 @@ def measure[dtype: DType](ctx: DeviceContext, geometry: LayerGeometry, activatio
     var arrays = 2 * CACHE_BYTES // ((samples + values) * size_of[dtype]()) + 1
     var x = ctx.enqueue_create_buffer[dtype](arrays * samples + skew)
     var y = ctx.enqueue_create_buffer[dtype](arrays * values + skew)
-    var w = ctx.enqueue_create_buffer[dtype](geometry.out_channels * geometry.taps)
+    var dx = ctx.enqueue_create_buffer[dtype](arrays * samples + skew)
+    var w = ctx.enqueue_create_buffer[dtype](2 * geometry.out_channels * geometry.taps)  # and its gradient
     var workspace = ctx.enqueue_create_buffer[accum_dtype[dtype]()](
         max(weight_gradient_workspace[dtype](geometry), weight_gradient_workspace[dtype, True](geometry))
     )
@@ -53,6 +54,7 @@ def measure[dtype: DType](ctx: DeviceContext, geometry: LayerGeometry, activatio
     ctx.enqueue_memset(y, Scalar[dtype](0.73))
     ctx.enqueue_memset(w, Scalar[dtype](0.03))
     var wp = Pointer[Scalar[dtype], MutAnyOrigin](unsafe_from_address=Int(w.unsafe_ptr()))
+    var dw = Pointer[Scalar[dtype], MutAnyOrigin](unsafe_from_address=Int(wp) + len(w) // 2 * size_of[dtype]())
     var parts = Pointer[Scalar[accum_dtype[dtype]()], MutAnyOrigin](unsafe_from_address=Int(workspace.unsafe_ptr()))
     var nothing = Pointer[Scalar[dtype], MutUntrackedOrigin](unsafe_from_address=Int(w.unsafe_ptr()))
     var numbers = Pointer[Int32, MutUntrackedOrigin](unsafe_from_address=Int(w.unsafe_ptr()))
@@ -85,6 +87,12 @@ def measure[dtype: DType](ctx: DeviceContext, geometry: LayerGeometry, activatio
         for turn in range(arrays):
             weight_gradient_gpu[dtype](wp, parts, x_of(turn), y_of(turn), geometry, ctx)
 
+    def gradients() raises {imm}:
+        for turn in range(arrays):
+            var there = dx.unsafe_ptr().unsafe_offset(turn * samples + skew)
+            var result = Pointer[Scalar[dtype], MutAnyOrigin](unsafe_from_address=Int(there))
+            depthwise_gradients_gpu[dtype](result, dw, parts, x_of(turn), y_of(turn), wp, geometry, ctx)
+
     def forward_last() raises {imm}:
         for turn in range(arrays):
             depthwise_last_gpu(y_of(turn), x_of(turn), wp, epilogue, geometry, ctx)
@@ -110,6 +118,11 @@ def measure[dtype: DType](ctx: DeviceContext, geometry: LayerGeometry, activatio
     print(sizes, "pad", geometry.pad_left, "activation", activation, "skew", skew, ": copy", copying, "us, forward")
     print("   ", forth, "us", forth / copying, ", transposed", back, "us", back / copying, ", weights", gradient, "us")
     print("    all three", (forth + back + gradient) / copying / LEAST_COPIES, "of the least")
+    _ = ctx.execution_time(gradients, 3)
+    var both = Float64(ctx.execution_time(gradients, LAUNCHES)) / each
+    print(
+        "    gradients together", both, "us", both / copying, ", with forward", (forth + both) / copying / LEAST_COPIES
+    )
     if skew == 0 and geometry.taps <= MOST_TAPS:
         _ = ctx.execution_time(forward_last, 3)
         forth = Float64(ctx.execution_time(forward_last, LAUNCHES)) / each
@@ -122,6 +135,7 @@ def measure[dtype: DType](ctx: DeviceContext, geometry: LayerGeometry, activatio
         print("    all three", (forth + back + gradient) / copying / LEAST_COPIES, "of the least")
     _ = x^
     _ = y^
+    _ = dx^
     _ = w^
     _ = workspace^
 

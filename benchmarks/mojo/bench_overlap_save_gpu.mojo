@@ -3,9 +3,11 @@
     mojo build --target-accelerator sm_90a -I src/maxconv benchmarks/mojo/bench_overlap_save_gpu.mojo -o bench
 
 Every length of transform is timed for every number of taps that leaves it a hop of at least an eighth. Transforms of
-2^18 points and more are timed with workspaces of several sizes.
+2^18 points and more are timed with workspaces of several sizes. With the argument "layers" it times causal layers of a
+filter for each channel alone, transforms of the filters included: as blocks of every length, and row by row.
 """
 
+from std.sys import argv
 from max.gpu.host import DeviceBuffer, DeviceContext
 
 from _ops.kernels.overlap_save_gpu import overlap_save_gpu, plan_length_gpu, prepare_plan_gpu
@@ -15,13 +17,16 @@ from _ops.kernels.overlap_save_parts_gpu import (
     plan_length_parts_gpu,
     prepare_plan_parts_gpu,
 )
+from _ops.kernels.overlap_save_rows_gpu import overlap_save_rows_gpu, workspace_length_rows_gpu
 from _ops.shared.accumulate import accum_dtype
-from _ops.shared.block_pair import LONGEST_BLOCK, hop_length
+from _ops.shared.block_pair import hop_length
 from _ops.shared.border import OMIT, Border
+from _ops.shared.epilogue import NONE, Epilogue
 from _ops.shared.fft_columns import LONGEST, SHORTEST, plan_length_long_gpu
 from _ops.shared.fft_parts import PARTS_BLOCK
 from _ops.shared.fft_points import SMALLEST_SIZE
 from _ops.shared.geometry import Geometry
+from _ops.shared.tuning_gpu import BLOCK_PAIR_LONGEST_BLOCK as LONGEST_BLOCK
 
 comptime SAMPLES = 1 << 26
 """N: 256 MB of float32, more than any cache holds."""
@@ -197,6 +202,74 @@ def measure[
     _ = workspace^
 
 
+def measure_layer[dtype: DType](ctx: DeviceContext, batch: Int, channels: Int, samples: Int, taps: Int) raises:
+    """Times a causal layer of one filter a channel in every way, and prints a line for each.
+
+    Parameters:
+        dtype: Element type.
+
+    Args:
+        ctx: The device.
+        batch: B.
+        channels: C.
+        samples: N.
+        taps: K.
+
+    Raises:
+        If the device refuses.
+    """
+    comptime ACC = accum_dtype[dtype]()
+    var x = make_noise[dtype](ctx, batch * channels * samples)
+    var y = ctx.enqueue_create_buffer[dtype](batch * channels * samples)
+    var k = make_noise[dtype](ctx, channels * taps)
+    var geometry = Geometry(
+        samples=samples,
+        taps=taps,
+        outputs=samples,
+        pad_left=taps - 1,
+        flip=False,
+        rows=batch * channels,
+        tap_rows=channels,
+    )
+    var workspace = ctx.enqueue_create_buffer[ACC](
+        max(plan_length_gpu(LONGEST_BLOCK, channels), workspace_length_rows_gpu[dtype](geometry))
+    )
+    var border = Border[dtype](OMIT, 0)
+    var epilogue = Epilogue[dtype](
+        Pointer[Scalar[dtype], MutUntrackedOrigin](unsafe_from_address=Int(k.unsafe_ptr())), False, NONE
+    )
+    var xp = pointer_to(x)
+    var yp = pointer_to(y)
+    var kp = pointer_to(k)
+    var wp = pointer_to[ACC](workspace)
+    var copying = time_copy[dtype](ctx, x, y)
+    print(dtype, "B", batch, "C", channels, "N", samples, "K", taps, ": copy", copying, "us")
+
+    def by_rows() raises {imm}:
+        overlap_save_rows_gpu[dtype](yp, xp, kp, epilogue, wp, geometry, ctx)
+
+    if samples <= LONGEST_BLOCK // 2:
+        _ = ctx.execution_time(by_rows, 3)
+        var rows_us = Float64(ctx.execution_time(by_rows, LAUNCHES)) / 1000 / LAUNCHES
+        print("  by rows", rows_us, "us, copies", rows_us / copying)
+    var nfft = SMALLEST_SIZE
+    while nfft <= LONGEST_BLOCK:
+        if taps <= nfft and hop_length(nfft, taps) >= nfft // 8:
+
+            def by_blocks() raises {imm}:
+                prepare_plan_gpu[dtype](wp, kp, geometry, nfft, ctx)
+                overlap_save_gpu[dtype](yp, xp, wp, geometry, border, nfft, ctx)
+
+            _ = ctx.execution_time(by_blocks, 3)
+            var blocks_us = Float64(ctx.execution_time(by_blocks, LAUNCHES)) / 1000 / LAUNCHES
+            print("  blocks of", nfft, blocks_us, "us, copies", blocks_us / copying)
+        nfft *= 2
+    _ = x^
+    _ = y^
+    _ = k^
+    _ = workspace^
+
+
 def time_copy[dtype: DType](ctx: DeviceContext, x: DeviceBuffer[dtype], y: DeviceBuffer[dtype]) raises -> Float64:
     """Times a device copy.
 
@@ -232,6 +305,17 @@ def main() raises:
         If the device refuses.
     """
     var ctx = DeviceContext()
+    if len(argv()) > 1 and argv()[1] == "layers":
+        for taps in [8192, 1024, 128]:
+            measure_layer[DType.float32](ctx, 8, 768, 8192, taps)
+        measure_layer[DType.bfloat16](ctx, 8, 768, 8192, 8192)
+        for length in [4096, 2048, 1024, 512]:
+            measure_layer[DType.float32](ctx, 8, 768, length, length)
+            measure_layer[DType.float32](ctx, 8, 768, length, 64)
+        measure_layer[DType.float32](ctx, 1, 768, 8192, 8192)
+        measure_layer[DType.float32](ctx, 64, 32, 8192, 8192)
+        measure_layer[DType.float64](ctx, 4, 768, 4096, 4096)
+        return
     var x = make_noise[DType.float32](ctx, SAMPLES)
     var y = ctx.enqueue_create_buffer[DType.float32](SAMPLES)
     var copying = time_copy[DType.float32](ctx, x, y)

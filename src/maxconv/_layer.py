@@ -48,6 +48,11 @@ class LayerProblem(NamedTuple):
     """How many positions before `x[0]` the first window starts."""
 
     @property
+    def has_one_filter_each(self) -> bool:
+        """Whether every channel has one filter, and its own: then any of the three sums has the form of the others."""
+        return self.groups == self.in_channels == self.out_channels
+
+    @property
     def input_shape(self) -> tuple[int, int, int]:
         """The shape of x."""
         return (self.batch, self.in_channels, self.length)

@@ -35,11 +35,8 @@ SAMPLES_PER_WORKER, SHARED_BLOCK = 1 << 17, 1 << 16
 _NEAR_BYTES = 2 << 20
 
 LAYER_MARGIN = 0.75
-"""As NEAR_MARGIN, for layers: their model knows FFTs of few channels that stay in the cache, and more take longer. Of
-100 layers of 1 to 2048 channels and 32 to 2048 taps, causal, float32, two cores of an AMD EPYC, this choice takes over
-1.12 times as long as the other for two, 1.31 times at most (1 channel, 16000 samples, 32 taps); of as many in float64
-for five, 1.45 times at most. The costs of `choose` took the slower for 28 of 89, 2.6 times as long for 512 channels of
-250 samples and 256 taps. 2026-11-23."""
+"""As NEAR_MARGIN, for layers: their model knows FFTs of few channels that stay in the cache, and more take longer.
+Chosen on causal layers of 1 to 2048 channels and 32 to 2048 taps, timed both ways, of which few get the slower one."""
 LAYER_MULTIPLY_ADDS_PER_WORKER = 1 << 20
 """As in depthwise_cpu.mojo."""
 
@@ -49,6 +46,12 @@ FEW_GPU_TAPS = 16
 
 FOLDED_GPU_BLOCKS = range((1 << 12) + 1, 1 << 18)
 """Lengths of block that do not share a transform with their neighbour (block_pair.mojo)."""
+
+SHORTEST_GPU_ROW, LONGEST_GPU_ROW = 1 << 9, 1 << 13
+"""Samples, and outputs, of a row that is one block of overlap_save_rows_gpu.mojo."""
+
+ROW_SHARE = 0.87
+"""Of the time of a whole block, what such a row takes: 8 by 768 rows of 8192 float32 (H200, 2026-11-23)."""
 
 LONGEST_GPU_FFT = 1 << 22
 """Taps that transforms on a GPU serve at most."""
@@ -104,11 +107,15 @@ def choose(problem: Problem, itemsize: int) -> Choice:
     return Choice("fft" if best < margin * direct else "direct", nfft, direct * 1e-9, best * 1e-9)
 
 
+def takes_ffts(layer: LayerProblem) -> bool:
+    """Tell whether FFTs can serve a layer, and may be faster: one filter a channel, dense and not short."""
+    return layer.has_one_filter_each and layer.stride == layer.dilation == 1 and layer.taps >= FEWEST_FFT_TAPS
+
+
 @lru_cache(maxsize=256)
 def block_of_layer(layer: LayerProblem, itemsize: int) -> int:
     """Return the length of the blocks whose FFTs serve a layer on the CPU; 0 if sums promise to be faster."""
-    is_one_filter_each = layer.groups == layer.in_channels == layer.out_channels
-    if layer.taps < FEWEST_FFT_TAPS or not is_one_filter_each or layer.stride * layer.dilation > 1:
+    if not takes_ffts(layer):
         return 0
     shortest = max(9, (layer.taps - 1).bit_length())
     longest = max(shortest, (layer.outputs + layer.taps - 2).bit_length())
@@ -209,6 +216,18 @@ def _gpu_fft_ns(problem: Problem, itemsize: int, nfft: int) -> float:
     together = 1 if nfft in FOLDED_GPU_BLOCKS else 2
     blocks = problem.rows * together * -(-problem.outputs // (together * (nfft - problem.taps + 1)))
     return float(call + (problem.tap_rows - 1) * cost["filter"] + blocks * nfft * sample)
+
+
+def row_block_on_gpu(problem: Problem, itemsize: int, nfft: int) -> int:
+    """Return the length of the block that a whole row of a layer makes, half of it zeros; 0 if `nfft` is faster."""
+    row = max(problem.samples, problem.outputs, SHORTEST_GPU_ROW)
+    if row > LONGEST_GPU_ROW:
+        return 0
+    block = 2 << (row - 1).bit_length()
+    blocks = costs("gpu")["fft"][f"float{8 * itemsize}"]["blocks"]
+    filters = problem.tap_rows / 2  # a transform one way
+    by_rows = (problem.rows + filters) * block * blocks[str(block)][1] * ROW_SHARE
+    return block if by_rows < _gpu_fft_ns(problem, itemsize, nfft) + filters * nfft * blocks[str(nfft)][1] else 0
 
 
 def cpu_seconds(problem: Problem, itemsize: int, method: str) -> float:

@@ -375,20 +375,21 @@ def _reshaped(array: Any, shape: tuple[int, ...]) -> Any:
 
 def _by_fft(problem: _layer.LayerProblem, x: Any, w: Any, bias: Any, place: str) -> Any:
     """Compute a layer of one long filter a channel on a GPU by overlap-save, if that promises to be faster."""
-    if (
-        problem.taps < _plan.FEWEST_FFT_TAPS
-        or not layers.has_one_filter_each(problem)
-        or problem.stride * problem.dilation > 1
-    ):
+    if not _plan.takes_ffts(problem):
         return None
     channels = problem.in_channels
     rows = Problem(problem.length, problem.taps, problem.outputs, problem.pad_left, flip=False)
     rows = rows._replace(batch=(channels,), tap_rows=channels)
     itemsize = x.dtype.itemsize if isinstance(x, np.ndarray) else x.dtype.size_in_bytes
-    if bias is not None and itemsize == 2:  # noqa: PLR2004  # half precision, which would be rounded twice
-        return None
     choice = _plan.choose_on_gpu(rows, itemsize)
     if choice.method != "fft":
+        return None
+    together = rows._replace(batch=(problem.batch, channels))
+    if block := _plan.row_block_on_gpu(together, itemsize, choice.nfft):
+        y = layers.by_rows(together, _reshaped(x, problem.input_shape), w, bias, block, place)
+        if y is not None:
+            return y
+    if bias is not None and itemsize == 2:  # noqa: PLR2004  # half precision, which would be rounded twice
         return None
     return layers.by_fft(problem, rows, _reshaped(x, problem.input_shape), w, bias, choice.nfft, place)
 

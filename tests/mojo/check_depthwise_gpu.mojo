@@ -1,6 +1,7 @@
 """The depthwise GPU kernel of few taps against the kernel of single outputs, and that of the CPU, bit by bit.
 
-The kernel of many taps, whose sums have another order, is held to their rounding.
+The kernel of many taps, whose sums have another order, is held to their rounding. Both gradients in one launch are held
+to the bits of one after the other.
 
 `mojo build --target-accelerator sm_90a` makes it on a machine without a GPU. With any argument it checks a few sizes
 only, enough for compute-sanitizer. It fails unless every output, poisoned beforehand, has the same bits whichever
@@ -14,11 +15,13 @@ from std.utils.numerics import inf, isnan
 from max.gpu.host import DeviceContext, HostBuffer
 
 from _ops.kernels.depthwise_cpu import depthwise_cpu
-from _ops.kernels.depthwise_gpu import THREADS, compute_outputs
+from _ops.kernels.depthwise_gpu import THREADS, compute_outputs, depthwise_gpu, mirrored
 from _ops.kernels.depthwise_mma_gpu import depthwise_mma_gpu, is_long_depthwise
 from _ops.kernels.depthwise_short_gpu import FEW_TAPS, depthwise_short_gpu, is_short_depthwise
+from _ops.kernels.depthwise_short_weight_gradient_gpu import has_both_gradients
+from _ops.kernels.weight_gradient_gpu import depthwise_gradients_gpu, weight_gradient_gpu, weight_gradient_workspace
 from _ops.shared.accumulate import accum_dtype
-from _ops.shared.epilogue import RELU, Epilogue
+from _ops.shared.epilogue import NONE, RELU, Epilogue
 from _ops.shared.history import History
 from _ops.shared.layer_geometry import LayerGeometry
 
@@ -256,6 +259,68 @@ def check[dtype: DType, is_long: Bool = False](ctx: DeviceContext, g: LayerGeome
     _ = state^
 
 
+def check_gradients[dtype: DType](ctx: DeviceContext, g: LayerGeometry, has_infinity: Bool) raises:
+    """Compares both gradients in one launch with those of one after the other.
+
+    Parameters:
+        dtype: Element type.
+
+    Args:
+        ctx: The device.
+        g: Sizes and shifts of the layer, of one filter a channel.
+        has_infinity: Whether some operands are infinite.
+
+    Raises:
+        If a result differs, or a guard, or the layer is not computed in one launch.
+    """
+    var count = g.batch * g.in_channels * g.length
+    var weights = g.in_channels * g.taps
+    var inputs = List[HostBuffer[dtype]]()
+    for elements in [count, count, weights]:
+        inputs.append(drawn[dtype](ctx, elements, has_infinity))
+    var x = ctx.enqueue_create_buffer[dtype](count)
+    var y = ctx.enqueue_create_buffer[dtype](count)
+    var w = ctx.enqueue_create_buffer[dtype](weights)
+    ctx.enqueue_copy(x, inputs[0])
+    ctx.enqueue_copy(y, inputs[1])
+    ctx.enqueue_copy(w, inputs[2])
+    var sums = ctx.enqueue_create_buffer[accum_dtype[dtype]()](weight_gradient_workspace[dtype](g))
+    var workspace = pointer_to[accum_dtype[dtype]()](Int(sums.unsafe_ptr()))
+    var xp = pointer_to[dtype](Int(x.unsafe_ptr()))
+    var yp = pointer_to[dtype](Int(y.unsafe_ptr()))
+    var wp = pointer_to[dtype](Int(w.unsafe_ptr()))
+    # Signals' gradients between guards, then the weights'.
+    var size = GUARD + count + GUARD + weights + GUARD
+    var found = ctx.enqueue_create_host_buffer[dtype](size)
+    var expected = ctx.enqueue_create_host_buffer[dtype](size)
+    var found_there = ctx.enqueue_create_buffer[dtype](size)
+    var expected_there = ctx.enqueue_create_buffer[dtype](size)
+    ctx.enqueue_memset(found_there, Scalar[dtype](POISON))
+    ctx.enqueue_memset(expected_there, Scalar[dtype](POISON))
+    var dx = pointer_to[dtype](Int(found_there.unsafe_ptr().unsafe_offset(GUARD)))
+    if not has_both_gradients(dx, xp, yp, g):
+        raise Error("a layer meant for one launch is not served by it")
+    depthwise_gradients_gpu[dtype](dx, dx.unsafe_offset(count + GUARD), workspace, xp, yp, wp, g, ctx)
+    dx = pointer_to[dtype](Int(expected_there.unsafe_ptr().unsafe_offset(GUARD)))
+    var nothing = untracked[dtype](Int(wp))
+    var history = History[dtype](nothing, False, untracked[DType.int32](Int(wp)), False)
+    depthwise_gpu(dx, yp, wp, Epilogue[dtype](nothing, False, NONE), mirrored(g), history, ctx, True)
+    weight_gradient_gpu[dtype](dx.unsafe_offset(count + GUARD), workspace, xp, yp, g, ctx)
+    ctx.enqueue_copy(found, found_there)
+    ctx.enqueue_copy(expected, expected_there)
+    ctx.synchronize()
+    for i in range(size):
+        if not is_close(found[i], expected[i], 0):
+            var sizes = String(t"N {g.batch} C {g.in_channels} L {g.length} infinity {has_infinity}")
+            raise Error(String(dtype), " gradients of ", sizes, " element ", i, ": ", found[i], " for ", expected[i])
+    _ = x^
+    _ = y^
+    _ = w^
+    _ = sums^
+    _ = found_there^
+    _ = expected_there^
+
+
 def one_of(least: Int, most: Int) -> Int:
     """Draws an integer.
 
@@ -358,6 +423,12 @@ def check_type[dtype: DType](ctx: DeviceContext, is_brief: Bool) raises -> Int:
         If a result differs.
     """
     var checked = 0
+    for draw in range(3 if is_brief else 60):
+        var length = 16 * one_of(1, 20 if draw % 2 == 0 else 300)
+        var channels = one_of(1, 9)
+        var g = LayerGeometry(one_of(1, 5), channels, channels, channels, length, length, FEW_TAPS, 1, 1, FEW_TAPS - 1)
+        check_gradients[dtype](ctx, g, one_of(0, 2) == 0)
+        checked += 1
     if is_brief:
         for length in [4, 16, 40, 97, 2100]:
             checked += check_length[dtype](ctx, length, 3)

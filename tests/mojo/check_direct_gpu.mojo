@@ -178,6 +178,31 @@ def check_few_taps(ctx: DeviceContext, is_brief: Bool) raises -> Int:
     return checked
 
 
+def check_many_tiles(ctx: DeviceContext, is_brief: Bool) raises -> Int:
+    """Checks filters that fit into registers on so many tiles that a block computes several: rows end within a block's.
+
+    Args:
+        ctx: The device.
+        is_brief: True: of 16 taps only.
+
+    Returns:
+        Number of calls.
+
+    Raises:
+        If one differs.
+    """
+    var checked = 0
+    for taps in [16, 3]:
+        var many = Geometry(8203, taps, 8203 + taps - 1, taps - 1, True, 1100, 1100)
+        comptime for dtype in [DType.float32, DType.float64, DType.float16, DType.bfloat16]:
+            check[dtype](ctx, many, taps % 4)
+            check[dtype](ctx, many, 0, REFLECT, 1)
+            checked += 2
+        if is_brief:
+            break
+    return checked
+
+
 def main() raises:
     """Checks every type at sizes around the tile (2048 outputs) and the tap chunk (256); with an argument, a few.
 
@@ -187,6 +212,7 @@ def main() raises:
     var ctx = DeviceContext()
     var checked = 0
     var is_brief = len(argv()) > 1
+    checked += check_many_tiles(ctx, is_brief)
     checked += check_few_taps(ctx, is_brief)
     for samples in [1, 3, 15, 255, 2047, 2048, 2049, 9001]:
         for taps in [1, 4, 7, 255, 256, 257, 600]:

@@ -5,7 +5,8 @@
 Signals and taps are pseudo-random and new for every call. Outputs are poisoned beforehand and lie between guards that
 must stay; what lies around the signals is NaN, so that an output which depends on it shows. Prints the largest
 error relative to ||x||*||k|| for every length of transform. With the argument "brief" it checks a few sizes only,
-enough for compute-sanitizer.
+enough for compute-sanitizer; with "least" every kernel once on small arrays, and what it is to write before it reads
+holds nothing: enough for initcheck, which takes long for a launch. A length behind "least" checks that one alone.
 """
 
 from std.math import isnan, log2, nan, sqrt
@@ -20,13 +21,16 @@ from _ops.kernels.overlap_save_parts_gpu import (
     plan_length_parts_gpu,
     prepare_plan_parts_gpu,
 )
+from _ops.kernels.overlap_save_rows_gpu import overlap_save_rows_gpu, row_length, workspace_length_rows_gpu
 from _ops.shared.accumulate import accum_dtype
-from _ops.shared.block_pair import LONGEST_BLOCK, hop_length
+from _ops.shared.block_pair import hop_length
 from _ops.shared.border import CONSTANT, OMIT, REFLECT, WRAP, Border
+from _ops.shared.epilogue import NONE, Epilogue
 from _ops.shared.fft_columns import LONGEST, SHORTEST, plan_length_long_gpu
 from _ops.shared.fft_parts import PARTS_BLOCK
-from _ops.shared.fft_points import SMALLEST_SIZE
+from _ops.shared.fft_points import LARGEST_SIZE, SMALLEST_SIZE
 from _ops.shared.geometry import Geometry
+from _ops.shared.tuning_gpu import BLOCK_PAIR_LONGEST_BLOCK as LONGEST_BLOCK
 
 comptime GUARD = 5
 """Elements before and behind signals and outputs: odd, so that they begin at an odd address."""
@@ -99,7 +103,16 @@ def epsilon[dtype: DType]() -> Float64:
 
 def check[
     dtype: DType
-](ctx: DeviceContext, mut random: Random, geometry: Geometry, nfft: Int, border_mode: Int = OMIT) raises -> Float64:
+](
+    ctx: DeviceContext,
+    mut random: Random,
+    geometry: Geometry,
+    nfft: Int,
+    border_mode: Int = OMIT,
+    by_rows: Bool = False,
+    has_bias: Bool = False,
+    is_poisoned: Bool = True,
+) raises -> Float64:
     """Compares one call on the GPU with direct convolution on the CPU in float64.
 
     Parameters:
@@ -111,6 +124,9 @@ def check[
         geometry: Sizes and shifts.
         nfft: Length of the transform.
         border_mode: What lies beyond the ends, as in `Border`.
+        by_rows: True: overlap_save_rows_gpu.mojo, with blocks of `nfft`.
+        has_bias: True: each filter has a bias.
+        is_poisoned: Whether the plan and the workspace hold NaN before; else initcheck sees what nothing wrote.
 
     Returns:
         The largest error, rounding of the result to the type taken off, over ||x||*||k||.
@@ -124,6 +140,7 @@ def check[
     var matrices = 3
     var x = ctx.enqueue_create_host_buffer[dtype](geometry.rows * geometry.samples + 2 * GUARD)
     var k = ctx.enqueue_create_host_buffer[dtype](geometry.tap_rows * geometry.taps)
+    var bias = ctx.enqueue_create_host_buffer[dtype](geometry.tap_rows)
     var y = ctx.enqueue_create_host_buffer[dtype](geometry.rows * geometry.outputs + 2 * GUARD)
     ctx.synchronize()
     for i in range(len(x)):
@@ -132,12 +149,17 @@ def check[
         y[i] = Scalar[dtype](POISON)
     for j in range(len(k)):
         k[j] = random.next[dtype]()
+    for filter in range(len(bias)):
+        bias[filter] = random.next[dtype]() if has_bias else Scalar[dtype](0)
 
     var x_there = ctx.enqueue_create_buffer[dtype](len(x))
     var k_there = ctx.enqueue_create_buffer[dtype](len(k))
+    var bias_there = ctx.enqueue_create_buffer[dtype](len(bias))
     var y_there = ctx.enqueue_create_buffer[dtype](len(y))
     var length = plan_length_gpu(nfft, geometry.tap_rows)
-    if is_long:
+    if by_rows:
+        length = workspace_length_rows_gpu[dtype](geometry)
+    elif is_long:
         length = plan_length_long_gpu(nfft, geometry.tap_rows)
     elif nfft == PARTS_BLOCK:
         length = plan_length_parts_gpu(geometry.tap_rows)
@@ -145,15 +167,21 @@ def check[
     var workspace = ctx.enqueue_create_buffer[ACC](matrices * 2 * nfft if is_long else 1)
     ctx.enqueue_copy(x_there, x)
     ctx.enqueue_copy(k_there, k)
+    ctx.enqueue_copy(bias_there, bias)
     ctx.enqueue_copy(y_there, y)
-    ctx.enqueue_memset(plan, nan[ACC]())
-    ctx.enqueue_memset(workspace, nan[ACC]())
+    if is_poisoned:
+        ctx.enqueue_memset(plan, nan[ACC]())
+        ctx.enqueue_memset(workspace, nan[ACC]())
     var plan_at = pointer_to[ACC](Int(plan.unsafe_ptr()))
     var workspace_at = pointer_to[ACC](Int(workspace.unsafe_ptr()))
     var k_at = pointer_to[dtype](Int(k_there.unsafe_ptr()))
     var y_at = pointer_to[dtype](Int(y_there.unsafe_ptr().unsafe_offset(GUARD)))
     var x_at = pointer_to[dtype](Int(x_there.unsafe_ptr().unsafe_offset(GUARD)))
-    if is_long:
+    if by_rows:
+        var bias_at = Pointer[Scalar[dtype], MutUntrackedOrigin](unsafe_from_address=Int(bias_there.unsafe_ptr()))
+        var epilogue = Epilogue[dtype](bias_at, has_bias, NONE)
+        overlap_save_rows_gpu[dtype](y_at, x_at, k_at, epilogue, plan_at, geometry, ctx)
+    elif is_long:
         prepare_plan_long_gpu[dtype](plan_at, workspace_at, k_at, geometry, nfft, ctx)
         overlap_save_long_gpu[dtype](y_at, x_at, plan_at, workspace_at, matrices, geometry, border, nfft, ctx)
     elif nfft == PARTS_BLOCK:
@@ -168,7 +196,7 @@ def check[
 
     var call = String(dtype, ": nfft=", nfft, " rows=", geometry.rows, " N=", geometry.samples, " K=", geometry.taps)
     call += String(" L_out=", geometry.outputs, " pad_left=", geometry.pad_left, " flip=", geometry.flip)
-    call += String(" tap_rows=", geometry.tap_rows, " border=", border_mode)
+    call += String(" tap_rows=", geometry.tap_rows, " border=", border_mode, " by rows=", by_rows)
     var worst = Float64(0)
     var bound = 10 * epsilon[ACC]() * log2(Float64(nfft))
     comptime rounding = epsilon[dtype]() if dtype != ACC else 0.0
@@ -215,6 +243,7 @@ def check[
             # ||x|| of two whole blocks is what the bound speaks of; this stretch is a part of them.
             var norm = sqrt(max(signal_norm, Float64(min(samples, nfft)) / 3) * taps_norm)
             for i in range(outputs):
+                expected[i] += bias[row % geometry.tap_rows].cast[DType.float64]()
                 var found = y[GUARD + row * geometry.outputs + begin + i].cast[DType.float64]()
                 var error = (abs(found - expected[i]) - rounding * abs(expected[i])) / norm
                 if isnan(found) or not (error <= bound):
@@ -230,6 +259,7 @@ def check[
             raise Error(call, ": wrote outside y")
     _ = x_there^
     _ = k_there^
+    _ = bias_there^
     _ = y_there^
     _ = plan^
     _ = workspace^
@@ -262,6 +292,18 @@ def check_refusals(ctx: DeviceContext) raises:
             refused += 1
         if refused != 2:
             raise Error("not refused: nfft=", wrong[0], " K=", wrong[1])
+    for wrong in [[8193, 10], [10, 8193]]:
+        var geometry = Geometry(samples=wrong[0], taps=3, outputs=wrong[1], pad_left=0, flip=False, rows=1, tap_rows=1)
+        var epilogue = Epilogue[DType.float32](
+            Pointer[Float32, MutUntrackedOrigin](unsafe_from_address=256), False, NONE
+        )
+        var is_refused = False
+        try:
+            overlap_save_rows_gpu[DType.float32](nowhere, nowhere, nowhere, epilogue, no_plan, geometry, ctx)
+        except:
+            is_refused = True
+        if not is_refused:
+            raise Error("not refused: N=", wrong[0], " L_out=", wrong[1])
 
 
 def check_length[dtype: DType](ctx: DeviceContext, mut random: Random, nfft: Int, is_thorough: Bool) raises -> Int:
@@ -351,6 +393,120 @@ def check_length[dtype: DType](ctx: DeviceContext, mut random: Random, nfft: Int
     return checked
 
 
+def check_rows[dtype: DType](ctx: DeviceContext, mut random: Random, is_thorough: Bool) raises -> Int:
+    """Checks rows that one transform serves, of every length, and prints the largest error.
+
+    Parameters:
+        dtype: Element type.
+
+    Args:
+        ctx: The device.
+        random: Where the numbers come from.
+        is_thorough: False: a few sizes only.
+
+    Returns:
+        Number of calls.
+
+    Raises:
+        If one is wrong.
+    """
+    var worst = Float64(0)
+    var checked = 0
+    var length = SMALLEST_SIZE
+    while length <= LARGEST_SIZE:
+        # N, K, L_out, pad_left: causal, whole and cut; windows that reach beyond both ends, begin late or meet nothing.
+        var sizes: List[List[Int]] = [
+            [length, length, length, length - 1],
+            [length - 7, 33, length - 9, 20],
+            [length // 2 + 1, 3 * length, length, length + 5],
+            [length, 2 * length + 1, length - 1, length],
+            [length - 1, length // 2, length // 2 + 1, -9],
+            [1, 5, length, 2 * length],
+            [length, 1, 1, 0],
+        ]
+        for each in range(len(sizes) if is_thorough else 2):
+            for batch in [1, 3]:
+                var geometry = Geometry(
+                    samples=sizes[each][0],
+                    taps=sizes[each][1],
+                    outputs=sizes[each][2],
+                    pad_left=sizes[each][3],
+                    flip=batch == 1,
+                    rows=2 * batch,
+                    tap_rows=2,
+                )
+                if row_length(geometry.samples, geometry.outputs) != length:
+                    raise Error("rows of ", geometry.samples, " samples are to take ", length)
+                var error = check[dtype](ctx, random, geometry, 2 * length, by_rows=True, has_bias=batch == 3)
+                worst = max(worst, error)
+                checked += 1
+        length *= 2
+    if is_thorough:
+        # More filters than blocks, and more rows of one than a block takes.
+        for batch, filters in [(2, 300), (1000, 1)]:
+            var geometry = Geometry(
+                samples=LARGEST_SIZE // 2 + 1,
+                taps=9,
+                outputs=LARGEST_SIZE,
+                pad_left=4,
+                flip=False,
+                rows=batch * filters,
+                tap_rows=filters,
+            )
+            worst = max(worst, check[dtype](ctx, random, geometry, 2 * LARGEST_SIZE, by_rows=True))
+            checked += 1
+    print(
+        dtype, "rows: largest error", worst / epsilon[accum_dtype[dtype]()](), "eps of ||x||*||k||;", checked, "calls"
+    )
+    return checked
+
+
+def check_least[dtype: DType](ctx: DeviceContext, mut random: Random, nfft: Int) raises -> Int:
+    """Checks one length of transform once: two filters, and blocks that both ends cut; rows of the same length, too.
+
+    Parameters:
+        dtype: Element type.
+
+    Args:
+        ctx: The device.
+        random: Where the numbers come from.
+        nfft: Length of the transform.
+
+    Returns:
+        Number of calls.
+
+    Raises:
+        If it is wrong.
+    """
+    var taps = nfft // 4 + 1
+    var samples = 1001 if nfft >= SHORTEST else 3 * hop_length(nfft, taps) // 2 + 3
+    var geometry = Geometry(
+        samples=samples, taps=taps, outputs=samples, pad_left=taps // 2, flip=True, rows=2, tap_rows=2
+    )
+    _ = check[dtype](ctx, random, geometry, nfft, is_poisoned=False)
+    if nfft > LARGEST_SIZE:
+        return 1
+    geometry = Geometry(
+        samples=nfft - 3, taps=nfft - 5, outputs=nfft - 1, pad_left=nfft // 2, flip=True, rows=4, tap_rows=2
+    )
+    _ = check[dtype](ctx, random, geometry, 2 * nfft, by_rows=True, has_bias=True, is_poisoned=False)
+    return 2
+
+
+def next_length(nfft: Int) -> Int:
+    """Goes on to the next length of transform that kernels have.
+
+    Args:
+        nfft: A length.
+
+    Returns:
+        The next one.
+    """
+    if nfft == LONGEST_BLOCK:
+        return PARTS_BLOCK
+    return SHORTEST if nfft == PARTS_BLOCK else 2 * nfft
+
+
 def main() raises:
     """Checks float32 thoroughly and the other types at some sizes.
 
@@ -360,20 +516,29 @@ def main() raises:
     var ctx = DeviceContext()
     var random = Random()
     var is_brief = len(argv()) > 1
+    var is_least = is_brief and argv()[1] == "least"
+    var only = Int(argv()[2]) if len(argv()) > 2 else 0
     var checked = 0
     check_refusals(ctx)
+    if not is_least:
+        checked += check_rows[DType.float32](ctx, random, not is_brief)
+        checked += check_rows[DType.float64](ctx, random, False)
+        checked += check_rows[DType.float16](ctx, random, False)
+        checked += check_rows[DType.bfloat16](ctx, random, False)
     var nfft = SMALLEST_SIZE
-    while nfft <= LONGEST:
-        checked += check_length[DType.float32](ctx, random, nfft, not is_brief and nfft <= THOROUGH)
-        if nfft != PARTS_BLOCK and (nfft <= SHORTEST or not is_brief):
-            checked += check_length[DType.float64](ctx, random, nfft, False)
-        if not is_brief and nfft <= SHORTEST:
-            checked += check_length[DType.float16](ctx, random, nfft, False)
-            checked += check_length[DType.bfloat16](ctx, random, nfft, False)
-        if nfft == LONGEST_BLOCK:
-            nfft = PARTS_BLOCK
+    while nfft <= (SHORTEST if is_brief else LONGEST):
+        var has_doubles = nfft != PARTS_BLOCK and (nfft <= SHORTEST or not is_brief)
+        if is_least:
+            if only == 0 or only == nfft:
+                checked += check_least[DType.float32](ctx, random, nfft)
+                if has_doubles:
+                    checked += check_least[DType.float64](ctx, random, nfft)
         else:
-            nfft = 2 * nfft if nfft != PARTS_BLOCK else SHORTEST
-        if is_brief and nfft > SHORTEST:
-            break
+            checked += check_length[DType.float32](ctx, random, nfft, not is_brief and nfft <= THOROUGH)
+            if has_doubles:
+                checked += check_length[DType.float64](ctx, random, nfft, False)
+            if not is_brief and nfft <= SHORTEST:
+                checked += check_length[DType.float16](ctx, random, nfft, False)
+                checked += check_length[DType.bfloat16](ctx, random, nfft, False)
+        nfft = next_length(nfft)
     print(checked, "calls agree with direct convolution in float64 on", ctx.name())

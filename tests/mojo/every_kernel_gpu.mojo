@@ -17,8 +17,9 @@ from _ops.kernels.direct_gpu import direct_gpu
 from _ops.kernels.overlap_save_gpu import overlap_save_gpu, prepare_plan_gpu
 from _ops.kernels.overlap_save_long_gpu import overlap_save_long_gpu, prepare_plan_long_gpu
 from _ops.kernels.overlap_save_parts_gpu import overlap_save_parts_gpu, prepare_plan_parts_gpu
+from _ops.kernels.overlap_save_rows_gpu import overlap_save_rows_gpu
 from _ops.kernels.polyphase_gpu import polyphase_gpu
-from _ops.kernels.weight_gradient_gpu import weight_gradient_gpu
+from _ops.kernels.weight_gradient_gpu import depthwise_gradients_gpu, weight_gradient_gpu
 from _ops.shared.accumulate import accum_dtype
 from _ops.shared.border import OMIT, Border
 from _ops.shared.epilogue import NONE, Epilogue
@@ -83,6 +84,7 @@ def launch_signals(ctx: DeviceContext) raises:
     overlap_save_long_gpu[SIGNALS](p, p, plan, plan, 1, geometry, border, SHORTEST, ctx)
     prepare_plan_parts_gpu[SIGNALS](plan, p, geometry, ctx)
     overlap_save_parts_gpu[SIGNALS](p, p, plan, geometry, border, ctx)
+    overlap_save_rows_gpu[SIGNALS](p, p, p, no_bias[SIGNALS](), plan, geometry, ctx)
     cast_gpu[SIGNALS](p, nowhere[DType.uint8](), DType.int8, 1, ctx)
     copy_columns_gpu(p, p, 1, 1, 1, 1, ctx)
 
@@ -105,6 +107,7 @@ def launch_layers(ctx: DeviceContext) raises:
     roll_state["gpu"](p, p, no_history(p), geometry, ctx)
     weight_gradient_gpu[LAYERS](p, sums, p, p, geometry, ctx)
     weight_gradient_gpu[LAYERS, True](p, sums, p, p, geometry, ctx)
+    depthwise_gradients_gpu[LAYERS](p, p, sums, p, p, p, geometry, ctx)
     var wide = nowhere[SIGNALS]()
     conv_gpu[False](wide, wide, wide, no_bias[SIGNALS](), geometry, ctx)
     _ = conv_weight_gradient_gpu[SIGNALS](nowhere[accum_dtype[SIGNALS]()](), wide, wide, geometry, ctx)

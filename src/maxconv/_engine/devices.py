@@ -120,6 +120,10 @@ def accelerator_count() -> int:
     return int(count())
 
 
+_CAPABILITY = (75, 76)
+"""CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR of cuda.h."""
+
+
 @cache
 def compute_capability() -> int:
     """Return that of the oldest NVIDIA GPU which this process sees, 75 for 7.5; 0 if there is none.
@@ -130,18 +134,17 @@ def compute_capability() -> int:
         cuda = ctypes.CDLL("libcuda.so.1")
     except OSError:
         return 0
-    count, found = ctypes.c_int(0), []
-    if cuda.cuInit(0) == 0 and cuda.cuDeviceGetCount(ctypes.byref(count)) == 0:
-        for index in range(count.value):
-            major, minor = ctypes.c_int(0), ctypes.c_int(0)
-            cuda.cuDeviceGetAttribute(ctypes.byref(major), _MAJOR, index)
-            cuda.cuDeviceGetAttribute(ctypes.byref(minor), _MINOR, index)
-            found.append(10 * major.value + minor.value)
+    count, device, number, found = ctypes.c_int(), ctypes.c_int(), ctypes.c_int(), []
+    if cuda.cuInit(0) or cuda.cuDeviceGetCount(ctypes.byref(count)):
+        return 0  # an error: no GPU, or no permission
+    for index in range(count.value):
+        cuda.cuDeviceGet(ctypes.byref(device), index)
+        numbers = []
+        for attribute in _CAPABILITY:
+            cuda.cuDeviceGetAttribute(ctypes.byref(number), attribute, device)
+            numbers.append(number.value)
+        found.append(10 * numbers[0] + numbers[1])
     return min(found, default=0)
-
-
-_MAJOR, _MINOR = 75, 76
-"""CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_... of cuda.h."""
 
 
 def accelerator(index: int, argument: str = "device") -> Any:

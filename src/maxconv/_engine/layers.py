@@ -32,11 +32,6 @@ def is_depthwise(problem: LayerProblem) -> bool:
     return problem.groups == problem.in_channels and problem.out_channels < _FILTERS_OF_A_PRODUCT * problem.in_channels
 
 
-def has_one_filter_each(problem: LayerProblem) -> bool:
-    """Tell whether every channel has one filter, and its own: then any of the three sums has the form of the others."""
-    return problem.groups == problem.in_channels == problem.out_channels
-
-
 def forward(problem: LayerProblem, x: Any, w: Any, bias: Any = None, activation: int = 0, device: str = "cpu") -> Any:
     """Compute y (N, O, L_out) from x (N, C, L) and w (O, C/G, K)."""
     if device == "cpu" and (nfft := _plan.block_of_layer(problem, _accumulator(x.dtype).itemsize)):
@@ -144,6 +139,36 @@ def by_fft(problem: LayerProblem, rows: Problem, x: Any, w: Any, bias: Any, nfft
             channels, alone = problem.out_channels, problem._replace(length=problem.outputs, taps=1, pad_left=0)
             operands = y, _ones(channels, kind, device), bias, None, None  # no history
             y = _run_on_gpu("depthwise", alone, device, problem.output_shape, operands, 0)
+        return like(x, y, x.dtype)
+
+
+def by_rows(problem: Problem, x: Any, w: Any, bias: Any, block: int, device: str) -> Any:
+    """Compute y of such a layer with one FFT for each row; None if a device lacks the shared memory for the block.
+
+    Parameters
+    ----------
+    problem
+        That of all rows, batch (N, C).
+    x, w, bias
+        As for `forward`.
+    block
+        What `_plan.row_block_on_gpu` gave.
+    device
+        "gpu:<id>".
+    """
+    from max.driver import Buffer
+
+    from . import spectra  # loads MAX
+
+    kind = x.dtype.name
+    if spectra.served(block, 1, kind, device) != block:
+        return None
+    with blame_memory(problem.rows * (problem.samples + problem.outputs), kind, device):
+        signals, taps, offsets = (
+            upload(each, device) if isinstance(each, np.ndarray) else each for each in (x, w, bias)
+        )
+        y = Buffer(signals.dtype, problem.shape, device=devices.handle(device))
+        spectra.convolve_rows(problem, kind, device, y, signals, taps, offsets)
         return like(x, y, x.dtype)
 
 

@@ -231,6 +231,22 @@ def overlap_save_on_gpu(
     kernel(context, arrays, (*sizes, nfft, matrices), _border(problem))
 
 
+def overlap_save_rows_on_gpu(problem: Problem, dtype: str, context: int, arrays: tuple[int, ...]) -> None:
+    """Enqueue the FFTs of whole rows; `arrays` are (y, x, k, bias or 0, workspace)."""
+    getattr(_extension("gpu_fft"), f"overlap_save_rows_{dtype}")(context, arrays, _row_sizes(problem))
+
+
+def rows_workspace_on_gpu(problem: Problem, dtype: str) -> int:
+    """Count the elements of the workspace that whole rows need: float64 for float64 arrays, else float32."""
+    length: int = getattr(_extension("gpu_fft"), f"rows_workspace_{dtype}")(_row_sizes(problem))
+    return length
+
+
+def _row_sizes(problem: Problem) -> tuple[int, ...]:
+    sizes = problem.samples, problem.taps, problem.outputs, problem.pad_left, problem.rows, problem.tap_rows
+    return *sizes, int(problem.flip)
+
+
 def resample_on_gpu(
     dtype: str, context: int, addresses: tuple[int, int, int], sizes: tuple[int, ...], beyond: tuple[int, float]
 ) -> None:

@@ -16,7 +16,7 @@ from .. import _plan
 from .._errors import DeviceError
 from .._layer import LayerProblem
 from . import devices, native
-from .layers import has_one_filter_each, is_depthwise
+from .layers import is_depthwise
 
 #: Element types of layers, and the names that kernels have for them.
 NAMES = {torch.float16: "float16", torch.bfloat16: "bfloat16", torch.float32: "float32", torch.float64: "float64"}
@@ -24,6 +24,9 @@ NAMES = {torch.float16: "float16", torch.bfloat16: "bfloat16", torch.float32: "f
 
 #: Taps up to which the channels-last kernels serve, and the bytes of their vectors.
 _SHORT, _VECTOR = 16, 16
+
+#: Taps of the causal layers whose gradients one kernel computes together.
+_TAPS_OF_BOTH = 4
 
 #: Bytes of the types that sums are not kept in.
 _HALF = 2
@@ -113,6 +116,58 @@ known_sum = lru_cache(maxsize=4096)(Sum)
 """The same, made once."""
 
 
+class Gradients:
+    """Both gradients of a layer on a GPU in one pass over that of its outputs; their bits are those of two sums.
+
+    Parameters
+    ----------
+    problem
+        A layer of which `has_both_gradients` holds.
+    dtype, device
+        Of all operands; a device is CUDA's index.
+    """
+
+    __slots__ = ("device", "dtype", "launch", "layer", "problem", "strides", "workspace")
+
+    def __init__(self, problem: LayerProblem, dtype: Any, device: int) -> None:
+        self.problem, self.dtype, self.device = problem, dtype, device
+        _context(device)
+        name = NAMES[dtype]
+        self.launch, self.layer = native.layer_kernel_on_gpu(f"gradients_{name}"), native.layer_on_gpu(problem)
+        self.workspace = (native.gradient_workspace(f"weight_gradient_{name}", problem),)
+        rows = problem.in_channels * problem.length, problem.length, 1
+        self.strides = rows, (problem.taps, problem.taps, 1)
+
+    def __call__(self, x: Any, gradient: Any, w: Any) -> tuple[Any, Any]:
+        """Enqueue the gradients by x and by w of contiguous operands."""
+        device = self.device
+        if device != _torch._cuda_getDevice():  # noqa: SLF001  # as in `Sum`
+            with torch.cuda.device(device):
+                return self(x, gradient, w)
+        make = _guards._empty_strided_cuda  # noqa: SLF001
+        by_x = make(self.problem.input_shape, self.strides[0], self.dtype)
+        by_w = make(self.problem.weight_shape, self.strides[1], self.dtype)
+        workspace = make(self.workspace, _ONE, torch.uint8)
+        arrays = by_x, by_w, x, gradient, w, workspace
+        stream = _torch._cuda_getCurrentRawStream(device)  # noqa: SLF001
+        self.launch(_queue(device, stream), tuple([array.data_ptr() for array in arrays]), self.layer)
+        return by_x, by_w
+
+
+known_gradients = lru_cache(maxsize=1024)(Gradients)
+"""The same, made once."""
+
+
+def has_both_gradients(problem: LayerProblem, gradient: Any) -> bool:
+    """Tell whether one kernel computes both gradients: of causal layers, a filter of four taps for every channel.
+
+    Operands are to be contiguous, and of one type.
+    """
+    is_causal = problem.taps == _TAPS_OF_BOTH == problem.pad_left + 1 and problem.outputs == problem.length
+    is_dense = problem.stride == problem.dilation == 1 and problem.length * gradient.element_size() % _VECTOR == 0
+    return is_causal and is_dense and problem.has_one_filter_each and gradient.is_cuda and gradient.numel() > 0
+
+
 def forward_sum(
     problem: LayerProblem, x: Any, w: Any, shape: tuple[int, ...], activation: int = 0, *, is_causal: bool = False
 ) -> Sum:
@@ -136,12 +191,17 @@ def transposed_sum(problem: LayerProblem, y: Any, shape: tuple[int, ...]) -> Sum
 
 def gradient_sums(
     problem: LayerProblem, y: Any, x_shape: tuple[int, ...], w_shape: tuple[int, ...]
-) -> tuple[Sum, Sum] | None:
-    """Return what `transposed` and `weight_gradient` do for contiguous operands; None where these are made first."""
+) -> tuple[Sum, Sum, Gradients | None] | None:
+    """Return what `transposed` and `weight_gradient` do for contiguous operands; None where these are made first.
+
+    The third does both, if a kernel does.
+    """
     by_input = None if 0 in x_shape else transposed_sum(problem, y, x_shape)
-    if by_input is None or (has_one_filter_each(problem) and not y.is_cuda):
+    if by_input is None or (problem.has_one_filter_each and not y.is_cuda):
         return None
-    return by_input, known_sum(_name("weight_gradient", y.dtype), problem, (), w_shape, y.dtype, y.get_device())
+    by_weight = known_sum(_name("weight_gradient", y.dtype), problem, (), w_shape, y.dtype, y.get_device())
+    is_one = x_shape == problem.input_shape and has_both_gradients(problem, y)
+    return by_input, by_weight, known_gradients(problem, y.dtype, y.get_device()) if is_one else None
 
 
 def forward(problem: LayerProblem, x: Any, w: Any, bias: Any = None, activation: int = 0) -> Any:
@@ -168,7 +228,7 @@ def mirrored(problem: LayerProblem) -> LayerProblem | None:
     One filter a channel, read backwards, is one again, and those kernels are the faster ones.
     """
     pad_left = problem.dilation * (problem.taps - 1) - problem.pad_left
-    if has_one_filter_each(problem) and problem.stride == 1 and pad_left >= 0:
+    if problem.has_one_filter_each and problem.stride == 1 and pad_left >= 0:
         lengths = problem.outputs, problem.length
         return LayerProblem(*problem[:4], *lengths, problem.taps, 1, problem.dilation, pad_left)
     return None
@@ -182,7 +242,7 @@ def weight_gradient(problem: LayerProblem, x: Any, y: Any) -> Any:
     """Compute w (O, C/G, K) from x (N, C, L) and y (N, O, L_out), the gradient of the outputs."""
     if not (x.numel() and y.numel()):
         return x.new_zeros(problem.weight_shape)
-    if not x.is_cuda and has_one_filter_each(problem):
+    if not x.is_cuda and problem.has_one_filter_each:
         # One filter a channel meets its signal as the gradient of the outputs would, as the longer filter.
         rows = problem.batch * problem.in_channels
         lengths = problem.length, problem.taps, problem.outputs, problem.dilation, problem.stride
@@ -228,7 +288,7 @@ def is_channels_last(problem: LayerProblem, x: Any) -> bool:
         return False
     is_dense = problem.stride == problem.dilation == 1
     return (
-        has_one_filter_each(problem)
+        problem.has_one_filter_each
         and is_dense
         and problem.in_channels * x.element_size() % _VECTOR == 0
         and x.mT.is_contiguous()

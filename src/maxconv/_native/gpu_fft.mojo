@@ -16,7 +16,9 @@ from _ops.kernels.overlap_save_parts_gpu import (
     plan_length_parts_gpu,
     prepare_plan_parts_gpu,
 )
+from _ops.kernels.overlap_save_rows_gpu import overlap_save_rows_gpu, workspace_length_rows_gpu
 from _ops.shared.accumulate import accum_dtype
+from _ops.shared.epilogue import NONE, Epilogue
 from _ops.shared.fft_columns import SHORTEST, plan_length_long_gpu
 from _ops.shared.fft_parts import PARTS_BLOCK
 from _ops.shared.geometry import Geometry
@@ -42,6 +44,14 @@ def PyInit_gpu_fft() abi("C") -> PythonObject:
         module.def_function[overlap_save_into[DType.bfloat16]]("overlap_save_bfloat16")
         module.def_function[overlap_save_into[DType.float32]]("overlap_save_float32")
         module.def_function[overlap_save_into[DType.float64]]("overlap_save_float64")
+        module.def_function[rows_workspace_of[DType.float16]]("rows_workspace_float16")
+        module.def_function[rows_workspace_of[DType.bfloat16]]("rows_workspace_bfloat16")
+        module.def_function[rows_workspace_of[DType.float32]]("rows_workspace_float32")
+        module.def_function[rows_workspace_of[DType.float64]]("rows_workspace_float64")
+        module.def_function[overlap_save_rows_into[DType.float16]]("overlap_save_rows_float16")
+        module.def_function[overlap_save_rows_into[DType.bfloat16]]("overlap_save_rows_bfloat16")
+        module.def_function[overlap_save_rows_into[DType.float32]]("overlap_save_rows_float32")
+        module.def_function[overlap_save_rows_into[DType.float64]]("overlap_save_rows_float64")
         return module.finalize()
     except e:
         abort(String("maxconv: the native extension for FFTs on GPU could not be initialised: ", e))
@@ -157,4 +167,77 @@ def overlap_save_into[
         overlap_save_long_gpu[dtype](
             output, signal, plan, device_pointer[ACC](arrays[3]), Int(py=sizes[7]), geometry, beyond, nfft, ctx
         )
+    return PythonObject(None)
+
+
+def rows_workspace_of[dtype: DType](sizes: PythonObject) raises -> PythonObject:
+    """Counts the elements of the workspace that whole rows need.
+
+    Parameters:
+        dtype: Element type of the signals.
+
+    Args:
+        sizes: As for `overlap_save_rows_into`.
+
+    Returns:
+        How many: float64 for float64 arrays, else float32.
+
+    Raises:
+        If a size is not an integer.
+    """
+    return PythonObject(workspace_length_rows_gpu[dtype](rows_geometry(sizes)))
+
+
+def rows_geometry(sizes: PythonObject) raises -> Geometry:
+    """Reads the sizes of a call.
+
+    Args:
+        sizes: As for `overlap_save_rows_into`.
+
+    Returns:
+        Sizes and shifts.
+
+    Raises:
+        If a size is not an integer.
+    """
+    return Geometry(
+        samples=Int(py=sizes[0]),
+        taps=Int(py=sizes[1]),
+        outputs=Int(py=sizes[2]),
+        pad_left=Int(py=sizes[3]),
+        flip=Int(py=sizes[6]) != 0,
+        rows=Int(py=sizes[4]),
+        tap_rows=Int(py=sizes[5]),
+    )
+
+
+def overlap_save_rows_into[
+    dtype: DType
+](context: PythonObject, arrays: PythonObject, sizes: PythonObject) raises -> PythonObject:
+    """Enqueues the FFTs of whole rows, those of their filters included; returns before y is computed.
+
+    Parameters:
+        dtype: Element type of y, x, k and the bias.
+
+    Args:
+        context: Address of the device's context.
+        arrays: Device addresses (y, x, k, bias, workspace); that of the bias is 0 if there is none.
+        sizes: (N, K, L_out, pad_left, rows, tap_rows, flip); flip is 1 for convolution.
+
+    Returns:
+        None.
+
+    Raises:
+        If rows are too long or a launch is refused.
+    """
+    var geometry = rows_geometry(sizes)
+    var output = device_pointer[dtype](arrays[0])
+    var signal = device_pointer[dtype](arrays[1])
+    var taps = device_pointer[dtype](arrays[2])
+    var bias = Int(py=arrays[3])
+    # No pointer is null: without a bias it is not read.
+    var there = Pointer[Scalar[dtype], MutUntrackedOrigin](unsafe_from_address=max(bias, 1))
+    var workspace = device_pointer[accum_dtype[dtype]()](arrays[4])
+    var epilogue = Epilogue[dtype](there, bias != 0, NONE)
+    overlap_save_rows_gpu[dtype](output, signal, taps, epilogue, workspace, geometry, device_context(context))
     return PythonObject(None)

@@ -17,7 +17,7 @@ from _ops.kernels.conv_gpu import conv_gpu
 from _ops.kernels.conv_mma_gpu import conv_mma_gpu
 from _ops.kernels.depthwise_gpu import depthwise_gpu, is_mirrored_depthwise, mirrored
 from _ops.kernels.depthwise_last_gpu import depthwise_last_gpu
-from _ops.kernels.weight_gradient_gpu import weight_gradient_gpu, weight_gradient_workspace
+from _ops.kernels.weight_gradient_gpu import depthwise_gradients_gpu, weight_gradient_gpu, weight_gradient_workspace
 from _ops.shared.accumulate import accum_dtype
 from _ops.shared.epilogue import Epilogue
 from _ops.shared.history import History
@@ -47,6 +47,7 @@ def PyInit_gpu_layers() abi("C") -> PythonObject:
         module.def_function[depthwise_last_into[DType.float16, DType.float16]]("depthwise_last_float16_float16")
         module.def_function[depthwise_into[DType.float16, DType.float32]]("depthwise_float16_float32")
         module.def_function[depthwise_last_into[DType.float16, DType.float32]]("depthwise_last_float16_float32")
+        module.def_function[gradients_into[DType.float16]]("gradients_float16")
         module.def_function[weight_gradient_into[DType.float16, False]]("weight_gradient_float16")
         module.def_function[weight_gradient_into[DType.float16, True]]("weight_gradient_last_float16")
         module.def_function[gradient_workspace_of[DType.float16, False]]("workspace_of_weight_gradient_float16")
@@ -57,6 +58,7 @@ def PyInit_gpu_layers() abi("C") -> PythonObject:
         module.def_function[depthwise_last_into[DType.bfloat16, DType.bfloat16]]("depthwise_last_bfloat16_bfloat16")
         module.def_function[depthwise_into[DType.bfloat16, DType.float32]]("depthwise_bfloat16_float32")
         module.def_function[depthwise_last_into[DType.bfloat16, DType.float32]]("depthwise_last_bfloat16_float32")
+        module.def_function[gradients_into[DType.bfloat16]]("gradients_bfloat16")
         module.def_function[weight_gradient_into[DType.bfloat16, False]]("weight_gradient_bfloat16")
         module.def_function[weight_gradient_into[DType.bfloat16, True]]("weight_gradient_last_bfloat16")
         module.def_function[gradient_workspace_of[DType.bfloat16, False]]("workspace_of_weight_gradient_bfloat16")
@@ -65,6 +67,7 @@ def PyInit_gpu_layers() abi("C") -> PythonObject:
         module.def_function[convolve_into[DType.float32, True]]("conv_transpose_float32")
         module.def_function[depthwise_into[DType.float32, DType.float32]]("depthwise_float32_float32")
         module.def_function[depthwise_last_into[DType.float32, DType.float32]]("depthwise_last_float32_float32")
+        module.def_function[gradients_into[DType.float32]]("gradients_float32")
         module.def_function[weight_gradient_into[DType.float32, False]]("weight_gradient_float32")
         module.def_function[weight_gradient_into[DType.float32, True]]("weight_gradient_last_float32")
         module.def_function[gradient_workspace_of[DType.float32, False]]("workspace_of_weight_gradient_float32")
@@ -72,6 +75,7 @@ def PyInit_gpu_layers() abi("C") -> PythonObject:
         module.def_function[convolve_into[DType.float64, False]]("conv_float64")
         module.def_function[convolve_into[DType.float64, True]]("conv_transpose_float64")
         module.def_function[depthwise_into[DType.float64, DType.float64]]("depthwise_float64_float64")
+        module.def_function[gradients_into[DType.float64]]("gradients_float64")
         module.def_function[weight_gradient_into[DType.float64, False]]("weight_gradient_float64")
         module.def_function[gradient_workspace_of[DType.float64, False]]("workspace_of_weight_gradient_float64")
         return module.finalize()
@@ -366,6 +370,37 @@ def weight_gradient_into[
         pointer[accum_dtype[dtype]()](addresses[3]),
         pointer[dtype](addresses[1]),
         pointer[dtype](addresses[2]),
+        kept[Layer](layer).geometry,
+        kept[Queue](queue),
+    )
+    return PythonObject(None)
+
+
+def gradients_into[dtype: DType](queue: PythonObject, arrays: PythonObject, layer: PythonObject) raises -> PythonObject:
+    """Enqueues both gradients of a layer of one filter a channel; returns before they are computed.
+
+    Parameters:
+        dtype: Element type of all arrays.
+
+    Args:
+        queue: As for `convolve_into`.
+        arrays: Device addresses (dx, dw, x, y, w, workspace), the last as for `weight_gradient_into`.
+        layer: As for `convolve_into`, of stride 1 and padding below its reach.
+
+    Returns:
+        None.
+
+    Raises:
+        If a launch is refused.
+    """
+    var addresses = read_addresses[6](arrays)
+    depthwise_gradients_gpu[dtype](
+        pointer[dtype](addresses[0]),
+        pointer[dtype](addresses[1]),
+        pointer[accum_dtype[dtype]()](addresses[5]),
+        pointer[dtype](addresses[2]),
+        pointer[dtype](addresses[3]),
+        pointer[dtype](addresses[4]),
         kept[Layer](layer).geometry,
         kept[Queue](queue),
     )

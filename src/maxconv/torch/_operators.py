@@ -122,7 +122,7 @@ class Operator:
 
 def are_plain(operands: Any) -> bool:
     """Tell whether the dispatcher would do nothing for operands, which no transform sees, but call a kernel."""
-    if torch._C._len_torch_dispatch_stack() > 0 or torch._C._is_tracing():  # noqa: SLF001
+    if torch._C._len_torch_dispatch_stack() > 0 or torch.jit.is_tracing():  # noqa: SLF001  # no public name
         return False
     for operand in operands:
         if operand is None:
@@ -197,9 +197,28 @@ def convolve_gradients(operands: Any, sizes: Any, needs: Any, gradient: Any) -> 
     groups).
     """
     (x, w), (length, taps, *geometry) = operands, sizes
+    if needs[0] and needs[1] and (both := both_gradients(x, w, gradient, *geometry)):
+        return *both, bias_gradient(gradient) if needs[2] else None
     by_input = transpose(gradient, w, None, length, *geometry) if needs[0] else None
     by_weight = correlate(x, gradient, taps, *geometry) if needs[1] else None
     return by_input, by_weight, bias_gradient(gradient) if needs[2] else None
+
+
+def both_gradients(x: Any, w: Any, gradient: Any, *geometry: int) -> tuple[Any, Any] | None:
+    """Return the gradients by x and w (O, C/G, K) that one kernel computes; None where none does, or is watched."""
+    if torch.compiler.is_compiling() or torch.is_grad_enabled() or not x.is_cuda:
+        return None
+    is_transformed = torch._C._functorch.peek_interpreter_stack() is not None  # noqa: SLF001  # no public name
+    if is_transformed or forward_ad._current_level >= 0 or not are_plain((x, w, gradient)):  # noqa: SLF001
+        return None
+    problem = _known(x.shape, w.shape, gradient.shape[-1], *geometry)
+    are_alike = x.dtype is w.dtype is gradient.dtype
+    if not (are_alike and tensors.has_both_gradients(problem, gradient)):
+        return None
+    if not (x.is_contiguous() and w.is_contiguous() and gradient.is_contiguous()):
+        return None
+    by_x, by_w = tensors.known_gradients(problem, x.dtype, x.get_device())(x, gradient, w)
+    return by_x if x.dim() == 3 else by_x[0], by_w  # noqa: PLR2004  # (N, C, L)
 
 
 def _convolve_backward(ctx: Any, gradient: Any) -> Any:
@@ -327,6 +346,10 @@ def _causal_backward(ctx: Any, gradient: Any) -> Any:
         whole, padding = (x, taps - 1) if state is None else (torch.cat([state, x], -1), 0)
         geometry = 1, padding, 1, channels
         by_x = by_state = by_weight = None
+        needs_both = state is None and ctx.needs_input_grad[0] and ctx.needs_input_grad[1]
+        if needs_both and (both := both_gradients(x, w.unsqueeze(1), gradient, *geometry)):
+            by_bias = bias_gradient(gradient).to(b.dtype) if ctx.needs_input_grad[2] else None
+            return both[0], both[1].squeeze(1), by_bias, None, None, None
         if ctx.needs_input_grad[0] or ctx.needs_input_grad[3]:
             by_x = transpose(gradient, w.unsqueeze(1), None, whole.shape[-1], *geometry)
         if state is not None and by_x is not None:

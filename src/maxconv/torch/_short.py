@@ -74,8 +74,10 @@ class _Recorded(torch.autograd.Function):
         operands = [operand for operand in (gradient, x, w) if operand is not None]
         is_plain = not torch.is_grad_enabled() and forward_ad._current_level < 0  # noqa: SLF001  # no public name
         if is_plain and layer.check_gradient is not None and layer.check_gradient(*operands):
-            by_x, by_w = layer.gradients
+            by_x, by_w, both = layer.gradients
             by_bias = _operators.bias_gradient(gradient) if needs_bias else None
+            if both is not None and needs_x and needs_w:
+                return *both(x, gradient, w), by_bias, None
             return by_x(gradient, w) if needs_x else None, by_w(x, gradient) if needs_w else None, by_bias, None
         gradients = _operators.convolve_gradients(saved, layer.sizes, needs, gradient)
         if is_plain and _is_served(operands):

@@ -15,9 +15,9 @@ Gate:       none: any outer, N, inner, K, L_out >= 0 and any pad_left; a border 
 Tuning:     BLOCK_ROWS, BLOCK_VECTORS, CACHE_BYTES below; float32, one core of an AMD EPYC with AVX-512, 2026-11-22.
             256 columns: 87 GFLOP/s at K = 31, 108 at K = 128; 1024 columns, whose rows meet in the same lines of the
             cache: 81 and 80. 2 columns: 55 at K = 31, 110 at K = 129.
-Tried:      `Border.index` called for each row of samples in place of a table: 75 and 84 GFLOP/s; with that, blocks of
-            6 by 4, 4 by 6 or 8 by 3 are 15 to 20 % slower. Every output row served alone where the rows of the block
-            are not all met, to save code: 29. Flat tiles of neighbouring vectors, each tap alone: 12.
+Tried:      `Border.index` called for each row of samples in place of a table, other blocks, every output row served
+            alone where the rows of the block are not all met, and flat tiles of neighbouring vectors, each tap alone:
+            all slower, the last two by far.
 Source:     register blocking as for a matrix product (Goto and van de Geijn, Anatomy of High-Performance Matrix
             Multiplication, 2008), the steps skewed by row as in a systolic array.
 """

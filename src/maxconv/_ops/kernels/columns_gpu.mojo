@@ -27,6 +27,7 @@ from max.gpu import block_idx, thread_idx
 from max.gpu.host import DeviceContext
 
 from ..shared.accumulate import accum_dtype, multiply_add
+from ..shared.aligned_row import VECTOR_BYTES
 from ..shared.border import Border
 from ..shared.geometry import Geometry
 from ..shared.tuning_gpu import (
@@ -34,8 +35,9 @@ from ..shared.tuning_gpu import (
     COLUMNS_MAX_RUN_ROWS as MAX_RUN_ROWS,
     COLUMNS_MAX_SUMS as MAX_SUMS,
     COLUMNS_THREADS as THREADS,
+    MAX_GRID_ROWS,
 )
-from .direct_gpu import MAX_GRID_ROWS, VECTOR_BYTES, run_length
+from .direct_gpu import run_length
 
 
 def run_rows[width: Int, per_column: Bool]() -> Int:

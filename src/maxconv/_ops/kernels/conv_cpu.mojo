@@ -18,9 +18,9 @@ Gate:       none: any sizes >= 1, outputs may be 0.
 Tuning:     the constants below. Float32, one core of an AMD EPYC with AVX-512, whose FMA units do 115 GFLOP/s: 98 to 111
             for the layers of Whisper, wav2vec2, HuBERT and HiFi-GAN's residual blocks, 70 for 512 -> 256 channels of
             100 samples transposed, K = 16. Layers of benchmarks/layers.py, 2026-11-22. 1 -> 32 channels, K = 7, 24000
-            samples, whose sums go from registers to the result: 91, 117 us (141 where each block was a call of its
-            own; 2026-11-23).
-Tried:      weights of a transposed sum sorted by phase while they are copied: 25 to 43 GFLOP/s instead of 70.
+            samples, whose sums go from registers to the result: 91, 117 us (2026-11-23).
+Tried:      a call for each block, where terms are few, and weights of a transposed sum sorted by phase while they are
+            copied: slower, the latter twice.
 Source:     register blocking as for a matrix product (Goto and van de Geijn, Anatomy of High-Performance Matrix
             Multiplication, 2008); phases as in Crochiere and Rabiner, Multirate Digital Signal Processing, 1983.
 """
@@ -133,22 +133,7 @@ def compute_tiles[
         parts: Into how many parts the result channels of the others are cut.
         workers: How many threads do so.
     """
-    comptime ACC = accum_dtype[dtype]()
-    comptime BLOCK = BLOCK_VECTORS * simd_width_of[ACC]()
-    # Weights that lie as the sums need them are read where they are.
-    comptime IS_COPIED = transposed or dtype != ACC
-    comptime LINE = LINE_BYTES // size_of[ACC]()
-    var terms = walk.source_channels * walk.geometry.taps  # of a result
-    var source_scratch = List[Scalar[ACC]](length=walk.source_channels * walk.planes * walk.plane + LINE, fill=0)
-    var weight_scratch = List[Scalar[ACC]](length=BLOCK_ROWS * terms + LINE if IS_COPIED else LINE, fill=0)
-    var sum_scratch = List[Scalar[ACC]](length=walk.result_step * BLOCK_ROWS * BLOCK + LINE, fill=0)
-    var bias_scratch = List[Scalar[ACC]](length=BLOCK_ROWS + LINE, fill=0)
-    var packed = at_line(source_scratch)
-    var weights = at_line(weight_scratch)
-    var sums = at_line(sum_scratch)
-    var biases = at_line(bias_scratch)
-    # Sums that are results are stored as such from the registers.
-    var is_final = dtype == ACC and walk.result_step == 1 and epilogue.activation == NONE
+    var scratch = Scratch(walk)
     var blocks = ceildiv(walk.result_channels, BLOCK_ROWS)
     var present = (0, 0)
     var packed_index = -1
@@ -164,97 +149,174 @@ def compute_tiles[
             of = parts
             index = whole + (index - whole) // parts
         var row = index // walk.tiles  # signal and group
-        var group = row % walk.geometry.groups
-        var first = walk.first(index)
         var channels = source.unsafe_offset(row * walk.source_channels * walk.source_length)
         var outputs = result.unsafe_offset(row * walk.result_channels * walk.result_length)
         if index != packed_index:
-            present = pack_tile(packed, channels, walk, first)
+            present = pack_tile(at_line(scratch.packed), channels, walk, walk.first(index))
             packed_index = index
         # The source of the tile that this thread will probably take next comes closer meanwhile.
         var next = index + workers
-        var next_first = walk.first(next)
         var next_channels = source.unsafe_offset(next // walk.tiles * walk.source_channels * walk.source_length)
-        for block in range(part * blocks // of, (part + 1) * blocks // of):
-            if index + workers < whole:
+        var last = (part + 1) * blocks // of
+        for block in range(part * blocks // of, last):
+            if next < whole:
                 fetch_source(
                     next_channels,
                     walk,
-                    next_first,
+                    walk.first(next),
                     block * walk.source_channels // blocks,
                     (block + 1) * walk.source_channels // blocks,
                 )
-            var channel = block * BLOCK_ROWS
-            var rows = min(BLOCK_ROWS, walk.result_channels - channel)
-            var these = weights
-            comptime if IS_COPIED:
-                copy_weights(weights, w, walk, group, channel, rows)
-            else:
-                these = type_of(these)(unsafe_from_address=Int(w.unsafe_offset(walk.weight(channel, 0, 0, group))))
-            for each in range(rows):
-                biases[unsafe_offset=each] = epilogue.offset[ACC](group * walk.result_channels + channel + each)
-            var count = walk.end(index) - first
-            var pieces = ceildiv(count, BLOCK) * walk.result_step
-            var there = outputs.unsafe_offset(channel * walk.result_length + first)
-            var lead = min(count, -walk.shift % LINE) if first == 0 else 0
-            var at = 0
-            while at < count:
-                var wanted = lead if at < lead else min(BLOCK, count - at)
-                var runs = (count - at) // BLOCK if is_final and at >= lead else 0
-                comptime if transposed:
-                    runs = min(runs, 1)  # between them the weights that come next are fetched
-                for phase in range(walk.result_step):
-                    comptime if transposed:
-                        if block + 1 < (part + 1) * blocks // of:
-                            var piece = at // BLOCK * walk.result_step + phase
-                            var begin = piece * walk.source_channels // pieces
-                            var end = (piece + 1) * walk.source_channels // pieces
-                            fetch_weights(w, walk, group, channel + BLOCK_ROWS, begin, end)
-                    var block_sums = sums.unsafe_offset(phase * BLOCK_ROWS * BLOCK)
-                    var sum_stride = BLOCK
-                    if runs > 0:
-                        block_sums = type_of(sums)(unsafe_from_address=Int(there.unsafe_offset(at)))
-                        sum_stride = walk.result_length
-                    sum_block[ACC](
-                        block_sums,
-                        biases,
-                        packed.unsafe_offset(at),
-                        these,
-                        walk.offsets.unsafe_ptr().unsafe_offset(walk.begins[phase]),
-                        walk.taps.unsafe_ptr().unsafe_offset(walk.begins[phase]),
-                        walk.source_channels,
-                        walk.begins[phase + 1] - walk.begins[phase],
-                        walk.planes * walk.plane,
-                        walk.geometry.taps * (BLOCK_ROWS if transposed else 1),
-                        walk.geometry.taps * (1 if transposed else walk.source_channels),
-                        sum_stride,
-                        rows,
-                        wanted,
-                        max(1, runs),
-                    )
-                    for run in range(max(1, runs)):
-                        var begin = at + run * BLOCK
-                        if begin < present[0] or begin + BLOCK + walk.reach > present[1]:
-                            mend_sums(
-                                block_sums.unsafe_offset(run * BLOCK),
-                                biases,
-                                channels,
-                                w,
-                                walk,
-                                group,
-                                channel,
-                                rows,
-                                phase,
-                                first + begin,
-                                sum_stride,
-                            )
-                if runs == 0:
-                    store_sums(outputs, sums, epilogue.activation, walk, channel, rows, first + at, wanted)
-                at += wanted if runs == 0 else runs * BLOCK
-    _ = source_scratch^
-    _ = weight_scratch^
-    _ = sum_scratch^
-    _ = bias_scratch^
+            var place = Place(row % walk.geometry.groups, block, block + 1 < last, walk.first(index), walk.end(index))
+            compute_block(outputs, channels, w, epilogue, walk, scratch, place, present)
+
+
+struct Scratch[dtype: DType, transposed: Bool]:
+    """What a thread lays out for its sums.
+
+    Parameters:
+        dtype: Element type of the arrays.
+        transposed: As for `conv_cpu`.
+    """
+
+    comptime ACC = accum_dtype[Self.dtype]()
+    """Type of sums."""
+    comptime IS_COPIED = Self.transposed or Self.dtype != Self.ACC
+    """Whether weights are laid out; those that lie as the sums need them are read where they are."""
+    comptime LINE = LINE_BYTES // size_of[Self.ACC]()
+    """Elements of a line of the caches."""
+
+    var packed: List[Scalar[Self.ACC]]
+    """The source of a tile."""
+    var weights: List[Scalar[Self.ACC]]
+    """Of a block of result channels, if they are laid out."""
+    var sums: List[Scalar[Self.ACC]]
+    """Of a block, phase by phase, unless they are stored as results."""
+    var biases: List[Scalar[Self.ACC]]
+    """What the result channels of a block add at last."""
+
+    def __init__(out self, walk: Walk[Self.dtype, Self.transposed]):
+        """Makes room, a line more of each for `at_line`.
+
+        Args:
+            walk: How source, taps and results lie to one another.
+        """
+        comptime BLOCK = BLOCK_VECTORS * simd_width_of[Self.ACC]()
+        var weights = BLOCK_ROWS * walk.source_channels * walk.geometry.taps if Self.IS_COPIED else 0
+        self.packed = List(length=walk.source_channels * walk.planes * walk.plane + Self.LINE, fill=Scalar[Self.ACC](0))
+        self.weights = List(length=weights + Self.LINE, fill=Scalar[Self.ACC](0))
+        self.sums = List(length=walk.result_step * BLOCK_ROWS * BLOCK + Self.LINE, fill=Scalar[Self.ACC](0))
+        self.biases = List(length=BLOCK_ROWS + Self.LINE, fill=Scalar[Self.ACC](0))
+
+
+@fieldwise_init
+struct Place(TrivialRegisterPassable):
+    """A block of result channels in a tile."""
+
+    var group: Int
+    """Which group."""
+    var block: Int
+    """Which block of its result channels."""
+    var is_followed: Bool
+    """Whether the thread takes the next one, too."""
+    var first: Int
+    """First result of the tile within each phase."""
+    var end: Int
+    """One past its last."""
+
+
+def compute_block[
+    dtype: DType, transposed: Bool
+](
+    outputs: Pointer[Scalar[dtype], MutAnyOrigin],
+    channels: Pointer[Scalar[dtype], MutAnyOrigin],
+    w: Pointer[Scalar[dtype], MutAnyOrigin],
+    epilogue: Epilogue,
+    walk: Walk[dtype, transposed],
+    scratch: Scratch[dtype, transposed],
+    place: Place,
+    present: Tuple[Int, Int],
+):
+    """Computes a block of result channels in a tile.
+
+    Parameters:
+        dtype: Element type of result, source and weights.
+        transposed: As for `conv_cpu`.
+
+    Args:
+        outputs: Results of the signal and group.
+        channels: Their source.
+        w: All weights.
+        epilogue: Bias and activation.
+        walk: How they lie to one another.
+        scratch: What the tile's source is packed in.
+        place: Which block, and tile.
+        present: Where in the planes there is a source, as `pack_tile` told.
+    """
+    comptime ACC = accum_dtype[dtype]()
+    comptime BLOCK = BLOCK_VECTORS * simd_width_of[ACC]()
+    var channel = place.block * BLOCK_ROWS
+    var rows = min(BLOCK_ROWS, walk.result_channels - channel)
+    var packed = at_line(scratch.packed)
+    var weights = at_line(scratch.weights)
+    var biases = at_line(scratch.biases)
+    var all_sums = at_line(scratch.sums)
+    comptime if scratch.IS_COPIED:
+        copy_weights(weights, w, walk, place.group, channel, rows)
+    else:
+        weights = type_of(weights)(unsafe_from_address=Int(w.unsafe_offset(walk.weight(channel, 0, 0, place.group))))
+    for each in range(rows):
+        biases[unsafe_offset=each] = epilogue.offset[ACC](place.group * walk.result_channels + channel + each)
+    # Sums that are results are stored as such from the registers.
+    var is_final = dtype == ACC and walk.result_step == 1 and epilogue.activation == NONE
+    var count = place.end - place.first
+    var pieces = ceildiv(count, BLOCK) * walk.result_step
+    var there = outputs.unsafe_offset(channel * walk.result_length + place.first)
+    var lead = min(count, -walk.shift % scratch.LINE) if place.first == 0 else 0
+    var at = 0
+    while at < count:
+        var wanted = lead if at < lead else min(BLOCK, count - at)
+        var runs = (count - at) // BLOCK if is_final and at >= lead else 0
+        comptime if transposed:
+            runs = min(runs, 1)  # between them the weights that come next are fetched
+        for phase in range(walk.result_step):
+            comptime if transposed:
+                if place.is_followed:
+                    var piece = at // BLOCK * walk.result_step + phase
+                    var begin = piece * walk.source_channels // pieces
+                    var end = (piece + 1) * walk.source_channels // pieces
+                    fetch_weights(w, walk, place.group, channel + BLOCK_ROWS, begin, end)
+            var sums = all_sums.unsafe_offset(phase * BLOCK_ROWS * BLOCK)
+            var sum_stride = BLOCK
+            if runs > 0:
+                sums = type_of(sums)(unsafe_from_address=Int(there.unsafe_offset(at)))
+                sum_stride = walk.result_length
+            sum_block[ACC](
+                sums,
+                biases,
+                packed.unsafe_offset(at),
+                weights,
+                walk.offsets.unsafe_ptr().unsafe_offset(walk.begins[phase]),
+                walk.taps.unsafe_ptr().unsafe_offset(walk.begins[phase]),
+                walk.source_channels,
+                walk.begins[phase + 1] - walk.begins[phase],
+                walk.planes * walk.plane,
+                walk.geometry.taps * (BLOCK_ROWS if transposed else 1),
+                walk.geometry.taps * (1 if transposed else walk.source_channels),
+                sum_stride,
+                rows,
+                wanted,
+                max(1, runs),
+            )
+            for run in range(max(1, runs)):
+                var begin = at + run * BLOCK
+                if begin < present[0] or begin + BLOCK + walk.reach > present[1]:
+                    var spoilt = sums.unsafe_offset(run * BLOCK)
+                    var first = place.first + begin
+                    mend_sums(spoilt, biases, channels, w, walk, place.group, channel, rows, phase, first, sum_stride)
+        if runs == 0:
+            store_sums(outputs, all_sums, epilogue.activation, walk, channel, rows, place.first + at, wanted)
+        at += wanted if runs == 0 else runs * BLOCK
 
 
 def sum_block[

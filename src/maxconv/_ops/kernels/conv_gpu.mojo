@@ -31,6 +31,7 @@ from max.gpu import block_idx, thread_idx
 from max.gpu.sync import barrier
 
 from ..shared.accumulate import accum_dtype, multiply_add
+from ..shared.aligned_row import VECTOR_BYTES
 from ..shared.epilogue import Epilogue
 from ..shared.layer_geometry import LayerGeometry
 from ..shared.layer_walk import LayerWalk, PhaseTaps, sum_existing
@@ -43,9 +44,6 @@ from ..shared.tuning_gpu import (
     ConvTiles,
     Tile,
 )
-
-comptime VECTOR_BYTES = 16
-"""The widest access to shared memory."""
 
 
 def count_blocks[transposed: Bool](tile: Tile, walk: LayerWalk[transposed]) -> Int:

@@ -24,6 +24,7 @@ from max.gpu.compute.mma import ld_matrix, mma
 from max.gpu.sync import barrier
 
 from ..shared.accumulate import accum_dtype
+from ..shared.aligned_row import VECTOR_BYTES
 from ..shared.epilogue import Epilogue
 from ..shared.layer_geometry import LayerGeometry
 from ..shared.layer_walk import LayerWalk
@@ -34,18 +35,19 @@ from ..shared.tuning_gpu import (
     CONV_MMA_DEPTH as DEPTH,
     CONV_MMA_FEW_ROWS as FEW_ROWS,
     CONV_MMA_LARGE as LARGE,
+    CONV_MMA_LEAST_BLOCKS as LEAST_BLOCKS,
     CONV_MMA_MEDIUM as MEDIUM,
     CONV_MMA_SMALL as SMALL,
     CONV_SPLITS as SPLITS,
     WARP,
     Tile,
 )
-from .conv_gpu import VECTOR_BYTES, Cursor, Place, count_blocks, finish_rows
+from .conv_gpu import Cursor, Place, count_blocks, finish_rows
 
 comptime PITCH = DEPTH + 8
 """From one staged row to the next: five times 16 bytes, so that eight rows of a fragment lie in different banks."""
 
-comptime RUN = 8
+comptime RUN = VECTOR_BYTES // 2
 """Terms that a thread loads of a row or a column: 16 bytes of shared memory."""
 
 comptime RUNS = DEPTH // RUN
@@ -130,7 +132,7 @@ def launch[
 
 @__llvm_metadata(
     MAX_THREADS_PER_BLOCK_METADATA=StaticTuple[Int32, 1](Int32(tile.threads() * WARP * splits)),
-    `nvvm.minctasm`=SIMDLength(1 if transposed or tile.rows > 64 else 2),
+    `nvvm.minctasm`=SIMDLength(LEAST_BLOCKS[tile, transposed]),
 )
 def compute_tile[
     dtype: DType, transposed: Bool, tile: Tile, splits: Int

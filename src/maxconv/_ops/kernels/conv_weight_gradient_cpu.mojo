@@ -132,7 +132,7 @@ struct TileLayout(TrivialRegisterPassable):
         """Sizes the scratch.
 
         Channels are an odd number of lines apart: those that are read together do not share a set of the L1 cache, as
-        they would at a distance of 4 KB (10 GFLOP/s instead of 70).
+        they would at a distance of 4 KB, which costs most of the speed.
 
         Args:
             geometry: Sizes and shifts.

@@ -34,21 +34,23 @@ from ..shared.tuning_gpu import (
     CONV_WEIGHT_GRADIENT_ENOUGH_BLOCKS as ENOUGH_BLOCKS,
     CONV_WEIGHT_GRADIENT_FEW_ROWS as FEW_ROWS,
     CONV_WEIGHT_GRADIENT_LARGE as LARGE,
+    CONV_WEIGHT_GRADIENT_LEAST_BLOCKS as LEAST_BLOCKS,
     CONV_WEIGHT_GRADIENT_LEAST_CHUNKS as LEAST_CHUNKS,
     CONV_WEIGHT_GRADIENT_MEDIUM as MEDIUM,
-    CONV_WEIGHT_GRADIENT_THREADS as THREADS,
+    CONV_WEIGHT_GRADIENT_SIDE as THREAD_SIDE,
+    CONV_WEIGHT_GRADIENT_WARP_ROWS as WARP_ROWS,
     Tile,
     has_tensor_cores,
 )
 
-comptime THREAD_SIDE = 16
-"""Threads along either side of a block's tile."""
+comptime THREADS = THREAD_SIDE * THREAD_SIDE
+"""Threads of a block."""
 
 comptime WARPS = THREADS // DEPTH
-"""Warps of a block: on the tensor cores, two by four parts of its tile."""
+"""Warps of a block."""
 
-comptime WARP_ROWS = 2
-"""Parts of a tile's rows, on the tensor cores."""
+comptime WARP_COLUMNS = WARPS // WARP_ROWS
+"""Parts of a tile's columns, on the tensor cores."""
 
 comptime NOWHERE = Int64(-1) << 62
 """A shift that leads outside every x."""
@@ -190,7 +192,7 @@ def launch[
 
 @__llvm_metadata(
     MAX_THREADS_PER_BLOCK_METADATA=StaticTuple[Int32, 1](Int32(THREADS)),
-    `nvvm.minctasm`=SIMDLength(1 if tile.rows > 64 or dtype == DType.float64 else 2),
+    `nvvm.minctasm`=SIMDLength(LEAST_BLOCKS[dtype, tile.rows]),
 )
 def compute_weights[
     dtype: DType, tile: Tile
@@ -293,7 +295,6 @@ def compute_weights[
     var column_place = thread % Int32(THREAD_SIDE)
     comptime PER_ROW = tile.rows // THREAD_SIDE
     comptime PER_COLUMN = tile.columns // THREAD_SIDE
-    comptime WARP_COLUMNS = WARPS // WARP_ROWS
     comptime ROW_FRAGMENTS = tile.rows // WARP_ROWS // 16
     comptime COLUMN_FRAGMENTS = tile.columns // WARP_COLUMNS // 8
     var first_warp_row = warp // Int32(WARP_COLUMNS) * Int32(tile.rows // WARP_ROWS)
@@ -315,30 +316,9 @@ def compute_weights[
         if chunk < end:
             load_chunk()
         comptime if ON_TENSOR_CORES:
-            # The row of a fragment whose 16 bytes a lane fetches, as in conv_mma_gpu.mojo.
-            var row_at = (first_warp_row + lane % 16) * Int32(PITCH) + lane // 16 * 8
-            var column_at = (first_warp_column + lane // 16 * 8 + lane % 8) * Int32(PITCH) + lane // 8 % 2 * 8
-            comptime for step in range(DEPTH // 16):
-                var right = Array[SIMD[STAGED, 8], COLUMN_FRAGMENTS // 2](fill=0)
-                comptime for v in range(COLUMN_FRAGMENTS // 2):
-                    right[v] = ld_matrix[8](samples.unsafe_offset(column_at + Int32(v * 16 * PITCH + step * 16)))
-                comptime for u in range(ROW_FRAGMENTS):
-                    var left = ld_matrix[8](outputs.unsafe_offset(row_at + Int32(u * 16 * PITCH + step * 16)))
-                    comptime for v in range(COLUMN_FRAGMENTS):
-                        comptime index = u * COLUMN_FRAGMENTS + v
-                        var four = right[v // 2].slice[4, offset=v % 2 * 4]()
-                        mma(fragments[index], left, four, fragments[index])
+            add_fragments[COLUMN_FRAGMENTS, PITCH](fragments, outputs, samples, first_warp_row, first_warp_column, lane)
         else:
-            comptime for term in range(DEPTH):
-                var right = Array[Scalar[ACC], PER_COLUMN](fill=0)
-                comptime for v in range(PER_COLUMN):
-                    var at = (column_place + Int32(v * THREAD_SIDE)) * Int32(PITCH) + Int32(term)
-                    right[v] = rebind[Scalar[ACC]](samples[unsafe_offset=at])
-                comptime for u in range(PER_ROW):
-                    var at = (row_place + Int32(u * THREAD_SIDE)) * Int32(PITCH) + Int32(term)
-                    var left = rebind[Scalar[ACC]](outputs[unsafe_offset=at])
-                    comptime for v in range(PER_COLUMN):
-                        sums[u * PER_COLUMN + v] = multiply_add(left, right[v], sums[u * PER_COLUMN + v])
+            add_squares[PER_COLUMN, PITCH](sums, outputs, samples, row_place, column_place)
         barrier()  # the next outputs overwrite what slower threads still read
 
     @always_inline
@@ -360,3 +340,83 @@ def compute_weights[
             comptime for v in range(PER_COLUMN):
                 var row = row_place + Int32(u * THREAD_SIDE)
                 store(row, column_place + Int32(v * THREAD_SIDE), sums[u * PER_COLUMN + v])
+
+
+@always_inline
+def add_fragments[
+    dtype: DType, count: Int, //, columns: Int, pitch: Int
+](
+    mut fragments: Array[SIMD[DType.float32, 4], count],
+    outputs: Pointer[Scalar[dtype], MutUntrackedOrigin, address_space=AddressSpace.SHARED],
+    samples: Pointer[Scalar[dtype], MutUntrackedOrigin, address_space=AddressSpace.SHARED],
+    first_row: Int32,
+    first_column: Int32,
+    lane: Int32,
+):
+    """Adds the products of a chunk to the sums of a warp, on the tensor cores.
+
+    Parameters:
+        dtype: Element type of the factors.
+        count: Fragments of a warp.
+        columns: How many of them lie side by side.
+        pitch: From one staged channel to the next.
+
+    Args:
+        fragments: The sums, 16 by 8 of each.
+        outputs: Staged channels of y.
+        samples: Staged samples.
+        first_row: The first of these channels that the warp takes.
+        first_column: The first samples that it takes.
+        lane: Index of the thread in its warp.
+    """
+    # The row of a fragment whose 16 bytes a lane fetches, as in conv_mma_gpu.mojo.
+    var row_at = (first_row + lane % 16) * Int32(pitch) + lane // 16 * 8
+    var column_at = (first_column + lane // 16 * 8 + lane % 8) * Int32(pitch) + lane // 8 % 2 * 8
+    comptime for step in range(DEPTH // 16):
+        var right = Array[SIMD[dtype, 8], columns // 2](fill=0)
+        comptime for v in range(columns // 2):
+            right[v] = ld_matrix[8](samples.unsafe_offset(column_at + Int32(v * 16 * pitch + step * 16)))
+        comptime for u in range(count // columns):
+            var left = ld_matrix[8](outputs.unsafe_offset(row_at + Int32(u * 16 * pitch + step * 16)))
+            comptime for v in range(columns):
+                comptime index = u * columns + v
+                var four = right[v // 2].slice[4, offset=v % 2 * 4]()
+                mma(fragments[index], left, four, fragments[index])
+
+
+@always_inline
+def add_squares[
+    dtype: DType, acc: DType, count: Int, //, columns: Int, pitch: Int
+](
+    mut sums: Array[Scalar[acc], count],
+    outputs: Pointer[Scalar[dtype], MutUntrackedOrigin, address_space=AddressSpace.SHARED],
+    samples: Pointer[Scalar[dtype], MutUntrackedOrigin, address_space=AddressSpace.SHARED],
+    row: Int32,
+    column: Int32,
+):
+    """Adds the products of a chunk to the sums of a thread, THREAD_SIDE rows and columns apart.
+
+    Parameters:
+        dtype: Type of the factors, which is that of the sums.
+        acc: Type of the sums.
+        count: Sums of a thread.
+        columns: How many of them lie side by side.
+        pitch: From one staged channel to the next.
+
+    Args:
+        sums: The sums.
+        outputs: Staged channels of y.
+        samples: Staged samples.
+        row: The first of these channels that the thread takes.
+        column: The first samples that it takes.
+    """
+    comptime for term in range(DEPTH):
+        var right = Array[Scalar[acc], columns](fill=0)
+        comptime for v in range(columns):
+            var at = (column + Int32(v * THREAD_SIDE)) * Int32(pitch) + Int32(term)
+            right[v] = rebind[Scalar[acc]](samples[unsafe_offset=at])
+        comptime for u in range(count // columns):
+            var at = (row + Int32(u * THREAD_SIDE)) * Int32(pitch) + Int32(term)
+            var left = rebind[Scalar[acc]](outputs[unsafe_offset=at])
+            comptime for v in range(columns):
+                sums[u * columns + v] = multiply_add(left, right[v], sums[u * columns + v])

@@ -14,10 +14,7 @@ from std.math import ceildiv
 from max.gpu import block_idx, thread_idx
 from max.gpu.host import DeviceContext
 
-from ..shared.tuning_gpu import COPY_COLUMNS_THREADS as THREADS
-
-comptime MAX_GRID_ROWS = 65535
-"""The most blocks that CUDA takes along y."""
+from ..shared.tuning_gpu import COPY_COLUMNS_THREADS as THREADS, MAX_GRID_ROWS
 
 
 def copy_columns_gpu[

@@ -26,6 +26,7 @@ from max.gpu import block_idx, thread_idx
 from max.gpu.sync import barrier
 
 from ..shared.accumulate import accum_dtype, multiply_add
+from ..shared.aligned_row import VECTOR_BYTES
 from ..shared.epilogue import Epilogue
 from ..shared.history import History
 from ..shared.layer_geometry import LayerGeometry
@@ -38,7 +39,7 @@ from ..shared.tuning_gpu import (
 )
 from .depthwise_mma_gpu import depthwise_mma_gpu, is_long_depthwise
 from .depthwise_short_gpu import depthwise_short_gpu, is_short_depthwise
-from .direct_gpu import VECTOR_BYTES, add_taps, first_of_run, group_count, run_length
+from .direct_gpu import add_taps, first_of_run, group_count, run_length
 
 
 def depthwise_gpu[

@@ -10,9 +10,9 @@ Algorithm:  a thread has neighbouring channels, one vector access wide, and goes
 Cost:       2*N*C*L_out*K flop; reads and writes each element of x and y once: memory-bound. Of 12288 channels by
             16384 samples of bfloat16, 4 taps (pytorch#192902): 805 MB and 1.6 Gflop, so 190 us at the 4.24 TB/s of a
             copy on an H200; the weight gradient as much. Measured there (2026-11-23, by
-            benchmarks/mojo/bench_depthwise_gpu.mojo): forward 196 us, 1.02 copies, with long runs 278; weight gradient
+            benchmarks/mojo/bench_depthwise_gpu.mojo): forward 196 us, 1.02 copies; weight gradient
             208 us, 1.09. 8 signals of 4096 by 2048: forward and input gradient 67 us, 1.02; weight gradient 79 us,
-            1.20, before its blocks all fit at once 92; the three of them 1.30 times their least bytes.
+            1.20; the three of them 1.30 times their least bytes.
 Layout:     x (N, L, C), y (N, L_out, C), aligned to VECTOR_BYTES, C a multiple of a vector; w (C, K).
 Accuracy:   sums in accumulate.accum_dtype, each in ascending order of taps: the bits of depthwise_gpu.mojo. Outputs
             of a thread that has made NaN are done again without the zeros; weight_gradient_gpu.mojo does so, too. Short
@@ -31,17 +31,23 @@ from max.gpu import MAX_THREADS_PER_BLOCK_METADATA, block_idx, thread_idx
 from max.gpu.sync import barrier
 
 from ..shared.accumulate import accum_dtype, multiply_add
+from ..shared.aligned_row import VECTOR_BYTES
 from ..shared.epilogue import NONE, Epilogue, activate
 from ..shared.layer_geometry import LayerGeometry
 from ..shared.queue import Queue
 from ..shared.tuning_gpu import (
     DEPTHWISE_LAST_ENOUGH_BLOCKS as ENOUGH_BLOCKS,
+    DEPTHWISE_LAST_FEW_TAPS as FEW_TAPS,
     DEPTHWISE_LAST_FORWARD_STEP as FORWARD_STEP,
+    DEPTHWISE_LAST_LEAST_BLOCKS as LEAST_BLOCKS,
     DEPTHWISE_LAST_LONGEST_RUN as LONGEST_RUN,
+    DEPTHWISE_LAST_MOST_TAPS as MOST_TAPS,
     DEPTHWISE_LAST_SHORT_RUN as SHORT_RUN,
     DEPTHWISE_LAST_SHORT_RUN_CHANNELS as SHORT_RUN_CHANNELS,
+    DEPTHWISE_LAST_SHORT_RUN_LEAST_BLOCKS as SHORT_RUN_LEAST_BLOCKS,
     DEPTHWISE_LAST_WARPS as WARPS,
     DEPTHWISE_LAST_WEIGHTS_BLOCKS as WEIGHTS_BLOCKS,
+    DEPTHWISE_LAST_WEIGHTS_LEAST_BLOCKS as WEIGHTS_LEAST_BLOCKS,
     DEPTHWISE_LAST_WEIGHTS_RUN as WEIGHTS_RUN,
     DEPTHWISE_LAST_WEIGHTS_STEP as WEIGHTS_STEP,
     WARP,
@@ -49,15 +55,6 @@ from ..shared.tuning_gpu import (
 
 comptime THREADS = WARP * WARPS
 """Threads of a block."""
-
-comptime FEW_TAPS = 4
-"""Taps of most layers that are short: their kernel has no places more."""
-
-comptime MOST_TAPS = 16
-"""Taps above which registers hold no more filters."""
-
-comptime VECTOR_BYTES = 16
-"""The widest access of a thread."""
 
 
 def vector_width[dtype: DType, taps: Int]() -> Int:
@@ -172,7 +169,7 @@ def short_run_channels[dtype: DType]() -> Int:
 
 @__llvm_metadata(
     MAX_THREADS_PER_BLOCK_METADATA=StaticTuple[Int32, 1](Int32(THREADS)),
-    `nvvm.minctasm`=SIMDLength(6 if size_of[dtype]() == 2 else 4),
+    `nvvm.minctasm`=SIMDLength(SHORT_RUN_LEAST_BLOCKS[dtype]),
 )
 def compute_short_run[
     dtype: DType, weight_dtype: DType, taps: Int, is_plain: Bool
@@ -281,7 +278,7 @@ def load_filters[
 
 @__llvm_metadata(
     MAX_THREADS_PER_BLOCK_METADATA=StaticTuple[Int32, 1](Int32(THREADS)),
-    `nvvm.minctasm`=SIMDLength(4 if taps == FEW_TAPS and size_of[dtype]() == 4 else 3),
+    `nvvm.minctasm`=SIMDLength(LEAST_BLOCKS[dtype, taps]),
 )
 def compute_runs[
     dtype: DType, weight_dtype: DType, taps: Int
@@ -503,7 +500,7 @@ def depthwise_last_weight_gradient_gpu[
 
 @__llvm_metadata(
     MAX_THREADS_PER_BLOCK_METADATA=StaticTuple[Int32, 1](Int32(THREADS)),
-    `nvvm.minctasm`=SIMDLength(4 if taps == FEW_TAPS else 3),
+    `nvvm.minctasm`=SIMDLength(WEIGHTS_LEAST_BLOCKS[taps]),
 )
 def sum_runs[
     dtype: DType, taps: Int

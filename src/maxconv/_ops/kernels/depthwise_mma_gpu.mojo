@@ -25,7 +25,7 @@ from max.gpu.compute.mma import mma
 
 from max.gpu.sync import barrier
 
-from ..shared.aligned_row import VECTOR_BYTES, AlignedRow, vector_width
+from ..shared.aligned_row import LONGEST_ROW, VECTOR_BYTES, AlignedRow
 from ..shared.epilogue import Epilogue, activate
 from ..shared.history import History
 from ..shared.layer_geometry import LayerGeometry
@@ -37,7 +37,7 @@ from ..shared.tuning_gpu import (
     DEPTHWISE_MMA_WARPS as WARPS,
     WARP,
 )
-from .depthwise_short_gpu import LONGEST_ROW, MOST_TAPS, compute_existing, load_piece
+from .depthwise_short_gpu import MOST_TAPS, compute_existing, load_piece
 
 comptime THREADS = WARP * WARPS
 """Threads of a block."""
@@ -48,7 +48,7 @@ comptime DEPTH = 16
 comptime WIDTH = 8
 """Elements of a vector, and columns of a product."""
 
-comptime PRODUCT = 128
+comptime PRODUCT = DEPTH * WIDTH
 """Outputs of a product."""
 
 

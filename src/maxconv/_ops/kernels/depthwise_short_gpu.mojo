@@ -18,38 +18,30 @@ Tuning:     DEPTHWISE_SHORT_* of shared/tuning_gpu.mojo.
 
 from std.bit import count_trailing_zeros
 from std.math import ceildiv
-from std.sys.info import size_of
 from std.utils.numerics import isnan
 from std.utils.static_tuple import StaticTuple
 from max.gpu import MAX_THREADS_PER_BLOCK_METADATA, block_idx, thread_idx
 
 
 from ..shared.accumulate import accum_dtype, multiply_add
-from ..shared.aligned_row import VECTOR_BYTES, AlignedRow, vector_width, widen
+from ..shared.aligned_row import LONGEST_ROW, VECTOR_BYTES, AlignedRow, vector_width, widen
 from ..shared.epilogue import NONE, Epilogue, activate
 from ..shared.history import History
 from ..shared.layer_geometry import LayerGeometry
 from ..shared.queue import Queue
 from ..shared.tuning_gpu import (
+    DEPTHWISE_SHORT_FEW_TAPS as FEW_TAPS,
+    DEPTHWISE_SHORT_LEAST_BLOCKS as LEAST_BLOCKS,
     DEPTHWISE_SHORT_LEAST_TEAM as LEAST_TEAM,
+    DEPTHWISE_SHORT_MANY_TAPS as MANY_TAPS,
+    DEPTHWISE_SHORT_MOST_TAPS as MOST_TAPS,
+    DEPTHWISE_SHORT_SPARSE_VECTORS as SPARSE_VECTORS,
     DEPTHWISE_SHORT_THREADS as THREADS,
     DEPTHWISE_SHORT_VECTORS as VECTORS,
 )
 
-comptime FEW_TAPS = 4
-"""Taps of most layers that are short: their kernel has no places more."""
-
-comptime MANY_TAPS = 8
-"""Taps of most others."""
-
-comptime MOST_TAPS = 16
-"""Taps above which registers hold no more samples."""
-
 comptime ANY_LEAD = -1
 """Where windows begin in a vector of x, if the row or the launch decides."""
-
-comptime LONGEST_ROW = 1 << 29
-"""Samples, or outputs, of a row that 32 bits count."""
 
 
 def is_short_depthwise[dtype: DType](geometry: LayerGeometry, has_numbers: Bool) -> Bool:
@@ -169,9 +161,7 @@ def depthwise_short_gpu[
     comptime for taps in [FEW_TAPS, MANY_TAPS, MOST_TAPS]:
         if place_count(geometry.taps) == taps:
             comptime CAUSAL = causal_lead[dtype, taps]()
-            comptime BLOCKS = 6 if taps == FEW_TAPS else 4
-            # More windows of 16 float64 samples do not fit into registers.
-            comptime HELD = VECTORS if taps * size_of[dtype]() <= 64 else 2
+            comptime BLOCKS = LEAST_BLOCKS[taps]
             var lead = common_lead[taps](x, y, geometry)
             comptime if taps == FEW_TAPS:
                 # Layers of models: no places without a tap, and their input gradients.
@@ -183,7 +173,7 @@ def depthwise_short_gpu[
                         return
             comptime for known in [CAUSAL, ANY_LEAD]:
                 if known == (lead if lead == CAUSAL else ANY_LEAD):
-                    launch_vectors[taps, known, False, HELD, THREADS, BLOCKS](
+                    launch_vectors[taps, known, False, SPARSE_VECTORS[dtype, taps], THREADS, BLOCKS](
                         y, x, w, epilogue, geometry, history, queue, is_mirrored
                     )
 

@@ -8,8 +8,8 @@ Algorithm:  a block has one filter, some of its taps and a part of all outputs. 
             window that TAPS taps see of them, in registers, and warps share taps and outputs. Else a thread an output,
             which reads samples through the level-1 cache. Sums of threads meet at the end, in a fixed order.
 Cost:       2*N*O*L_out*K flop; reads N*C*L and N*O*L_out elements: memory-bound below K ~ 32. Of Mamba (1536 channels
-            by 2048 samples, 4 taps) with 8 signals of bfloat16: 101 MB and 0.2 Gflop, so 24 us at 4.2 TB/s.
-            Measured on an H200 (2026-11-22): 133 us, before depthwise_short_weight_gradient_gpu.mojo took such layers.
+            by 2048 samples, 4 taps) with 8 signals of bfloat16: 101 MB and 0.2 Gflop, so 24 us at 4.2 TB/s; several
+            times that in fact, which is why depthwise_short_weight_gradient_gpu.mojo takes such layers.
 Layout:     x (N, C, L), y (N, O, L_out), w (O, K) or `parts` of it; rows aligned to 16 bytes are read by vectors.
 Accuracy:   sums in accumulate.accum_dtype, in an order that the sizes alone decide. No term outside x is multiplied.
 Gate:       groups == in_channels.
@@ -26,10 +26,12 @@ from max.gpu.sync import barrier
 import max.gpu.primitives.warp as warps
 
 from ..shared.accumulate import accum_dtype, multiply_add
+from ..shared.aligned_row import VECTOR_BYTES
 from ..shared.layer_geometry import LayerGeometry
 from ..shared.queue import Queue
 from ..shared.tuning_gpu import (
     DEPTHWISE_WEIGHT_GRADIENT_ENOUGH_BLOCKS as ENOUGH_BLOCKS,
+    DEPTHWISE_WEIGHT_GRADIENT_LEAST_BLOCKS as LEAST_BLOCKS,
     DEPTHWISE_WEIGHT_GRADIENT_RUN as RUN,
     DEPTHWISE_WEIGHT_GRADIENT_TAPS as TAPS,
     DEPTHWISE_WEIGHT_GRADIENT_THREADS as THREADS,
@@ -40,9 +42,6 @@ from .depthwise_short_weight_gradient_gpu import depthwise_short_weight_gradient
 
 comptime WARPS = THREADS // WARP
 """Warps of a block, which share taps and outputs."""
-
-comptime VECTOR_BYTES = 16
-"""The widest access of a thread."""
 
 
 @fieldwise_init
@@ -144,7 +143,7 @@ def depthwise_weight_gradient_gpu[
 
 @__llvm_metadata(
     MAX_THREADS_PER_BLOCK_METADATA=StaticTuple[Int32, 1](Int32(THREADS)),
-    `nvvm.minctasm`=SIMDLength(2),
+    `nvvm.minctasm`=SIMDLength(LEAST_BLOCKS),
 )
 def sum_rows[
     dtype: DType, is_dense: Bool

@@ -15,8 +15,8 @@ Accuracy:   sums in accumulate.accum_dtype on EVERY path of this file. Every out
             of `nth_tap`, whatever tile, edge, thread or SIMD width computes it: results do not depend on them.
 Gate:       none: any N, K, L_out >= 0 and any pad_left; N >= 1 with a border.
 Tuning:     TILE_VECTORS, PAIR_BYTES, MULTIPLY_ADDS_PER_WORKER below, each with the measurement that chose it.
-Tried:      one tap at a time: 69 GFLOP/s against 115 with pairs, which is the rate of the FMA units (float32,
-            K = 256, one core of an AMD EPYC with AVX-512, 2026-11-22); 4 taps at a time: no faster than 2.
+Tried:      one tap at a time: slower than pairs, which reach the rate of the FMA units (`poe bench`); 4 taps at a
+            time: no faster than 2.
 Source:     register blocking as for a matrix product (Goto and van de Geijn, Anatomy of High-Performance Matrix
             Multiplication, 2008), applied to the Toeplitz matrix of the signal.
 """
@@ -240,7 +240,7 @@ def compute_extended_stretch[
     """Computes neighbouring outputs from a copy of the samples that their windows need, those beyond the ends included.
 
     Where nothing lies beyond the ends, zeros stand there, and a sum that comes out as NaN is done again without them:
-    an infinite tap must not turn them into NaN. Masks instead of zeros took five times as long.
+    an infinite tap must not turn them into NaN. Masks instead of zeros take far longer.
 
     Parameters:
         dtype: Element type of all three arrays.

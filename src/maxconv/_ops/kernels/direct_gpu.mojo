@@ -14,9 +14,9 @@ Tile:       THREADS * group_count * run_length outputs, 1024 or 2048; shared mem
 Accuracy:   sums in accumulate.accum_dtype on EVERY path of this file, taps in rising j.
 Gate:       none: any N, K, L_out >= 0 and any pad_left; N >= 1 with a border. Few taps go to direct_short_gpu.mojo.
 Tuning:     DIRECT_* of shared/tuning_gpu.mojo.
-Measured:   2.0 device copies at K = 64 (there the adders are half idle).
-Tried:      64-bit indices and a test of every tap against the chunk's end: 1.35 copies at K = 4, 4.6 at K = 64;
-            one vector of taps per iteration, which moves `high` to `low` each time: 2.3 at K = 64.
+Measured:   2.0 device copies at K = 64 (there the adders are half idle; benchmarks/mojo/bench_direct_gpu.mojo).
+Tried:      64-bit indices and a test of every tap against the chunk's end, or one vector of taps per iteration, which
+            moves `high` to `low` each time: slower.
 Source:     the shared-memory tile with halo of the GPU puzzle that op "conv1d" comes from; thread coarsening with a
             register window as in Volkov, Better Performance at Lower Occupancy, 2010.
 """
@@ -29,6 +29,7 @@ from max.gpu.host import DeviceContext
 from max.gpu.sync import barrier
 
 from ..shared.accumulate import accum_dtype, multiply_add
+from ..shared.aligned_row import VECTOR_BYTES
 from ..shared.border import OMIT, Border
 from ..shared.geometry import Geometry
 from ..shared.tuning_gpu import (
@@ -36,14 +37,9 @@ from ..shared.tuning_gpu import (
     DIRECT_MAX_OUTPUTS_PER_THREAD as MAX_OUTPUTS_PER_THREAD,
     DIRECT_THREADS as THREADS,
     DIRECT_VECTORS_PER_THREAD as VECTORS_PER_THREAD,
+    MAX_GRID_ROWS,
 )
 from .direct_short_gpu import direct_short_gpu, is_short_direct
-
-comptime MAX_GRID_ROWS = 65535
-"""The most blocks that CUDA takes along y."""
-
-comptime VECTOR_BYTES = 16
-"""The widest access of a thread."""
 
 
 def run_length[dtype: DType]() -> Int:

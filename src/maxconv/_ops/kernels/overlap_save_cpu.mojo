@@ -26,8 +26,8 @@ Accuracy:   |error| <= 10*eps*log2(nfft)*||x||*||k|| (tests/mojo/test_overlap_sa
 Gate:       float types; nfft a power of two >= K and >= `shortest_block`; N >= 1 with a border.
 Tuning:     SAMPLES_PER_WORKER, SHARED_BLOCK below; PASS_LEVELS, RESIDENT_BYTES in shared/fft_plan.mojo.
 Tried:      faster than `direct_cpu` from K = 48 (float32) and K = 40 (float64) on, with nfft = 1024 and 512.
-            Plans of all filters of a layer, 20 MB of them for 768 filters of 2048 taps: 14.7 ms on one thread instead
-            of 5.6 (Hyena of benchmarks/layers.py, 2026-11-23).
+            Plans of all filters of a layer, 20 MB of them for the 768 filters of 2048 taps of Hyena: slower, since
+            they leave the cache.
             Not built: one block per lane, which has W times the working set (2 MB for nfft = 16384 and float32) and
             transposes as often as the tiles do.
 Source:     overlap-save: Oppenheim and Schafer, Discrete-Time Signal Processing, section 8.7; right-angle convolution:

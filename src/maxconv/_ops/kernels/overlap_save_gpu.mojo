@@ -6,7 +6,7 @@ Algorithm:  a thread block takes two neighbouring blocks of the signal as real a
             with natural input and bit-reversed spectrum (shared/fft_threads.mojo); the plan holds the spectrum of the
             taps in the same order, so nothing is reordered.
 Cost:       per complex point 6*log2(nfft) + 4 fp32 instructions and 19 others (counted in SASS for sm_90a), 86 bytes
-            through load and store units, folded 11 instructions more; nfft/(2*hop) points an output, folded too. For
+            through load and store units, folded 9 instructions more; nfft/(2*hop) points an output, folded too. For
             K = 1024, nfft = 4096, 2^26 float32 on an H200 (29.6e12 lanes/s issue, 29.6 TB/s L1): 144 us of issue, 130
             us of L1, 128 us of device memory.
 Layout:     x (rows, N), y (rows, L_out), k (a divisor of rows, K), contiguous. Plan, in accumulate.accum_dtype: the
@@ -19,8 +19,8 @@ Gate:       1 <= K <= nfft, nfft from SMALLEST_SIZE to LONGEST_BLOCK; above 48 K
             device grants it.
 Tuning:     nfft by the cost model of _plan.py; BLOCK_PAIR_* and fft_* of shared/tuning_gpu.mojo.
 Measured:   2^26 float32, H200, 2026-11-23, in device copies (gpu.json): 1.16 at K = 64, 1.32 at 256, 1.42 at 1024,
-            1.82 at 4096; 1024 signals 1.18, 1.37, 1.51, 2.12. Two blocks of 8192 instead of a folded one of 16384 took
-            2.44 at 4096.
+            1.82 at 4096; 1024 signals 1.18, 1.37, 1.51, 2.12. Two blocks of 8192 instead of a folded one of 16384
+            (BLOCK_PAIR_LONGEST_PAIRED): 2.44 at 4096.
 Source:     overlap-save: Oppenheim and Schafer, Discrete-Time Signal Processing, chapter 8.
 """
 
@@ -33,7 +33,6 @@ from max.gpu.memory import external_memory
 
 from ..shared.accumulate import accum_dtype
 from ..shared.block_pair import (
-    LONGEST_BLOCK,
     hop_length,
     is_folded,
     load_folded_taps,
@@ -63,6 +62,7 @@ from ..shared.fft_threads import (
 )
 from ..shared.geometry import Geometry
 from ..shared.shared_memory import require_shared_memory, shared_memory_request
+from ..shared.tuning_gpu import BLOCK_PAIR_LONGEST_BLOCK as LONGEST_BLOCK
 
 
 def plan_length_gpu(nfft: Int, tap_rows: Int) -> Int:

@@ -16,7 +16,7 @@ Accuracy:   computed in accumulate.accum_dtype on EVERY path of this file; error
             ||x||*||k||, checked by check_overlap_save_gpu. A NaN or Inf spoils the two blocks that hold it.
 Gate:       1 <= K <= nfft, nfft from SHORTEST to LONGEST; 64 KB of shared memory must be granted, 136 KB for rows of
             8192 points in float64.
-Tuning:     FFT_COLUMNS_COLUMN and OVERLAP_SAVE_LONG_BLOCKS of shared/tuning_gpu.mojo.
+Tuning:     FFT_COLUMNS_COLUMN and OVERLAP_SAVE_LONG_LEAST_BLOCKS of shared/tuning_gpu.mojo.
 Source:     Bailey, FFTs in external or hierarchical memory, 1990 (the four-step transform); overlap-save: Oppenheim
             and Schafer, Discrete-Time Signal Processing, chapter 8.
 """
@@ -54,14 +54,14 @@ from ..shared.fft_threads import (
 )
 from ..shared.geometry import Geometry
 from ..shared.shared_memory import require_shared_memory, shared_memory_request
-from ..shared.tuning_gpu import OVERLAP_SAVE_LONG_BLOCKS as BLOCKS
+from ..shared.tuning_gpu import OVERLAP_SAVE_LONG_LEAST_BLOCKS as LEAST_BLOCKS
 
 
 @__llvm_metadata(
     MAX_THREADS_PER_BLOCK_METADATA=StaticTuple[Int32, 1](
         Int32(threads(COLUMN) * lanes(size_of[accum_dtype[dtype]()]()))
     ),
-    `nvvm.minctasm`=SIMDLength(BLOCKS),
+    `nvvm.minctasm`=SIMDLength(LEAST_BLOCKS),
 )
 def transform_columns[
     dtype: DType, is_taps: Bool
@@ -197,7 +197,7 @@ def convolve_rows[
     MAX_THREADS_PER_BLOCK_METADATA=StaticTuple[Int32, 1](
         Int32(threads(COLUMN) * lanes(size_of[accum_dtype[dtype]()]()))
     ),
-    `nvvm.minctasm`=SIMDLength(BLOCKS),
+    `nvvm.minctasm`=SIMDLength(LEAST_BLOCKS),
 )
 def transform_columns_back[
     dtype: DType

@@ -16,8 +16,9 @@ Gate:       1 <= K <= PARTS_BLOCK; element types that are summed in float32; 198
 Tuning:     OVERLAP_SAVE_PARTS_* and FFT_PARTS_* of shared/tuning_gpu.mojo; K from which it is taken by the cost model of
             _plan.py.
 Measured:   2^26 float32, H200, 2026-11-23, in device copies: K = 16384 2.79, 2.97 as 1024 signals; K = 8192 2.52, as
-            in blocks of 16384. Without `fetch` 2.93 and 3.14.
-Tried:      parts of 4096 points, 16 a thread: 3.15; 64 a thread in two passes: 4.8, for 140 KB of instructions.
+            in blocks of 16384.
+Tried:      no `fetch`, and parts of 4096 points, 16 a thread: slower, too; 64 a thread in two passes: far slower, for
+            140 KB of instructions.
 Source:     overlap-save: Oppenheim and Schafer, Discrete-Time Signal Processing, chapter 8.
 """
 
@@ -50,7 +51,7 @@ from ..shared.fft_threads import forward_pass, inverse_pass, multiply_by_spectru
 from ..shared.geometry import Geometry
 from ..shared.level2 import LINE_BYTES, fetch_line
 from ..shared.shared_memory import require_shared_memory, shared_memory_request
-from ..shared.tuning_gpu import OVERLAP_SAVE_PARTS_BLOCKS as BLOCKS, OVERLAP_SAVE_PARTS_WARPS as WARPS, WARP
+from ..shared.tuning_gpu import OVERLAP_SAVE_PARTS_LEAST_BLOCKS as LEAST_BLOCKS, OVERLAP_SAVE_PARTS_WARPS as WARPS, WARP
 
 comptime THREADS = WARPS * WARP
 """Threads of a block."""
@@ -104,7 +105,7 @@ struct Place(TrivialRegisterPassable):
 
 
 @__llvm_metadata(
-    MAX_THREADS_PER_BLOCK_METADATA=StaticTuple[Int32, 1](Int32(THREADS)), `nvvm.minctasm`=SIMDLength(BLOCKS)
+    MAX_THREADS_PER_BLOCK_METADATA=StaticTuple[Int32, 1](Int32(THREADS)), `nvvm.minctasm`=SIMDLength(LEAST_BLOCKS)
 )
 def transform_taps_by_parts[
     dtype: DType
@@ -148,7 +149,7 @@ def transform_taps_by_parts[
 
 
 @__llvm_metadata(
-    MAX_THREADS_PER_BLOCK_METADATA=StaticTuple[Int32, 1](Int32(THREADS)), `nvvm.minctasm`=SIMDLength(BLOCKS)
+    MAX_THREADS_PER_BLOCK_METADATA=StaticTuple[Int32, 1](Int32(THREADS)), `nvvm.minctasm`=SIMDLength(LEAST_BLOCKS)
 )
 def convolve_by_parts[
     dtype: DType

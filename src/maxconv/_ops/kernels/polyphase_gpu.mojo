@@ -23,9 +23,10 @@ Tile:       TILE_PERIODS periods of MAX_PANELS*PANEL neighbouring outputs; at mo
 Accuracy:   sums in accumulate.accum_dtype on EVERY path of this file, taps in rising q. A zero tap would make NaN of an
             infinite sample: an output that is NaN is summed again, without them.
 Gate:       none: any N, L_out, rows, start >= 0, any K, up, down >= 1.
-Tuning:     POLYPHASE_* and polyphase_* of shared/tuning_gpu.mojo.
-Measured:   on an H200 (2026-11-23), in copies of those bytes: float32 160/147 1.43, 147/160 1.89 without the
-            kernel of near rates; float64 1.55 and 1.78. Before a tile's samples were prefetched while the last one is computed: 1.79 at 160/147, 33/5 2.86,
+Tuning:     POLYPHASE_* of shared/tuning_gpu.mojo.
+Measured:   on an H200 (2026-11-23), in copies of those bytes: float32 160/147 1.43, 147/160 1.89 without the kernel of
+            near rates; float64 1.55 and 1.78. Before a tile's samples were prefetched while the last one is computed:
+            1.79 at 160/147, 33/5 2.86,
             1000/999 2.01; by the profiler warps then issue in 48 % of the cycles, shared memory is read in 65 %, and
             they wait most for samples from afar.
 Tried:      the next tile staged while one is computed: 1.70 at 160/147, 2.18 at 147/160, as fewer blocks have room.
@@ -66,15 +67,15 @@ from ..shared.polyphase_tiling import (
 from ..shared.shared_memory import STATIC_SHARED_BYTES, await_copies, begin_copy, shared_memory_request
 from ..shared.tuning_gpu import (
     POLYPHASE_GROUP as GROUP,
+    POLYPHASE_LEAST_BLOCKS as LEAST_BLOCKS,
     POLYPHASE_LOADS as LOADS,
     POLYPHASE_MAX_PANELS as MAX_PANELS,
+    POLYPHASE_MOST_BLOCKS as MOST_BLOCKS,
     POLYPHASE_OUTPUTS_WARP_TAPS as WARP_TAPS,
     POLYPHASE_PERIODS as PERIODS,
     POLYPHASE_SHARED_BYTES as SHARED_BYTES,
     POLYPHASE_SMALLEST_CHUNK as SMALLEST_CHUNK,
     WARP,
-    polyphase_least_blocks as least_blocks,
-    polyphase_most_blocks as most_blocks,
 )
 from .polyphase_outputs_gpu import launch_outputs, sum_again
 from .polyphase_near_gpu import launches_near
@@ -198,7 +199,7 @@ def launches_panels[
         Int32(tiling.positions),
         Int32(tiling.chunk),
         Int32(tiling.spread),
-        grid_dim=parts * min(tiles * geometry.rows, max(1, most_blocks[dtype]() // parts)),
+        grid_dim=parts * min(tiles * geometry.rows, max(1, MOST_BLOCKS[dtype] // parts)),
         block_dim=tiling.panels * WARP,
         shared_mem_bytes=tiling.shared_bytes[dtype](),
         func_attribute=shared_memory_request(tiling.shared_bytes[dtype]()),
@@ -208,7 +209,7 @@ def launches_panels[
 
 @__llvm_metadata(
     MAX_THREADS_PER_BLOCK_METADATA=StaticTuple[Int32, 1](Int32(MAX_PANELS * WARP)),
-    `nvvm.minctasm`=SIMDLength(least_blocks[dtype]()),
+    `nvvm.minctasm`=SIMDLength(LEAST_BLOCKS[dtype]),
 )
 def compute_panels[
     dtype: DType

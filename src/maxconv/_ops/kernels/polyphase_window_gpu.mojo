@@ -27,10 +27,10 @@ Measured:   variants of RATES on an H200 (2026-11-23), in copies of the bytes of
             1.49 where no threads share outputs). float64, 512 MB, 2/1 1.09, 1/2 1.10, 3/2 1.12, 4/1 1.04, 1/4
             1.27, 8/1 1.14, 1/8 1.42. By the profiler, of what is not streamed: at 4/1 warps issue in 60 % of the
             cycles; at 1/8, no outputs shared, shared memory is read in 91 %.
-Tried:      samples by plain vectors, as GPUs before Ampere need them: 4 to 9 % slower, not streamed. float64 with 16
-            periods a thread: 2.66 at 2/1, its registers spill; streamed: 1.17 at 2/1. A warp for a tile, not
-            streamed: 1.39 at 2/1. Neighbouring tiles for a warp, of which the last samples are kept for the next: 2 to 7 %
-            slower at 1/4, as fast else.
+Tried:      samples by plain vectors, as GPUs before Ampere need them: 4 to 9 % slower, not streamed (built for sm_75).
+            float64 with 16 periods a thread: 2.66 at 2/1, its registers spill; streamed: 1.17 at 2/1. A warp for a
+            tile, not streamed, and neighbouring tiles for a warp, of which the last samples are kept for the next:
+            slower, or as fast.
 """
 
 from std.math import ceildiv

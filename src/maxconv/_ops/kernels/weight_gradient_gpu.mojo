@@ -1,6 +1,7 @@
 """Weight gradient of a layer on GPU: which kernel sums it, and the last step of all of them.
 
-Computes:   w from x and y, as conv_weight_gradient_gpu.mojo says; partial sums of it first, which are then added.
+Computes:   w from x and y, as conv_weight_gradient_gpu.mojo says; partial sums of it first, which are then added. With it
+            the gradient of the signals of layers of one filter a channel, in one pass over y where a kernel does both.
 Algorithm:  the terms of a weight are divided among blocks, so that few weights keep a GPU busy, too. Every block stores
             its own sum, and a second kernel adds those of a weight in ascending order: the same bits every time.
 Cost:       writes and reads `parts` sums for each weight; a second launch.
@@ -14,12 +15,19 @@ from std.utils.numerics import isnan
 from max.gpu import block_idx, thread_idx
 
 from ..shared.accumulate import accum_dtype, multiply_add
+from ..shared.epilogue import NONE, Epilogue
+from ..shared.history import History
 from ..shared.layer_geometry import LayerGeometry
 from ..shared.queue import Queue
 from ..shared.tuning_gpu import WEIGHT_GRADIENT_BATCH as BATCH, WEIGHT_GRADIENT_THREADS as THREADS
 from .conv_weight_gradient_gpu import conv_weight_gradient_gpu, conv_weight_gradient_parts
+from .depthwise_gpu import depthwise_gpu, mirrored
 from .depthwise_last_gpu import depthwise_last_weight_gradient_gpu, depthwise_last_weight_gradient_parts
-from .depthwise_short_weight_gradient_gpu import is_short_gradient
+from .depthwise_short_weight_gradient_gpu import (
+    depthwise_short_gradients_gpu,
+    has_both_gradients,
+    is_short_gradient,
+)
 from .depthwise_weight_gradient_gpu import depthwise_weight_gradient_gpu, depthwise_weight_gradient_parts
 
 
@@ -79,10 +87,84 @@ def weight_gradient_gpu[
             parts = depthwise_weight_gradient_gpu[dtype](workspace, x, y, geometry, queue)
         else:
             parts = conv_weight_gradient_gpu[dtype](workspace, x, y, geometry, queue)
+    launch_additions[dtype, channels_last](w, workspace, x, y, geometry, parts, queue)
+
+
+def depthwise_gradients_gpu[
+    dtype: DType
+](
+    dx: Pointer[Scalar[dtype], MutAnyOrigin],
+    dw: Pointer[Scalar[dtype], MutAnyOrigin],
+    workspace: Pointer[Scalar[accum_dtype[dtype]()], MutAnyOrigin],
+    x: Pointer[Scalar[dtype], MutAnyOrigin],
+    y: Pointer[Scalar[dtype], MutAnyOrigin],
+    w: Pointer[Scalar[dtype], MutAnyOrigin],
+    geometry: LayerGeometry,
+    queue: Queue,
+) raises:
+    """Enqueues the computation of both gradients of a layer; the bits are those of one after the other.
+
+    Parameters:
+        dtype: Element type of all arrays but the workspace.
+
+    Args:
+        dx: Gradients of the signals on the device, shape (N, C, L); every one is written.
+        dw: Gradients of the weights on the device, shape (C, 1, K); every one is written.
+        workspace: As for `weight_gradient_gpu`.
+        x: Signals on the device, shape (N, C, L).
+        y: Gradients of the outputs on the device, shape (N, C, L_out).
+        w: Weights on the device, shape (C, 1, K).
+        geometry: Sizes and shifts, of which `is_mirrored_depthwise` is true; not empty.
+        queue: Where to enqueue it.
+
+    Raises:
+        If a launch is refused.
+    """
+    if has_both_gradients(dx, x, y, geometry):
+        var most_parts = depthwise_weight_gradient_parts(geometry)
+        var parts = depthwise_short_gradients_gpu[dtype](workspace, dx, x, y, w, geometry, most_parts, queue)
+        launch_additions[dtype, False](dw, workspace, x, y, geometry, parts, queue)
+        return
+    var nothing = w.unsafe_origin_cast[MutUntrackedOrigin]()
+    var numbers = Pointer[Int32, MutUntrackedOrigin](unsafe_from_address=Int(w))
+    var history = History[dtype](nothing, False, numbers, False)
+    depthwise_gpu(dx, y, w, Epilogue[dtype](nothing, False, NONE), mirrored(geometry), history, queue, True)
+    weight_gradient_gpu[dtype](dw, workspace, x, y, geometry, queue)
+
+
+def launch_additions[
+    dtype: DType, channels_last: Bool
+](
+    w: Pointer[Scalar[dtype], MutAnyOrigin],
+    partial: Pointer[Scalar[accum_dtype[dtype]()], MutAnyOrigin],
+    x: Pointer[Scalar[dtype], MutAnyOrigin],
+    y: Pointer[Scalar[dtype], MutAnyOrigin],
+    geometry: LayerGeometry,
+    parts: Int,
+    queue: Queue,
+) raises:
+    """Enqueues the last step.
+
+    Parameters:
+        dtype: As for `weight_gradient_gpu`.
+        channels_last: As for `weight_gradient_gpu`.
+
+    Args:
+        w: As for `weight_gradient_gpu`.
+        partial: Partial sums, shape (parts, O, C/G, K).
+        x: As for `weight_gradient_gpu`.
+        y: As for `weight_gradient_gpu`.
+        geometry: As for `weight_gradient_gpu`.
+        parts: How many there are.
+        queue: As for `weight_gradient_gpu`.
+
+    Raises:
+        If the launch is refused.
+    """
     comptime kernel = add_parts[dtype, channels_last]
     var weights = geometry.out_channels * geometry.group_in() * geometry.taps
     queue.enqueue[kernel](
-        w, workspace, x, y, geometry, Int64(parts), grid_dim=ceildiv(weights, THREADS), block_dim=THREADS
+        w, partial, x, y, geometry, Int64(parts), grid_dim=ceildiv(weights, THREADS), block_dim=THREADS
     )
 
 

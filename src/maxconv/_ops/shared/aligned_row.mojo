@@ -12,6 +12,9 @@ from .accumulate import accum_dtype
 comptime VECTOR_BYTES = 16
 """The widest access of a thread."""
 
+comptime LONGEST_ROW = 1 << 29
+"""Samples, or outputs, of a row that 32 bits count."""
+
 comptime WORD_BYTES = 4
 """Bytes of a register."""
 
@@ -92,34 +95,22 @@ struct AlignedRow[dtype: DType](TrivialRegisterPassable):
         Returns:
             The vector; another one if not all of this one lies in the row.
         """
+        return self.nearest(position).unsafe_load[width=Self.WIDTH, alignment=VECTOR_BYTES, invariant=True](0)
+
+    @always_inline
+    def nearest(self, position: Int32) -> Pointer[Scalar[Self.dtype], MutUntrackedOrigin]:
+        """Finds a vector without a test for threads to wait for.
+
+        Args:
+            position: Index of its first element, any for which `before` is 0.
+
+        Returns:
+            Where it is; where another one is if not all of this one lies in the row.
+        """
         var first = -self.skew & Int32(Self.WIDTH - 1)
         # Before the row is, without a sign, far behind it: one comparison finds both.
         var at = first + Int32(min(UInt32(position - first), UInt32(self.last() - first)))
-        return self.samples.unsafe_load[width=Self.WIDTH, alignment=VECTOR_BYTES, invariant=True](Int(at))
-
-    @always_inline
-    def load_window[count: Int](self, position: Int32) -> Array[SIMD[Self.dtype, Self.WIDTH], count]:
-        """Reads neighbouring vectors from one address, without a test for threads to wait for.
-
-        Parameters:
-            count: How many; the row must hold one more wherever it begins.
-
-        Args:
-            position: Index of the first element, any for which `before` is 0.
-
-        Returns:
-            The vectors; others if not all of these lie in the row.
-        """
-        var first = -self.skew & Int32(Self.WIDTH - 1)
-        var furthest = self.last() - Int32((count - 1) * Self.WIDTH)
-        var at = first + Int32(min(UInt32(position - first), UInt32(furthest - first)))
-        var here = self.samples.unsafe_offset(Int(at))
-        var vectors = Array[SIMD[Self.dtype, Self.WIDTH], count](fill=0)
-        comptime for place in range(count):
-            vectors[place] = here.unsafe_load[width=Self.WIDTH, alignment=VECTOR_BYTES, invariant=True](
-                place * Self.WIDTH
-            )
-        return vectors^
+        return self.samples.unsafe_offset(Int(at))
 
     @always_inline
     def last(self) -> Int32:

@@ -13,12 +13,13 @@ from std.sys.info import size_of
 from .border import CONSTANT, Border
 from .fft_points import padded_place, read_points, threads
 from .geometry import Geometry
-from .tuning_gpu import BLOCK_PAIR_LONGEST_BLOCK as LONGEST_BLOCK, BLOCK_PAIR_LONGEST_PAIRED as LONGEST_PAIRED
+from .level2 import LINE_BYTES
+from .tuning_gpu import BLOCK_PAIR_LONGEST_PAIRED as LONGEST_PAIRED
 
 comptime FAR = 1 << 30
 """Further than a thread's points reach."""
 
-comptime STORE_ELEMENTS = 32
+comptime STORE_ELEMENTS = LINE_BYTES // 4
 """Hop is a multiple of it where possible: float32 blocks then begin on whole lines of 128 bytes."""
 
 

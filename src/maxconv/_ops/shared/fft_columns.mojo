@@ -16,6 +16,7 @@ from max.gpu import block_idx, thread_idx
 
 from .fft_points import LARGEST_SIZE, SMALLEST_SIZE, log2_exact, reversed_phase, threads
 from .fft_threads import multiply, root_of_unity, roots_length
+from .level2 import LINE_BYTES
 from .tuning_gpu import FFT_COLUMNS_COLUMN as COLUMN
 
 comptime SHORTEST = COLUMN * SMALLEST_SIZE
@@ -23,9 +24,6 @@ comptime SHORTEST = COLUMN * SMALLEST_SIZE
 
 comptime LONGEST = COLUMN * LARGEST_SIZE
 """The longest: 2^22."""
-
-comptime LINE_BYTES = 128
-"""What neighbouring columns fill of a row of the workspace: a whole line of the caches."""
 
 
 def lanes(bytes: Int) -> Int:
@@ -35,7 +33,7 @@ def lanes(bytes: Int) -> Int:
         bytes: Size of a real number.
 
     Returns:
-        Columns.
+        Columns: a whole line of a row of the workspace.
     """
     return LINE_BYTES // (2 * bytes)
 

@@ -15,8 +15,8 @@ Layout:     line p: W real parts, then W imaginary parts, 64-byte aligned. Plan:
 Accuracy:   the error grows with log2(m), like that of every FFT; intermediate values are up to m times the coefficients.
 Gate:       m a power of two, m >= W*W, m >= 2*W.
 Tuning:     PASS_LEVELS, RESIDENT_BYTES in fft_plan.mojo.
-Tried:      radix 8 on AVX2's 16 registers: up to 30 % slower than radix 4. With AVX-512 a float32 line takes about 170
-            vector instructions at m = 1024, near the rate of the units: only fewer of them would be faster.
+Tried:      radix 8 on AVX2's 16 registers: slower than radix 4. With AVX-512 a float32 line takes about 170 vector
+            instructions at m = 1024, near the rate of the units: only fewer of them would be faster.
 Source:     the tree of factors: Fiduccia 1972, Polynomial evaluation via the division algorithm; Bernstein 2008,
             Fast multiplication and its applications, sections 2 and 3. X^m - i for real data: right-angle
             convolution, Crandall and Fagin 1994, Discrete weighted transforms and large-integer arithmetic.

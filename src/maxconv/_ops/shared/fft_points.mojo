@@ -139,17 +139,18 @@ def owners(nfft: Int, step: Int, held: Int = 0) -> Int:
     return max(1, span_of_pass(nfft, step, held) // points(nfft, held))
 
 
-def blocks_per_multiprocessor(nfft: Int, bytes: Int) -> Int:
+def blocks_per_multiprocessor(nfft: Int, bytes: Int, sparing: Int = 4096) -> Int:
     """Asks the assembler to leave registers for so many blocks.
 
     Args:
         nfft: Length of the transform.
         bytes: Size of a real number.
+        sparing: As for `fft_registers`.
 
     Returns:
         Blocks that fit if a thread takes so many registers for 16 points of float32, and in proportion for more.
     """
-    var registers = fft_registers(nfft) * points(nfft) // 16 * bytes // 4
+    var registers = fft_registers(nfft, sparing) * points(nfft) // 16 * bytes // 4
     return max(1, min(MULTIPROCESSOR_BLOCKS, MULTIPROCESSOR_REGISTERS // (min(255, registers) * threads(nfft))))
 
 

@@ -5,9 +5,11 @@ Computes:   the transform of nfft complex points, natural order in and bit-rever
 Algorithm:  a thread keeps its points in registers and does 3 to 5 radix-2 stages on them (one pass); between passes
             points change threads through shared memory, in place: one barrier an exchange, and only the first
             exchange each way leaves the warp. Every butterfly is a +- w*b: 4 multiply-adds, and 2a - (a + w*b).
-            Folded (shared/block_pair.mojo), the same network begins at t^nfft - i: forward, other factors alone.
+            Folded (shared/block_pair.mojo), the same network begins at t^nfft - i: forward, other factors alone. A
+            folded row (overlap_save_rows_gpu.mojo) has no imaginary part, neither before nor after.
 Cost:       3*log2(nfft) instructions of the element type for each point and direction, and 2 exchanges: 32 bytes of
-            float32 through the load and store units. Folded, 3 instructions more forward and 8 back.
+            float32 through the load and store units. Folded, 3 instructions more forward and 6 back; of a
+            row 2 more forward and 4 back.
 Layout:     points: fft_points.mojo. Roots of unity: one a thread for each pass and direction but the first
             (`fill_roots`).
 Accuracy:   roots are computed in float64 and rounded once; their powers by squaring, at most 4 times.
@@ -88,8 +90,11 @@ def root_of_unity(numerator: Int, denominator: Int) -> SIMD[DType.float64, 2]:
     var sine = Float64(1)
     comptime for term in range(9):
         comptime n = Float64(2 * (9 - term))
-        cosine = 1 - square * cosine / (n * (n - 1))
-        sine = 1 - square * sine / (n * (n + 1))
+        # Not divisions, which would be most of the time of `fill_roots`.
+        comptime to_cosine = 1 / (n * (n - 1))
+        comptime to_sine = 1 / (n * (n + 1))
+        cosine = 1 - square * cosine * to_cosine
+        sine = 1 - square * sine * to_sine
     sine *= angle
     var turned = quarters % 4
     if turned == 1:
@@ -103,7 +108,7 @@ def root_of_unity(numerator: Int, denominator: Int) -> SIMD[DType.float64, 2]:
 
 @always_inline
 def add_and_subtract[
-    acc: DType, count: Int, //, low: Int, high: Int, angle: Int, is_plain: Bool
+    acc: DType, count: Int, //, low: Int, high: Int, angle: Int, is_plain: Bool, is_real: Bool = False
 ](mut re: Array[Scalar[acc], count], mut im: Array[Scalar[acc], count], root: SIMD[acc, 2]):
     """Does one butterfly: (a, b) becomes (a + w*b, a - w*b), w = root * exp(2*pi*i * angle / TURN).
 
@@ -114,12 +119,21 @@ def add_and_subtract[
         high: Register of b.
         angle: The part of the angle known at compile time.
         is_plain: True: `root` is 1 and not looked at.
+        is_real: True: so it is, and the imaginary parts of a and b are 0 and not looked at.
 
     Args:
         re: Real parts.
         im: Imaginary parts.
         root: The part of the factor known at run time.
     """
+    comptime if is_real:
+        comptime factor = root_of_unity(angle, TURN)
+        im[low] = factor[1].cast[acc]() * re[high]
+        im[high] = -im[low]
+        var a = re[low]
+        re[low] = factor[0].cast[acc]().fma(re[high], a)
+        re[high] = (-factor[0].cast[acc]()).fma(re[high], a)
+        return
     comptime quarter = TURN // 4
     comptime turned = angle % TURN // quarter
     comptime rest = angle % quarter
@@ -194,7 +208,15 @@ def squared[acc: DType, //, times: Int](root: SIMD[acc, 2]) -> SIMD[acc, 2]:
 
 @always_inline
 def forward_pass[
-    acc: DType, count: Int, //, nfft: Int, step: Int, folded: Bool, turned: Bool = False, held: Int = 0
+    acc: DType,
+    count: Int,
+    //,
+    nfft: Int,
+    step: Int,
+    folded: Bool,
+    turned: Bool = False,
+    held: Int = 0,
+    is_real: Bool = False,
 ](mut re: Array[Scalar[acc], count], mut im: Array[Scalar[acc], count], root: SIMD[acc, 2]):
     """Does the stages of one pass of the forward transform on a thread's points.
 
@@ -210,6 +232,7 @@ def forward_pass[
         folded: As for `transform_forward`.
         turned: True: the first pass too has a root, of a network that begins at t^nfft - z for any z.
         held: As in fft_points.mojo.
+        is_real: True: the points of the first pass are real; their imaginary parts are not looked at.
 
     Args:
         re: Real parts.
@@ -234,13 +257,14 @@ def forward_pass[
                     high=register_of(nfft, step, group, digit + half, held),
                     angle=fold - reversed_phase(part, TURN_BITS) - own,
                     is_plain=step == 0 and not turned,
+                    is_real=is_real and stage == 0,
                 ](re, im, power)
 
 
 @always_inline
 def inverse_pass[
-    acc: DType, count: Int, //, nfft: Int, step: Int, held: Int = 0
-](mut re: Array[Scalar[acc], count], mut im: Array[Scalar[acc], count], root: SIMD[acc, 2]):
+    acc: DType, count: Int, //, nfft: Int, step: Int, held: Int = 0, turned: Bool = False
+](mut re: Array[Scalar[acc], count], mut im: Array[Scalar[acc], count], root: SIMD[acc, 2], turn: SIMD[acc, 2] = 0):
     """Does the stages of one pass of the inverse transform on a thread's points.
 
     Stage s joins subtransforms 2^s digits apart; the factor depends on the position within the subtransform.
@@ -251,11 +275,13 @@ def inverse_pass[
         nfft: Length of the transform.
         step: Which pass, counted in the forward direction; the last has factors known at compile time only.
         held: As in fft_points.mojo.
+        turned: True: all points are multiplied by `turn`, half of them with the factors of the first stage.
 
     Args:
         re: Real parts.
         im: Imaginary parts.
         root: The thread's root of unity, see `inverse_root`.
+        turn: Any number.
     """
     comptime stages = log2_radix(nfft, step, held)
     comptime radix = 1 << stages
@@ -264,6 +290,13 @@ def inverse_pass[
         comptime half = 1 << stage
         comptime times = stages - 1 - stage
         var power = squared[times](root)
+        comptime if turned and stage == 0:
+            power = multiply(power, turn)
+            comptime for digit in range(0, count, 2):
+                comptime low = register_of(nfft, step, digit // radix, digit % radix, held)
+                var point = multiply(SIMD[acc, 2](re[low], im[low]), turn)
+                re[low] = point[0]
+                im[low] = point[1]
         comptime for group in range(count // radix):
             comptime for pair in range(radix // 2):
                 comptime within = pair % half
@@ -345,7 +378,7 @@ def load_root[
 
 @always_inline
 def transform_forward[
-    acc: DType, count: Int, //, nfft: Int, lanes: Int = 1, folded: Bool = False
+    acc: DType, count: Int, //, nfft: Int, lanes: Int = 1, folded: Bool = False, is_real: Bool = False
 ](
     mut re: Array[Scalar[acc], count],
     mut im: Array[Scalar[acc], count],
@@ -361,6 +394,7 @@ def transform_forward[
         nfft: Length of the transform.
         lanes: Transforms side by side in the block, their points interleaved in shared memory.
         folded: False: values at the roots of t^nfft = 1; True: of t^nfft = i, which are those turned by 1/4 / nfft.
+        is_real: True: the points are real, and the imaginary parts on entry are not looked at.
 
     Args:
         re: Real parts; on entry of points thread + threads * e, on return of the spectrum's places of the last pass.
@@ -369,7 +403,7 @@ def transform_forward[
         roots: What `fill_roots` filled.
         thread: Index of the thread within its transform.
     """
-    forward_pass[nfft, 0, folded](re, im, 0)
+    forward_pass[nfft, 0, folded, is_real=is_real](re, im, 0)
     comptime for step in range(1, passes(nfft)):
         exchange[nfft, step - 1, step, lanes](re, im, shared, thread)
         forward_pass[nfft, step, folded](re, im, load_root[nfft, step - 1](roots, thread))
@@ -377,7 +411,7 @@ def transform_forward[
 
 @always_inline
 def transform_back[
-    acc: DType, count: Int, //, nfft: Int, lanes: Int = 1, folded: Bool = False
+    acc: DType, count: Int, //, nfft: Int, lanes: Int = 1, folded: Bool = False, is_real: Bool = False
 ](
     mut re: Array[Scalar[acc], count],
     mut im: Array[Scalar[acc], count],
@@ -393,6 +427,7 @@ def transform_back[
         nfft: Length of the transform.
         lanes: Transforms side by side in the block, their points interleaved in shared memory.
         folded: As for `transform_forward`.
+        is_real: True: folded, only the real parts of the points are wanted; the imaginary parts are left as they come.
 
     Args:
         re: Real parts, as `transform_forward` leaves them and takes them.
@@ -406,16 +441,19 @@ def transform_back[
     comptime for done in range(last):
         comptime step = last - 1 - done
         exchange[nfft, step + 1, step, lanes](re, im, shared, thread)
-        inverse_pass[nfft, step](re, im, load_root[nfft, last + step](roots, thread))
+        var root = load_root[nfft, last + step](roots, thread)
+        comptime if folded and step == 0:
+            # Values at the turned roots are the transform of points turned as well: point n by n/4 / nfft, back here.
+            inverse_pass[nfft, step, turned=True](re, im, root, load_root[nfft, 2 * last](roots, thread))
+        else:
+            inverse_pass[nfft, step](re, im, root)
     comptime if folded:
-        # Values at the turned roots are the transform of points turned as well: point n by n/4 / nfft, back here.
-        var unfold = load_root[nfft, 2 * last](roots, thread)
-        comptime for e in range(count):
-            comptime fixed = root_of_unity(-e, 4 * count)
-            var turned = multiply(SIMD[acc, 2](re[e], im[e]), SIMD[acc, 2](fixed[0].cast[acc](), fixed[1].cast[acc]()))
-            turned = multiply(turned, unfold)
+        comptime for e in range(count):  # the part of the turn that is no matter of the thread
+            comptime back = root_of_unity(-e, 4 * count)
+            var turned = multiply(SIMD[acc, 2](back[0].cast[acc](), back[1].cast[acc]()), SIMD[acc, 2](re[e], im[e]))
             re[e] = turned[0]
-            im[e] = turned[1]
+            comptime if not is_real:
+                im[e] = turned[1]
 
 
 def spectrum_place[acc: DType, nfft: Int, held: Int = 0](thread: Int32, e: Int) -> Int32:
@@ -484,14 +522,18 @@ def store_spectrum[
         im: Imaginary parts.
         thread: Index of the thread.
     """
-    comptime for e in range(count):
-        var place = spectrum_place[acc, nfft, held](thread, e)
-        spectrum.unsafe_store[alignment=2 * size_of[acc]()](place, SIMD[acc, 2](re[e], im[e]))
+    comptime WIDTH = 16 // size_of[acc]()
+    comptime for vector in range(2 * count // WIDTH):
+        var values = SIMD[acc, WIDTH]()
+        comptime for part in range(WIDTH // 2):
+            values[2 * part] = re[vector * WIDTH // 2 + part]
+            values[2 * part + 1] = im[vector * WIDTH // 2 + part]
+        spectrum.unsafe_store[alignment=16](spectrum_place[acc, nfft, held](thread, vector * WIDTH // 2), values)
 
 
 @always_inline
 def multiply_by_spectrum[
-    acc: DType, count: Int, //, nfft: Int, held: Int = 0
+    acc: DType, count: Int, //, nfft: Int, held: Int = 0, is_constant: Bool = True
 ](
     mut re: Array[Scalar[acc], count],
     mut im: Array[Scalar[acc], count],
@@ -505,6 +547,7 @@ def multiply_by_spectrum[
         count: Points of a thread.
         nfft: Length of the transform.
         held: As in fft_points.mojo.
+        is_constant: False: this very kernel wrote the spectrum, so no cache of constants may serve.
 
     Args:
         re: Real parts, as `transform_forward` leaves them.
@@ -514,7 +557,7 @@ def multiply_by_spectrum[
     """
     comptime WIDTH = 16 // size_of[acc]()
     comptime for vector in range(2 * count // WIDTH):
-        var factors = spectrum.unsafe_load[width=WIDTH, alignment=16, invariant=True](
+        var factors = spectrum.unsafe_load[width=WIDTH, alignment=16, invariant=is_constant](
             spectrum_place[acc, nfft, held](thread, vector * WIDTH // 2)
         )
         comptime for part in range(WIDTH // 2):

@@ -7,6 +7,9 @@ from .tuning_gpu import IS_NVIDIA
 comptime LINE_BYTES = 128
 """A line: what one call fetches."""
 
+comptime SECTOR_BYTES = 32
+"""A part of a line: what is read and written at once."""
+
 
 @always_inline
 def fetch_line[dtype: DType, //](address: Pointer[Scalar[dtype], MutAnyOrigin]):

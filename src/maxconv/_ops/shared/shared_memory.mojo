@@ -3,7 +3,7 @@
 from std.collections import OptionalReg
 from std.sys.info import size_of
 from max.gpu.host import DeviceAttribute, DeviceContext, FuncAttribute
-from max.gpu.memory import async_copy, async_copy_wait_all
+from max.gpu.memory import async_copy, async_copy_commit_group, async_copy_wait_all, async_copy_wait_group
 
 from .tuning_gpu import has_async_copies
 
@@ -45,10 +45,7 @@ def require_shared_memory(bytes: Int, ctx: DeviceContext) raises:
 @always_inline
 def begin_copy[
     dtype: DType, //, width: Int
-](
-    target: Pointer[mut=True, Scalar[dtype], _, address_space=AddressSpace.SHARED],
-    source: Pointer[Scalar[dtype], MutAnyOrigin],
-):
+](target: Pointer[mut=True, Scalar[dtype], _, address_space=AddressSpace.SHARED], source: Pointer[Scalar[dtype], _]):
     """Begins to copy a vector from device to shared memory; copies it where the target cannot go on meanwhile.
 
     Parameters:
@@ -71,3 +68,21 @@ def await_copies():
     """Waits until the copies that this thread has begun are there, for itself."""
     comptime if has_async_copies():
         async_copy_wait_all()
+
+
+@always_inline
+def end_copy_group():
+    """Ends a group of copies: all that this thread has begun since it ended the last one."""
+    comptime if has_async_copies():
+        async_copy_commit_group()
+
+
+@always_inline
+def await_copy_groups[pending: Int]():
+    """Waits until the groups of copies that this thread has ended are there, for itself, but for the latest.
+
+    Parameters:
+        pending: How many of the latest may still be under way.
+    """
+    comptime if has_async_copies():
+        async_copy_wait_group(Int32(pending))

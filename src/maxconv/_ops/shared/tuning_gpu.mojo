@@ -12,8 +12,8 @@ and tiles and divisions of terms, which decide the order of a sum and so its bit
 What one family has otherwise is asked of TARGET, here: no other file asks for the target. Names say the kernel's file
 first. What is no matter of speed, such as the widest access, stands in the kernels.
 
-A figure beside a number is of the day, the device and the program that stand above it; another number is tried by writing
-it here and running that program.
+A figure beside a number is of the day, the device and the program that stand above it. Another number is tried by
+writing it here and running that program.
 """
 
 from std.sys.info import size_of
@@ -37,6 +37,9 @@ comptime MULTIPROCESSOR_REGISTERS = 65536
 
 comptime MULTIPROCESSOR_BLOCKS = 32
 """Most blocks that a multiprocessor takes, an H200's."""
+
+comptime MAX_GRID_ROWS = 65535
+"""The most blocks that CUDA takes along y."""
 
 
 def has_tensor_cores[dtype: DType]() -> Bool:
@@ -167,11 +170,22 @@ comptime CONV_MMA_FEW_ROWS = Tile(16, 128, 16, 32)
 comptime CONV_MMA_DEPTH = 32
 """Terms of a chunk: two steps of the tensor cores."""
 
+comptime CONV_MMA_LEAST_BLOCKS[tile: Tile, transposed: Bool] = 1 if transposed or tile.rows > 64 else 2
+"""Blocks of a multiprocessor that registers must be enough for. Not measured.
+
+Parameters:
+    tile: Tile of a block.
+    transposed: Whether the sum is transposed.
+"""
+
 # conv_weight_gradient_gpu.mojo. With these numbers Whisper's second layer takes 38 us in bfloat16, 78 us in float32
 # (H200, 2026-11-22). Tiles are from counts of registers and shared reads; others were not measured.
 
-comptime CONV_WEIGHT_GRADIENT_THREADS = 256
-"""Threads of a block: a square of 16 by 16, or eight warps."""
+comptime CONV_WEIGHT_GRADIENT_SIDE = 16
+"""Threads along either side of a block's tile; of a block 256, or eight warps."""
+
+comptime CONV_WEIGHT_GRADIENT_WARP_ROWS = 2
+"""Parts of a tile's rows, on the tensor cores."""
 
 comptime CONV_WEIGHT_GRADIENT_DEPTH = 32
 """Outputs staged at a time: a warp reads neighbours."""
@@ -191,6 +205,14 @@ comptime CONV_WEIGHT_GRADIENT_ENOUGH_BLOCKS = 3 * MULTIPROCESSORS
 comptime CONV_WEIGHT_GRADIENT_LEAST_CHUNKS = 8
 """Chunks below which a block is not worth its sums' way to memory."""
 
+comptime CONV_WEIGHT_GRADIENT_LEAST_BLOCKS[dtype: DType, rows: Int] = 1 if rows > 64 or size_of[dtype]() == 8 else 2
+"""Blocks of a multiprocessor that registers must be enough for. Not measured.
+
+Parameters:
+    dtype: Element type.
+    rows: Rows of a block's tile.
+"""
+
 # weight_gradient_gpu.mojo, the last step of all gradients. Not measured: it reads few elements.
 
 comptime WEIGHT_GRADIENT_THREADS = 128
@@ -206,6 +228,12 @@ comptime DEPTHWISE_SHORT_ROW = 96
 
 # depthwise_last_gpu.mojo. With these numbers 12288 channels by 16384 samples of bfloat16, 4 taps, take 196 us, 1.02
 # copies, the weight gradient 208 us (H200, 2026-11-23).
+
+comptime DEPTHWISE_LAST_FEW_TAPS = 4
+"""Taps of most layers that are short: their kernel has no places more."""
+
+comptime DEPTHWISE_LAST_MOST_TAPS = 16
+"""Taps above which registers hold no more filters. Not measured."""
 
 comptime DEPTHWISE_LAST_WARPS = 4
 """Warps of a block: neighbours along the signal."""
@@ -237,6 +265,28 @@ comptime DEPTHWISE_LAST_LONGEST_RUN = 64
 comptime DEPTHWISE_LAST_ENOUGH_BLOCKS = 12 * MULTIPROCESSORS
 """Blocks from which runs are not divided further. Not measured."""
 
+comptime DEPTHWISE_LAST_SHORT_RUN_LEAST_BLOCKS[dtype: DType] = 6 if size_of[dtype]() == 2 else 4
+"""Blocks of a multiprocessor that the registers of short runs must be enough for. Not measured.
+
+Parameters:
+    dtype: Element type.
+"""
+
+comptime DEPTHWISE_LAST_LEAST_BLOCKS[dtype: DType, taps: Int] = 4 if taps <= 4 and size_of[dtype]() == 4 else 3
+"""The same of long runs. Not measured.
+
+Parameters:
+    dtype: Element type.
+    taps: Places for taps.
+"""
+
+comptime DEPTHWISE_LAST_WEIGHTS_LEAST_BLOCKS[taps: Int] = 4 if taps <= 4 else 3
+"""The same of the weight gradient. Not measured.
+
+Parameters:
+    taps: Places for taps.
+"""
+
 # depthwise_mma_gpu.mojo. With these numbers 8 signals of 768 channels by 8192 samples of bfloat16, 128 taps, take 110
 # us, 2.2 copies (H200, 2026-11-23, benchmarks/mojo/bench_depthwise_gpu.mojo). Others were not measured.
 
@@ -255,14 +305,38 @@ comptime DEPTHWISE_MMA_MOST_STEPS = 9
 # depthwise_short_gpu.mojo. With these numbers 12288 channels by 16384 samples of bfloat16, 4 taps, take 199 us, 1.04
 # copies (H200, 2026-11-23, benchmarks/mojo/bench_depthwise_gpu.mojo). Others were not measured.
 
+comptime DEPTHWISE_SHORT_FEW_TAPS = 4
+"""Taps of most layers that are short: their kernel has no places more."""
+
+comptime DEPTHWISE_SHORT_MANY_TAPS = 8
+"""Taps of most others."""
+
+comptime DEPTHWISE_SHORT_MOST_TAPS = 16
+"""Taps above which registers hold no more samples."""
+
 comptime DEPTHWISE_SHORT_THREADS = 128
 """Threads of a block."""
 
 comptime DEPTHWISE_SHORT_VECTORS = 4
 """Vectors of a thread."""
 
+comptime DEPTHWISE_SHORT_SPARSE_VECTORS[dtype: DType, taps: Int] = 4 if taps * size_of[dtype]() <= 64 else 2
+"""The same where places may be without a tap: more windows of 16 float64 samples do not fit into registers.
+
+Parameters:
+    dtype: Element type.
+    taps: Places for taps.
+"""
+
 comptime DEPTHWISE_SHORT_LEAST_TEAM = 4
 """Threads that have a row at least: their accesses fill a cache line."""
+
+comptime DEPTHWISE_SHORT_LEAST_BLOCKS[taps: Int] = 6 if taps <= 4 else 4
+"""Blocks of a multiprocessor that registers must be enough for.
+
+Parameters:
+    taps: Places for taps.
+"""
 
 # depthwise_short_weight_gradient_gpu.mojo. With these numbers the gradient of that layer takes 188 us, where a copy
 # takes 191 (there). Others were not measured.
@@ -272,6 +346,16 @@ comptime DEPTHWISE_SHORT_WEIGHT_GRADIENT_THREADS = 128
 
 comptime DEPTHWISE_SHORT_WEIGHT_GRADIENT_VECTORS = 2
 """Vectors of outputs that a thread loads at a time."""
+
+# The same, with the gradient of the signals: of that layer in bfloat16 289 us with these numbers (H200, 2026-11-23,
+# benchmarks/mojo/bench_depthwise_gpu.mojo).
+
+comptime DEPTHWISE_SHORT_BOTH_GRADIENTS_THREADS = 256
+"""Threads of a block. 128 take 298 us, 64 take 308."""
+
+comptime DEPTHWISE_SHORT_BOTH_GRADIENTS_VECTORS = 1
+"""Vectors that a thread loads at a time: 40 registers, so that a multiprocessor holds all threads that it can. Two take
+341 us, three 368; of float32 as long."""
 
 # depthwise_weight_gradient_gpu.mojo. Not measured: registers for two blocks on a multiprocessor, 17 KB of shared memory
 # each.
@@ -291,6 +375,9 @@ comptime DEPTHWISE_WEIGHT_GRADIENT_TILE = 2048
 comptime DEPTHWISE_WEIGHT_GRADIENT_ENOUGH_BLOCKS = 16 * MULTIPROCESSORS
 """Blocks from which outputs are not divided further."""
 
+comptime DEPTHWISE_WEIGHT_GRADIENT_LEAST_BLOCKS = 2
+"""Blocks of a multiprocessor that registers must be enough for."""
+
 # direct_gpu.mojo, whose numbers depthwise_gpu.mojo has, too. Measured on 2^26 samples of float32 (H200, 2026-11-22,
 # benchmarks/mojo/bench_direct_gpu.mojo).
 
@@ -307,11 +394,8 @@ comptime DIRECT_MAX_OUTPUTS_PER_THREAD = 16
 comptime DIRECT_CHUNK = 256
 """Taps staged at a time. Not measured: with the tile at most 13 KB of shared memory."""
 
-# direct_short_gpu.mojo. With these numbers 2^26 samples of float32 take 1.03 device copies at K = 4, 1.05 at 8 and 1.11
-# at 16 (H200, 2026-11-23, benchmarks/mojo/bench_direct_gpu.mojo).
-
-comptime DIRECT_SHORT_THREADS = 128
-"""Threads of a block. At K = 16 64 were 1 % faster, 96 3 % slower in the course of tuning."""
+# direct_short_gpu.mojo. With these numbers 2^26 samples of float32, 16 taps, take 130 to 131 us, 1.01 to 1.02 copies
+# (H200, 2026-11-23, benchmarks/mojo/bench_direct_gpu.mojo). 4 stages and 4 tiles, or 2 tiles, are 1 % slower.
 
 comptime DIRECT_SHORT_PLACES = [4, 8, 16]
 """Places for taps that are compiled. Not measured."""
@@ -319,44 +403,39 @@ comptime DIRECT_SHORT_PLACES = [4, 8, 16]
 comptime DIRECT_SHORT_MOST_TAPS = 16
 """The last of them: registers hold no more samples."""
 
-
-def direct_short_vectors[dtype: DType](places: Int) -> Int:
-    """Decides how many vectors a thread computes.
-
-    Parameters:
-        dtype: Element type.
-
-    Args:
-        places: Places for taps.
-
-    Returns:
-        As many as registers hold the windows of. At K = 16 one takes 1.18 copies, three 1.14, four 1.34.
-    """
-    return 2 if size_of[dtype]() >= 4 and places > 8 else 4
+comptime DIRECT_SHORT_ENOUGH_BLOCKS = 16 * MULTIPROCESSORS
+"""Blocks from which a block computes more than one tile: two for each that an H200 holds. Not measured."""
 
 
-def direct_short_blocks[dtype: DType](places: Int) -> Int:
-    """Decides for how many blocks of a multiprocessor registers must be enough.
+struct DirectShort[dtype: DType, places: Int]:
+    """Numbers of direct_short_gpu.mojo: few bytes of a block lie side by side, unless sums take longer than memory.
 
     Parameters:
-        dtype: Element type.
-
-    Args:
+        dtype: Element type of the arrays.
         places: Places for taps.
-
-    Returns:
-        Blocks. At K = 16 float32 takes as long with 8; others were not measured.
     """
-    if places <= 4:
-        return 6
-    return 6 if size_of[dtype]() == 4 and places > 8 else 4 if size_of[dtype]() == 8 else 5
+
+    comptime IS_LONG_HALF = size_of[Self.dtype]() == 2 and Self.places > 8
+    """Whether many conversions and sums come with each vector."""
+    comptime IS_LONG_DOUBLE = size_of[Self.dtype]() == 8 and Self.places > 8
+    """Whether windows take twice the registers."""
+    comptime THREADS = 128
+    """Threads of a block."""
+    comptime VECTORS = 3 if Self.IS_LONG_HALF else 2
+    """Vectors of a thread in a tile."""
+    comptime STAGES = 4 if Self.IS_LONG_DOUBLE else 3
+    """Tiles that a block has in shared memory: one that is computed, the others under way."""
+    comptime MOST_TILES = 8 if Self.IS_LONG_HALF else 4 if Self.IS_LONG_DOUBLE else 3
+    """Tiles of a block where there are many."""
+    comptime LEAST_BLOCKS = 6 if Self.IS_LONG_HALF else 5 if Self.IS_LONG_DOUBLE else 7
+    """Blocks of a multiprocessor that registers must be enough for."""
 
 
-# block_pair.mojo, the blocks of overlap_save_gpu.mojo. With the numbers of FFTs 2^26 samples of float32 take 1.16 copies
-# at K = 64, 1.32 at 256, 1.42 at 1024, 1.82 at 4096 (H200, 2026-11-23, poe bench gpu).
+# block_pair.mojo, the blocks of overlap_save_gpu.mojo. With the numbers of FFTs 2^26 samples of float32 take 1.16
+# copies at K = 64, 1.32 at 256, 1.42 at 1024, 1.82 at 4096 (H200, 2026-11-23, poe bench gpu).
 
 comptime BLOCK_PAIR_LONGEST_PAIRED = 4096
-"""The longest block that shares a transform with its neighbour. Folding costs 11 instructions a point more, of 100; two
+"""The longest block that shares a transform with its neighbour. Folding costs 9 instructions a point more, of 100; two
 blocks of 8192 instead of a folded one of 16384 take 2.44 copies at K = 4096."""
 
 comptime BLOCK_PAIR_LONGEST_BLOCK = 16384
@@ -378,26 +457,39 @@ def fft_log2_points(nfft: Int) -> Int:
     return 5 if nfft >= 8192 else 4
 
 
-def fft_registers(nfft: Int) -> Int:
+def fft_registers(nfft: Int, sparing: Int = 4096) -> Int:
     """Chooses how many registers a thread has for 16 points of float32.
 
     Args:
         nfft: Length of the transform.
+        sparing: Length from which it has the fewest.
 
     Returns:
-        Up to nfft = 2048 80: it takes 104 if it may, which is 1 to 6 % slower; 64 are 4 to 8 % slower. From 4096 on 64,
+        Below `sparing` 80: it takes 104 if it may, which is 1 to 6 % slower; 64 are 4 to 8 % slower. From there on 64,
         the fewest that the compiler does without spilling: more blocks load or store while others compute, 1 to 3 %
         faster than 80 at 4096, 24 % at 8192.
     """
-    return 80 if nfft <= 2048 else 64
+    return 80 if nfft < sparing else 64
 
+
+# overlap_save_rows_gpu.mojo. With this number 8 by 768 rows of 4096 samples of float32, 4096 taps, take 126 us (H200,
+# 2026-11-23, benchmarks/mojo/bench_overlap_save_gpu.mojo, "layers").
+
+comptime OVERLAP_SAVE_ROWS_SPARING[acc: DType] = 8192 if size_of[acc]() == 4 else 4096
+"""Length of transform from which a thread has 64 registers for 16 points of float32, not 80: of 4096 points those take
+149 us, and 128 registers 138. In float64 twice as many from 4096 on: with 160 there is one block on a multiprocessor, 179
+us for 4 by 768 rows, with 128 there are two, 151 us.
+
+Parameters:
+    acc: Accumulation type.
+"""
 
 # fft_columns.mojo and overlap_save_long_gpu.mojo. Not measured.
 
 comptime FFT_COLUMNS_COLUMN = 512
 """Points of a column: a longer one would leave room for fewer neighbours in shared memory."""
 
-comptime OVERLAP_SAVE_LONG_BLOCKS = 2
+comptime OVERLAP_SAVE_LONG_LEAST_BLOCKS = 2
 """Blocks of columns that a multiprocessor should take at once, which bounds their registers to 64."""
 
 # fft_parts.mojo and overlap_save_parts_gpu.mojo. With these numbers 2^26 samples of float32 take 2.79 device copies at
@@ -415,7 +507,7 @@ comptime FFT_PARTS_HELD = 5
 comptime OVERLAP_SAVE_PARTS_WARPS = 12
 """Warps of a block: each takes two parts, with 168 registers a thread for 32 points."""
 
-comptime OVERLAP_SAVE_PARTS_BLOCKS = 1
+comptime OVERLAP_SAVE_PARTS_LEAST_BLOCKS = 1
 """Blocks of a multiprocessor that registers must be enough for: shared memory has no room for more."""
 
 # polyphase_gpu.mojo with polyphase_tiling.mojo and polyphase_sums.mojo. With these numbers 2^26 samples of float32 take
@@ -447,30 +539,20 @@ comptime POLYPHASE_SHARED_BYTES = 96 << 10
 comptime POLYPHASE_SMALLEST_CHUNK = 16
 """Fewest positions worth staging at a time, unless they are all. Not measured."""
 
+comptime POLYPHASE_LEAST_BLOCKS[dtype: DType] = 3 if size_of[dtype]() <= 4 else 2
+"""Blocks of a multiprocessor that registers must be enough for. Not measured.
 
-def polyphase_least_blocks[dtype: DType]() -> Int:
-    """Decides for how many blocks of a multiprocessor registers must be enough.
+Parameters:
+    dtype: Element type.
+"""
 
-    Parameters:
-        dtype: Element type.
+comptime POLYPHASE_MOST_BLOCKS[dtype: DType] = (3 if size_of[dtype]() <= 4 else 4) * MULTIPROCESSORS
+"""Blocks among which tiles are dealt, each of which stages its taps once: as many as an H200 holds, or of wider
+elements twice as many. With half as many more the last ones take as long.
 
-    Returns:
-        Blocks. Not measured.
-    """
-    return 3 if size_of[dtype]() <= 4 else 2
-
-
-def polyphase_most_blocks[dtype: DType]() -> Int:
-    """Chooses among how many blocks tiles are dealt, each of which stages its taps once.
-
-    Parameters:
-        dtype: Element type.
-
-    Returns:
-        As many as an H200 holds, or of wider elements twice as many: with half as many more the last ones take as long.
-    """
-    return (3 if size_of[dtype]() <= 4 else 4) * MULTIPROCESSORS
-
+Parameters:
+    dtype: Element type.
+"""
 
 # polyphase_outputs_gpu.mojo. With these numbers 1/100 with 2001 taps takes 6.5 copies of its bytes (H200, 2026-11-23,
 # benchmarks/mojo/bench_polyphase_gpu.mojo). Others were not measured.
