@@ -117,26 +117,28 @@ known_sum = lru_cache(maxsize=4096)(Sum)
 
 
 class Gradients:
-    """Both gradients of a layer on a GPU in one pass over that of its outputs; their bits are those of two sums.
+    """Both gradients of a layer on a GPU in one pass over that of its outputs.
 
     Parameters
     ----------
     problem
         A layer of which `has_both_gradients` holds.
+    shape
+        Of the signals, with or without a batch.
     dtype, device
         Of all operands; a device is CUDA's index.
     """
 
-    __slots__ = ("device", "dtype", "launch", "layer", "problem", "strides", "workspace")
+    __slots__ = ("device", "dtype", "launch", "layer", "shapes", "strides", "workspace")
 
-    def __init__(self, problem: LayerProblem, dtype: Any, device: int) -> None:
-        self.problem, self.dtype, self.device = problem, dtype, device
+    def __init__(self, problem: LayerProblem, shape: tuple[int, ...], dtype: Any, device: int) -> None:
+        self.shapes, self.dtype, self.device = (shape, problem.weight_shape), dtype, device
         _context(device)
         name = NAMES[dtype]
         self.launch, self.layer = native.layer_kernel_on_gpu(f"gradients_{name}"), native.layer_on_gpu(problem)
         self.workspace = (native.gradient_workspace(f"weight_gradient_{name}", problem),)
         rows = problem.in_channels * problem.length, problem.length, 1
-        self.strides = rows, (problem.taps, problem.taps, 1)
+        self.strides = rows[-len(shape) :], (problem.taps, problem.taps, 1)
 
     def __call__(self, x: Any, gradient: Any, w: Any) -> tuple[Any, Any]:
         """Enqueue the gradients by x and by w of contiguous operands."""
@@ -145,8 +147,9 @@ class Gradients:
             with torch.cuda.device(device):
                 return self(x, gradient, w)
         make = _guards._empty_strided_cuda  # noqa: SLF001
-        by_x = make(self.problem.input_shape, self.strides[0], self.dtype)
-        by_w = make(self.problem.weight_shape, self.strides[1], self.dtype)
+        by_x, by_w = (
+            make(shape, strides, self.dtype) for shape, strides in zip(self.shapes, self.strides, strict=True)
+        )
         workspace = make(self.workspace, _ONE, torch.uint8)
         arrays = by_x, by_w, x, gradient, w, workspace
         stream = _torch._cuda_getCurrentRawStream(device)  # noqa: SLF001
@@ -200,8 +203,8 @@ def gradient_sums(
     if by_input is None or (problem.has_one_filter_each and not y.is_cuda):
         return None
     by_weight = known_sum(_name("weight_gradient", y.dtype), problem, (), w_shape, y.dtype, y.get_device())
-    is_one = x_shape == problem.input_shape and has_both_gradients(problem, y)
-    return by_input, by_weight, known_gradients(problem, y.dtype, y.get_device()) if is_one else None
+    both = known_gradients(problem, x_shape, y.dtype, y.get_device()) if has_both_gradients(problem, y) else None
+    return by_input, by_weight, both
 
 
 def forward(problem: LayerProblem, x: Any, w: Any, bias: Any = None, activation: int = 0) -> Any:

@@ -217,8 +217,7 @@ def both_gradients(x: Any, w: Any, gradient: Any, *geometry: int) -> tuple[Any, 
         return None
     if not (x.is_contiguous() and w.is_contiguous() and gradient.is_contiguous()):
         return None
-    by_x, by_w = tensors.known_gradients(problem, x.dtype, x.get_device())(x, gradient, w)
-    return by_x if x.dim() == 3 else by_x[0], by_w  # noqa: PLR2004  # (N, C, L)
+    return tensors.known_gradients(problem, tuple(x.shape), x.dtype, x.get_device())(x, gradient, w)
 
 
 def _convolve_backward(ctx: Any, gradient: Any) -> Any:

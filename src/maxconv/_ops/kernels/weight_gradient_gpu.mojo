@@ -102,7 +102,7 @@ def depthwise_gradients_gpu[
     geometry: LayerGeometry,
     queue: Queue,
 ) raises:
-    """Enqueues the computation of both gradients of a layer; the bits are those of one after the other.
+    """Enqueues the computation of both gradients of a layer.
 
     Parameters:
         dtype: Element type of all arrays but the workspace.
