@@ -11,7 +11,7 @@ kernel computed it, and nothing beside the outputs has been written.
 from std.math import ceildiv
 from std.random import random_float64, random_si64, seed
 from std.sys import argv
-from std.utils.numerics import epsilon, inf, isnan
+from std.utils.numerics import inf, isnan
 from max.gpu.host import DeviceContext, HostBuffer
 
 from _ops.kernels.depthwise_cpu import depthwise_cpu
