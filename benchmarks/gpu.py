@@ -65,12 +65,11 @@ def bench() -> list[dict[str, Any]]:
     from max.driver import Accelerator
 
     device = Accelerator()
-    call = bench_resident_call(device)  # after the rest, the calls of both libraries take half as long again
     rows = [bench_kernel(device, dtype, shape, m) for dtype, cases in CASES.items() for shape, m in cases]
     rows += [bench_resampling(device, up, down) for up, down in RATES]
     rows += [bench_long_layer(device, dtype) for dtype in ("float32", "bfloat16")]
     rows += depthwise.bench(by_events)
-    return [*rows, call, bench_host_arrays()]
+    return [*rows, bench_resident_call(device), bench_host_arrays()]
 
 
 def bench_kernel(device: Any, dtype: str, shape: int | tuple[int, int], m: int) -> dict[str, Any]:
