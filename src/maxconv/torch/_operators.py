@@ -87,8 +87,7 @@ class Operator:
         """Compute the result."""
         if torch.compiler.is_compiling():
             return self.operator(*arguments)
-        is_transformed = torch._C._functorch.peek_interpreter_stack() is not None  # noqa: SLF001  # no public name
-        if is_transformed or forward_ad._current_level >= 0:  # noqa: SLF001
+        if is_transformed():
             return self.transformable.apply(*arguments)
         operands = arguments[: self.tensors]
         if not are_plain(operands):
@@ -118,6 +117,12 @@ class Operator:
         operands = ctx.saved_tensors
         bias, none = (others[:1], (None,)) if self.tensors > 2 else ((), ())  # noqa: PLR2004  # two operands
         return self(first, operands[1], *bias, *ctx.numbers) + self(operands[0], second, *none, *ctx.numbers)
+
+
+def is_transformed() -> bool:
+    """Tell whether a transform of `torch.func`, or a derivative forwards, sees what is called."""
+    levels = torch._C._functorch.peek_interpreter_stack()  # noqa: SLF001  # no public name
+    return levels is not None or forward_ad._current_level >= 0  # noqa: SLF001
 
 
 def are_plain(operands: Any) -> bool:
@@ -208,8 +213,7 @@ def both_gradients(x: Any, w: Any, gradient: Any, *geometry: int) -> tuple[Any, 
     """Return the gradients by x and w (O, C/G, K) that one kernel computes; None where none does, or is watched."""
     if torch.compiler.is_compiling() or torch.is_grad_enabled() or not x.is_cuda:
         return None
-    is_transformed = torch._C._functorch.peek_interpreter_stack() is not None  # noqa: SLF001  # no public name
-    if is_transformed or forward_ad._current_level >= 0 or not are_plain((x, w, gradient)):  # noqa: SLF001
+    if is_transformed() or not are_plain((x, w, gradient)):
         return None
     problem = _known(x.shape, w.shape, gradient.shape[-1], *geometry)
     are_alike = x.dtype is w.dtype is gradient.dtype
@@ -345,15 +349,16 @@ def _causal_backward(ctx: Any, gradient: Any) -> Any:
         whole, padding = (x, taps - 1) if state is None else (torch.cat([state, x], -1), 0)
         geometry = 1, padding, 1, channels
         by_x = by_state = by_weight = None
-        needs_both = state is None and ctx.needs_input_grad[0] and ctx.needs_input_grad[1]
-        if needs_both and (both := both_gradients(x, w.unsqueeze(1), gradient, *geometry)):
-            by_bias = bias_gradient(gradient).to(b.dtype) if ctx.needs_input_grad[2] else None
-            return both[0], both[1].squeeze(1), by_bias, None, None, None
-        if ctx.needs_input_grad[0] or ctx.needs_input_grad[3]:
+        both = None
+        if state is None and ctx.needs_input_grad[0] and ctx.needs_input_grad[1]:
+            both = both_gradients(x, w.unsqueeze(1), gradient, *geometry)
+        if both is not None:
+            by_x, by_weight = both[0], both[1].squeeze(1)
+        elif ctx.needs_input_grad[0] or ctx.needs_input_grad[3]:
             by_x = transpose(gradient, w.unsqueeze(1), None, whole.shape[-1], *geometry)
         if state is not None and by_x is not None:
             by_state, by_x = by_x.split([taps - 1, x.shape[-1]], -1)
-        if ctx.needs_input_grad[1]:
+        if both is None and ctx.needs_input_grad[1]:
             by_weight = correlate(whole.to(w.dtype), gradient.to(w.dtype), taps, *geometry).squeeze(1)
     by_bias = bias_gradient(gradient).to(b.dtype) if ctx.needs_input_grad[2] else None
     return by_x, by_weight, by_bias, by_state, None, None

@@ -160,8 +160,7 @@ def _is_served(operands: Any) -> bool:
     """Tell whether operands are what kernels take, and nothing watches what becomes of them."""
     if not (_operators.are_plain(operands) and all(operand.is_contiguous() for operand in operands)):
         return False
-    is_transformed = torch._C._functorch.peek_interpreter_stack() is not None  # noqa: SLF001  # no public name
-    if is_transformed or torch.is_autocast_enabled(operands[0].device.type):
+    if _operators.is_transformed() or torch.is_autocast_enabled(operands[0].device.type):
         return False
     is_cast = operands[0].is_cpu and operands[0].dtype not in _NOT_WIDENED
     return not is_cast and not any(map(_operators.is_left_over, operands))
