@@ -541,3 +541,29 @@ def test_calls_of_changing_shapes_leave_nothing_behind():
     assert len(compiled) == built
     assert _functional._remembered.cache_info().currsize <= _functional._REMEMBERED
     assert 0 < _short._alike.cache_info().currsize <= _short._MOST
+
+
+@pytest.mark.parametrize("function", ["causal_conv1d", "conv1d"])
+@pytest.mark.parametrize("shape", [(3, 5, 40), (5, 40)])
+def test_gradients_of_one_launch_go_to_their_operands(shape, function, monkeypatch):
+    """What computes both gradients at once is given the layer, and each operand gets its own of them."""
+    served = []
+
+    def both(x, w, gradient, *geometry):
+        served.append(geometry)
+        by_x = _operators.transpose(gradient, w, None, x.shape[-1], *geometry)
+        return by_x, _operators.correlate(x, gradient, w.shape[-1], *geometry)
+
+    x, w, b, gradient = draw(*shape), draw(5, 4), draw(5), draw(*shape, requires_grad=False)
+
+    def gradients():
+        if function == "causal_conv1d":
+            y = mt.causal_conv1d(x, w, b, activation="silu")
+        else:
+            y = mt.conv1d(x, w[:, None], b, padding=(3, 0), groups=5)
+        return torch.autograd.grad(y, (x, w, b), gradient)
+
+    expected = gradients()
+    monkeypatch.setattr(_operators, "both_gradients", both)
+    assert all(map(torch.equal, gradients(), expected))
+    assert served == [(1, 3, 1, 5)]
