@@ -285,6 +285,16 @@ def activation_code(function: str, activation: Any) -> int:
     return ACTIVATIONS[activation]
 
 
+def is_fast(function: str, precision: Any) -> bool:
+    """Translate the argument `precision`."""
+    if precision is None:
+        return False
+    if not (isinstance(precision, str) and precision == "fast"):
+        message = f"{function}: precision must be None or 'fast', got {precision!r}"
+        raise ArgumentError(message)
+    return True
+
+
 def single(function: str, argument: str, value: Any, least: int) -> int:
     """Check an argument that is an integer or, as PyTorch has it, a sequence of one."""
     if isinstance(value, (tuple, list)):
