@@ -18,7 +18,7 @@ comptime FILTERS_OF_A_PRODUCT = 4
 
 
 def conv[
-    dtype: DType, //, target: StaticString, transposed: Bool
+    dtype: DType, //, target: StaticString, transposed: Bool, is_fast: Bool = False
 ](
     result: Pointer[Scalar[dtype], MutAnyOrigin],
     source: Pointer[Scalar[dtype], MutAnyOrigin],
@@ -33,6 +33,7 @@ def conv[
         dtype: Element type of result, source and weights.
         target: Where the arrays are: "cpu" or "gpu".
         transposed: False: the result is y. True: the result is x.
+        is_fast: As for `depthwise`; transposed sums are what they are.
 
     Args:
         result: The array y, or x; every element is written.
@@ -50,7 +51,7 @@ def conv[
             geometry.groups == geometry.in_channels
             and geometry.out_channels < FILTERS_OF_A_PRODUCT * geometry.in_channels
         ):
-            depthwise[target](result, source, w, epilogue, geometry, no_history(source), ctx)
+            depthwise[target, is_fast](result, source, w, epilogue, geometry, no_history(source), ctx)
             return
     comptime if transposed and target == "gpu":
         if is_mirrored_depthwise(geometry):
@@ -67,7 +68,7 @@ def conv[
 
 
 def depthwise[
-    dtype: DType, weight_dtype: DType, //, target: StaticString
+    dtype: DType, weight_dtype: DType, //, target: StaticString, is_fast: Bool = False
 ](
     y: Pointer[Scalar[dtype], MutAnyOrigin],
     x: Pointer[Scalar[dtype], MutAnyOrigin],
@@ -83,6 +84,7 @@ def depthwise[
         dtype: Element type of x and y.
         weight_dtype: Element type of w.
         target: Where the arrays are: "cpu" or "gpu".
+        is_fast: Whether pieces of a causal layer of half precision need not have the bits of the whole.
 
     Args:
         y: Outputs, shape (N, O, L_out); every one is written.
@@ -109,7 +111,7 @@ def depthwise[
             depthwise_cpu[dtype](y, x, weights, epilogue, geometry, history, max_workers=0)
             _ = wide^
     elif target == "gpu":
-        depthwise_gpu(y, x, w, epilogue, geometry, history, ctx)
+        depthwise_gpu(y, x, w, epilogue, geometry, history, ctx, is_fast=is_fast)
     else:
         raise Error("Unsupported target: ", target)
 
