@@ -320,6 +320,23 @@ def test_fast_reaches_the_kernels(rng, monkeypatch, dtype):
     assert [named["is_fast"] for named in told] == [False, False, True, True]
 
 
+@pytest.mark.parametrize(
+    ("taps", "padding", "itemsize", "expected"),
+    [
+        (130, (70, 59), 2, (True, True)),
+        (130, (129, 0), 2, (False, True)),
+        (131, (130, 0), 2, (False, False)),
+        (131, (65, 65), 2, (False, False)),
+        (130, (70, 59), 4, (False, False)),
+        (130, (129, 0), 4, (False, False)),
+    ],
+)
+def test_products_come_before_ffts(taps, padding, itemsize, expected):
+    """On a GPU half-precision layers that tensor cores serve are no FFTs; causal ones are among them if fast."""
+    layer = _layer.convolution("test", (2, 3, 500), (3, 1, taps), None, 1, padding, 1, 3)
+    assert tuple(_plan.takes_products(layer, itemsize, is_fast=is_fast) for is_fast in (False, True)) == expected
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", HALVES, ids=str)
 @settings(max_examples=60, deadline=None)

@@ -312,3 +312,4 @@ def test_python_knows_the_numbers_that_it_repeats():
     assert kernels["BLOCK_PAIR_LONGEST_PAIRED"] + 1 == _plan.FOLDED_GPU_BLOCKS.start
     assert (kernels["SMALLEST_SIZE"], kernels["LARGEST_SIZE"]) == (_plan.SHORTEST_GPU_ROW, _plan.LONGEST_GPU_ROW)
     assert kernels["DIRECT_SHORT_MOST_TAPS"] == _plan.FEW_GPU_TAPS
+    assert 16 * kernels["DEPTHWISE_MMA_MOST_STEPS"] - 14 == _plan.MOST_PRODUCT_TAPS

@@ -93,6 +93,9 @@ def test_modules_may_be_fast(monkeypatch):
         assert ("precision='fast'" in repr(layer)) == (layer.precision == "fast")
         assert all(torch.equal(layer(x), layer(x)) for _ in range(2))
     assert told == [True, True, False]
+    assert torch.nn.utils.skip_init(mt.Conv1d, 8, 8, 20, precision="fast").precision == "fast"
+    for copied in (copy.deepcopy(layers[0]), pickle.loads(pickle.dumps(layers[1]))):  # noqa: S301  # our own bytes
+        assert copied.precision == "fast"
     swapped = nn.Sequential(nn.Conv1d(8, 8, 20, groups=8))
     mt.replace_conv1d(swapped)
     assert swapped[0].precision is None

@@ -249,6 +249,10 @@ def causal_conv1d(
     ShapeError, ArgumentError, DeviceError, DtypeError
         As for `conv1d`; ArgumentError also if `seq_idx` comes together with a state.
 
+    Notes
+    -----
+    The bits of `maxconv.causal_conv1d`, but for long fast filters, which are summed directly here.
+
     Examples
     --------
     >>> from max.dtype import DType

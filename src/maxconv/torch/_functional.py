@@ -61,7 +61,7 @@ def conv1d(
 
     Notes
     -----
-    Cost and accuracy are those of `maxconv.conv1d`, the sums on a CPU being direct always. The gradients are sums of
+    Cost and accuracy are those of `maxconv.conv1d`, the sums on a GPU being direct always. The gradients are sums of
     the same kind, differentiable again. Under autocast, operands are cast as PyTorch casts those of its own `conv1d`.
     On a GPU the work goes onto the current stream.
 
@@ -183,8 +183,8 @@ def causal_conv1d(
 
     Notes
     -----
-    Follows Dao-AILab's `causal_conv1d_fn`, for any number of taps. States have gradients. Under autocast the signals
-    are cast, filters are used as they are.
+    Follows Dao-AILab's `causal_conv1d_fn`, for any number of taps; long filters are summed, fast ones too. States have
+    gradients. Under autocast the signals are cast, filters are used as they are: those of float32 are not fast.
 
     Examples
     --------

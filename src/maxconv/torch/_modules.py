@@ -15,7 +15,7 @@ class Conv1d(torch.nn.Conv1d):
 
     Parameters
     ----------
-    *arguments, **options
+    in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode, device, dtype
         As for `torch.nn.Conv1d`.
     precision : {None, "fast"}
         As for `maxconv.conv1d`; an attribute, which may be set later, too.
@@ -33,8 +33,24 @@ class Conv1d(torch.nn.Conv1d):
 
     precision: Literal["fast"] | None = None  # of layers that were PyTorch's before
 
-    def __init__(self, *arguments: Any, precision: Literal["fast"] | None = None, **options: Any) -> None:
-        super().__init__(*arguments, **options)
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Any,
+        stride: Any = 1,
+        padding: Any = 0,
+        dilation: Any = 1,
+        groups: int = 1,
+        bias: bool = True,  # noqa: FBT002  # PyTorch's order
+        padding_mode: Any = "zeros",
+        device: Any = None,
+        dtype: Any = None,
+        *,
+        precision: Literal["fast"] | None = None,
+    ) -> None:
+        sizes = in_channels, out_channels, kernel_size, stride, padding, dilation, groups
+        super().__init__(*sizes, bias, padding_mode, device, dtype)
         self.precision = precision
 
     def extra_repr(self) -> str:
@@ -91,6 +107,8 @@ class CausalConv1d(torch.nn.Conv1d):
     >>> layer = maxconv.torch.CausalConv1d(8, 4, activation="silu")
     >>> layer
     CausalConv1d(8, kernel_size=(4,), activation='silu')
+    >>> maxconv.torch.CausalConv1d(8, 64, precision="fast")
+    CausalConv1d(8, kernel_size=(64,), precision='fast')
     >>> layer(torch.zeros(2, 8, 100)).shape
     torch.Size([2, 8, 100])
     """
