@@ -177,7 +177,7 @@ def sample_offset(index: Int) -> Int:
 
 @always_inline
 def unknown(value: Int32) -> Int32:
-    """Hides from the compiler that a number is the same for all rows: it would spill all comparisons with it.
+    """Hides from the compiler what a number is compared with: it would compare beforehand, and spill the results.
 
     Args:
         value: The number.
@@ -254,11 +254,23 @@ def load_taps[
         is_flipped: True for convolution, False for correlation.
         thread: Index of the thread.
     """
+    var first = first_sample(thread)
+    var origin = length - 1 - pad_left if is_flipped else pad_left - 3  # the least index of four taps, of point 0
+    if ahead_of == 0 and Int(k) % 8 == 0 and origin % 4 == 0 and length % 4 == 0:
+        comptime for i in range(count):
+            var n = first + Int32(sample_offset(i))
+            var index = origin + n if is_flipped else origin - n
+            taps[i] = 0
+            if UInt32(index) < UInt32(length):  # negative ones are large then
+                var four = k.unsafe_load[width=4, alignment=8, invariant=True](Int(index))
+                taps[i] = four if is_flipped else four.reversed()
+        return
+    var last = unknown(pad_left) + Int32(ahead_of)
     comptime for i in range(count):
         comptime for each in range(4):
-            var n = first_sample(thread) + Int32(sample_offset(i) + each)
-            var j = pad_left - n + Int32(ahead_of)
-            var exists = UInt32(j) < UInt32(length) and (ahead_of == 0 or n > 0)  # negative ones are large then
+            var n = first + Int32(sample_offset(i) + each)
+            var j = last - n
+            var exists = UInt32(j) < UInt32(length) and (ahead_of == 0 or n > 0)
             taps[i][each] = k[unsafe_offset=length - 1 - j if is_flipped else j] if exists else 0
 
 
@@ -308,6 +320,26 @@ def factors_of[
                 terms[each] = samples[step + each][product].cast[FULL]() * scale
             factors[step + product] = terms.cast[HALF]()
     return factors^
+
+
+@always_inline
+def squares_of[count: Int, //](factors: Array[SIMD[HALF, 4], count]) -> Float32:
+    """Adds squares.
+
+    Parameters:
+        count: How many times 4.
+
+    Args:
+        factors: Numbers.
+
+    Returns:
+        The sum.
+    """
+    var sums = SIMD[FULL, 4](0)
+    comptime for i in range(count):
+        var values = factors[i].cast[FULL]()
+        sums = values.fma(values, sums)
+    return sums.reduce_add()
 
 
 @always_inline
@@ -435,18 +467,15 @@ def convolve_rows[
         share_over_block[False](max(most_of(window), most_of(ahead)), scratch, thread)
         barrier()
         var up, down = scales_of(found_in_block[False](scratch))
-        var squares = Float32(0)
-        comptime for i in range(COUNT):
-            comptime for each in range(4):
-                var real = window[i][each].cast[FULL]() * up
-                var imaginary = ahead[i][each].cast[FULL]() * up
-                squares += real * real + imaginary * imaginary
-        share_over_block[True](squares, scratch.unsafe_offset(Int32(WARPS)), thread)
         var terms = factors_of(window, up)
+        var squares = squares_of(terms)
         if has_ahead:
-            first_pass[lines, True](terms, factors_of(ahead, up), matrix, weights, values, thread)
+            var others = factors_of(ahead, up)
+            squares += squares_of(others)
+            first_pass[lines, True](terms, others, matrix, weights, values, thread)
         else:
             first_pass[lines](terms, terms, matrix, weights, values, thread)
+        share_over_block[True](squares, scratch.unsafe_offset(Int32(WARPS)), thread)
         if begin < end:
             load_samples(window, x.unsafe_offset(Int(begin * filters + filter) * Int(samples)), samples, thread)
         barrier()
