@@ -422,7 +422,8 @@ def _by_fft(problem: _layer.LayerProblem, x: Any, w: Any, bias: Any, place: str,
         return None
     together = rows._replace(batch=(problem.batch, channels))
     if block := _plan.row_block_on_gpu(together, itemsize, choice.nfft):
-        y = layers.by_rows(together, _reshaped(x, problem.input_shape), w, bias, block, place)
+        signals = _reshaped(x, problem.input_shape)
+        y = layers.by_rows(together, signals, w, bias, block, place, is_fast=is_fast)
         if y is not None:
             return y
     if bias is not None and itemsize == 2:  # noqa: PLR2004  # half precision, which would be rounded twice

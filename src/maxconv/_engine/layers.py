@@ -155,7 +155,7 @@ def by_fft(problem: LayerProblem, rows: Problem, x: Any, w: Any, bias: Any, nfft
         return like(x, y, x.dtype)
 
 
-def by_rows(problem: Problem, x: Any, w: Any, bias: Any, block: int, device: str) -> Any:
+def by_rows(problem: Problem, x: Any, w: Any, bias: Any, block: int, device: str, *, is_fast: bool) -> Any:
     """Compute y of such a layer with one FFT for each row; None if a device lacks the shared memory for the block.
 
     Parameters
@@ -168,6 +168,8 @@ def by_rows(problem: Problem, x: Any, w: Any, bias: Any, block: int, device: str
         What `_plan.row_block_on_gpu` gave.
     device
         "gpu:<id>".
+    is_fast
+        Whether half precision may have the accuracy of overlap_save_mma_gpu.mojo.
     """
     from max.driver import Buffer
 
@@ -181,7 +183,7 @@ def by_rows(problem: Problem, x: Any, w: Any, bias: Any, block: int, device: str
             upload(each, device) if isinstance(each, np.ndarray) else each for each in (x, w, bias)
         )
         y = Buffer(signals.dtype, problem.shape, device=devices.handle(device))
-        spectra.convolve_rows(problem, kind, device, y, signals, taps, offsets)
+        spectra.convolve_rows(problem, kind, device, y, signals, taps, offsets, is_fast=is_fast)
         return like(x, y, x.dtype)
 
 

@@ -193,12 +193,7 @@ def unknown(value: Int32) -> Int32:
 @always_inline
 def load_samples[
     dtype: DType, count: Int, //
-](
-    mut samples: Array[SIMD[dtype, 4], count],
-    row: Pointer[Scalar[dtype], MutAnyOrigin],
-    length: Int32,
-    thread: Int32,
-):
+](mut samples: Array[SIMD[dtype, 4], count], row: Pointer[Scalar[dtype], MutAnyOrigin], length: Int32, thread: Int32,):
     """Reads a lane's samples of a row, zeros behind its end.
 
     Parameters:
@@ -507,9 +502,7 @@ def convolve_rows[
                 points.multiply(kept(spectrum_re[i]), kept(spectrum_im[i]))
                 backward[lines](points, weights, values, first_line + Int32(i), lane, again)
             if row + 1 < end:
-                load_samples(
-                    window, x.unsafe_offset(Int((row + 1) * filters + filter) * Int(samples)), samples, thread
-                )
+                load_samples(window, x.unsafe_offset(Int((row + 1) * filters + filter) * Int(samples)), samples, thread)
             barrier()
             var sums = last_pass[lines](matrix, values, thread)
             var y_row = y.unsafe_offset(Int(row * filters + filter) * Int(outputs))
