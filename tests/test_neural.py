@@ -13,7 +13,7 @@ from arrays import FLOATS
 from conftest import DEVICES
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from tolerances import assert_layer_within_bound, assert_within_fft_bound
+from tolerances import assert_layer_within_bound, assert_within_fast_bound, assert_within_fft_bound
 
 import maxconv
 from maxconv import ArgumentError, DeviceError, DtypeError, ShapeError, _layer, _plan
@@ -294,6 +294,42 @@ def test_whole_rows_go_by_fft(rng, dtype, batch, length, taps, padding):
             assert_within_fft_bound(actual[n, c], exact[n, c] + offset, x[n, c], w[c, 0])
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+@pytest.mark.parametrize(
+    ("batch", "length", "taps", "padding"),
+    [(3, 5000, 5000, (4999, 0)), (2, 8192, 8192, (8191, 0)), (1, 2501, 3000, (1500, 1499)), (9, 4096, 2100, (0, 2099))],
+)
+def test_fast_whole_rows(rng, dtype, batch, length, taps, padding):
+    """Rows that tensor cores transform are right for noise and constants, great and small, and the same again."""
+    x, w = normal(rng, (batch, 5, length), dtype), normal(rng, (5, 1, taps), dtype)
+    b = normal(rng, 5, dtype)
+    x[:, 1], w[1] = 1.5, 1 / 64
+    x[:, 2], w[2] = x[:, 2] / dtype.type(32), w[2] / dtype.type(32)
+    x[:, 3] = x[:, 3] * dtype.type(8)
+    x[0, 4] = 0
+    options = {"padding": padding, "groups": 5}
+    exact = reference.conv1d(*(each.astype(np.float64) for each in (x, w)), None, **options)
+    for bias in (None, b):
+        y = maxconv.conv1d(x, w, bias, **options, device="gpu", precision="fast")
+        np.testing.assert_array_equal(y, maxconv.conv1d(x, w, bias, **options, device="gpu", precision="fast"))
+        assert (y != maxconv.conv1d(x, w, bias, **options, device="gpu")).any()
+        for n, c in np.ndindex(batch, 5):
+            offset = 0 if bias is None else float(bias[c])
+            assert_within_fast_bound(y[n, c], exact[n, c] + offset, x[n, c], w[c, 0])
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+def test_nan_spoils_its_row_if_fast(rng, dtype):
+    """NaN and infinity reach no other row than theirs, in a filter all rows of that."""
+    x, w = normal(rng, (2, 4, 3000), dtype), normal(rng, (4, 1, 3000), dtype)
+    x[0, 0, 1234], x[1, 1, 0], w[2, 0, 7] = np.nan, np.inf, np.nan
+    y = maxconv.conv1d(x, w, padding=(2999, 0), groups=4, device="gpu", precision="fast").astype(np.float64)
+    spoilt = np.array([[True, False, True, False], [False, True, True, False]])
+    np.testing.assert_array_equal(spoilt, ~np.isfinite(y).all(axis=-1))
+
+
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
 @pytest.mark.parametrize("taps", [4, 31, 200])
 def test_fast_layers_on_a_cpu_have_the_same_bits(rng, taps, dtype):
@@ -365,7 +401,7 @@ def test_fast_causal_layers_on_a_gpu(dtype, taps, length, activation, has_bias, 
         assert_layer_within_bound(y, exact, magnitude, taps + 1, activate)
         return
     for n, c in np.ndindex(2, 3):
-        assert_within_fft_bound(y[n, c], exact[n, c], x[n, c], w[c])
+        assert_within_fast_bound(y[n, c], exact[n, c], x[n, c], w[c])
 
 
 @pytest.mark.gpu

@@ -84,8 +84,10 @@ def conv1d(
     bfloat16 are multiplied by tensor cores, which add in float32 in an order of their own; causal layers of one filter
     a channel, ``padding=(K - 1, 0)``, are left to sums in the order of `causal_conv1d`, or FFTs.
 
-    ``precision="fast"`` lets tensor cores multiply such layers of 17 to 130 taps, too. Where it would be no faster, and
-    always in float32, in float64 and on the CPU, it changes nothing. The same call gives the same bits.
+    ``precision="fast"`` lets tensor cores multiply such layers of 17 to 130 taps, too, and, where FFTs serve, transform
+    rows of 2049 to 8192 samples, as FlashFFTConv does: values are rounded to float16 between passes, and the bound has
+    the elements' own `eps`. Where it would be no faster, and always in float32, in float64 and on the CPU, it changes
+    nothing. The same call gives the same bits.
 
     Examples
     --------
