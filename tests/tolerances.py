@@ -67,7 +67,7 @@ def assert_within_fft_bound(actual: np.ndarray, exact: np.ndarray, x: np.ndarray
 
 
 def assert_within_fast_bound(actual: np.ndarray, exact: np.ndarray, x: np.ndarray, k: np.ndarray) -> None:
-    """Fail unless a row by `precision="fast"` keeps the bound of its elements' eps, and is as near as roundings bring it.
+    """Fail unless a row by `precision="fast"` keeps the bound of its elements' eps, and is as near as it can be.
 
     The first is the promise, which a wrong result might keep. So the norm of the error is held, too: seven roundings of
     values to float16 and six of the matrices that multiply them take half an eps each from that of the whole
@@ -80,9 +80,8 @@ def assert_within_fast_bound(actual: np.ndarray, exact: np.ndarray, x: np.ndarra
     scale = np.linalg.norm(wide_x) * np.linalg.norm(wide_k)
     assert np.all(np.abs(error) <= 10 * output * math.log2(2 * len(x)) * scale)
     whole = np.linalg.norm(np.convolve(wide_x, wide_k))
-    assert np.linalg.norm(error) <= 13 / 2 * float(np.finfo(np.float16).eps) * whole + output / 2 * np.linalg.norm(
-        exact
-    )
+    on_the_way = 13 / 2 * float(np.finfo(np.float16).eps)
+    assert np.linalg.norm(error) <= on_the_way * whole + output / 2 * np.linalg.norm(exact)
 
 
 def assert_layer_within_bound(

@@ -21,7 +21,8 @@ Gate:       N and L_out up to LARGEST_SIZE, any K and pad_left; above 48 KB of s
 Tuning:     registers as in shared/fft_points.mojo, but OVERLAP_SAVE_ROWS_SPARING.
 Measured:   float32, 8 by 768 causal rows, filters as long, H200, 2026-11-23 (bench_overlap_save_gpu.mojo "layers"): 8192
             samples 265 us, 2.7 copies, where blocks of overlap_save_gpu take 329; 4096 samples 126 (145), 2048 62
-            (129), 1024 35 (68), 512 19 (35). 8192 of bfloat16 287 us, 5.7 copies: the build for Turing rounds by hand.
+            (129), 1024 35 (68), 512 19 (35). 8192 of bfloat16 287 us, 5.7 copies, by the build for Turing, which
+            rounds by hand; not measured by that for Ampere.
 Source:     as overlap_save_gpu.mojo.
 """
 
