@@ -353,7 +353,8 @@ def test_fast_reaches_the_kernels(rng, monkeypatch, dtype):
     for precision in (None, "fast"):
         maxconv.causal_conv1d(x, w, precision=precision)
         maxconv.conv1d(x, w[:, None], padding=(19, 0), groups=4, precision=precision)
-    assert [named["is_fast"] for named in told] == [False, False, True, True]
+        maxconv.conv1d(x, w[:, None], padding="same", groups=4, precision=precision)
+    assert [named["is_fast"] for named in told] == [False, False, True, True, True, True]
 
 
 @pytest.mark.parametrize(
@@ -411,9 +412,24 @@ def test_fast_causal_layers_add_in_another_order(rng, dtype):
     x, w = normal(rng, (4, 64, 8192), dtype), normal(rng, (64, 128), dtype)
     results = [maxconv.causal_conv1d(x, w, device="gpu", precision=precision) for precision in (None, "fast")]
     assert (results[0] != results[1]).any()
-    state = {"initial_state": normal(rng, (4, 64, 127), dtype)}
-    results = [maxconv.causal_conv1d(x, w, **state, device="gpu", precision=each) for each in (None, "fast")]
-    np.testing.assert_array_equal(*results)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+@pytest.mark.parametrize("taps", [20, 300])
+def test_what_fast_layers_do_not_serve_keeps_its_bits(rng, taps, dtype):
+    """States, packed sequences, filters in float32 and layers in float32 are summed as ever."""
+    x, w = normal(rng, (2, 3, 333), dtype), normal(rng, (3, taps), dtype)
+    wide = [array.astype(np.float32) for array in (x, w)]
+    numbers = np.sort(rng.integers(-1, 3, (2, 333)), axis=-1)
+    for operands, options in (
+        ((x, w), {"initial_state": normal(rng, (2, 3, taps - 1), dtype)}),
+        ((x, w), {"seq_idx": numbers}),
+        ((x, wide[1]), {}),
+        (wide, {}),
+    ):
+        results = [maxconv.causal_conv1d(*operands, **options, device="gpu", precision=each) for each in (None, "fast")]
+        np.testing.assert_array_equal(*results)
 
 
 @pytest.mark.gpu

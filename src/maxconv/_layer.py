@@ -53,6 +53,11 @@ class LayerProblem(NamedTuple):
         return self.groups == self.in_channels == self.out_channels
 
     @property
+    def is_causal(self) -> bool:
+        """Whether outputs are as many as samples, and each sees its own sample last, at stride and dilation 1."""
+        return self.pad_left == self.taps - 1 and self.outputs == self.length
+
+    @property
     def input_shape(self) -> tuple[int, int, int]:
         """The shape of x."""
         return (self.batch, self.in_channels, self.length)

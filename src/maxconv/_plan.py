@@ -117,8 +117,8 @@ def takes_ffts(layer: LayerProblem) -> bool:
 
 def takes_products(layer: LayerProblem, itemsize: int, *, is_fast: bool) -> bool:
     """Tell whether the tensor cores of a GPU multiply a layer that FFTs can serve: see `is_long_depthwise`."""
-    is_causal = layer.pad_left == layer.taps - 1 and layer.outputs == layer.length
-    return itemsize == 2 and layer.taps <= MOST_PRODUCT_TAPS and (is_fast or not is_causal)  # noqa: PLR2004  # bytes
+    is_half = itemsize == 2  # noqa: PLR2004  # bytes
+    return is_half and layer.taps <= MOST_PRODUCT_TAPS and (is_fast or not layer.is_causal)
 
 
 @lru_cache(maxsize=256)

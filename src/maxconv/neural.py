@@ -15,9 +15,6 @@ from ._problem import Problem
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_HALF = {"float16", "bfloat16"}
-"""Element types that are given up bits of where `precision` is "fast"."""
-
 
 def conv1d(
     input: Any,  # noqa: A002  # PyTorch's name
@@ -268,9 +265,8 @@ def causal_conv1d(
         compute = partial(_causal_block, problem.taps, code, is_fast)
         lazily = _blocks.causal(problem, signals, parameters, state, numbers, compute, place)
         return (lazily, _blocks.last_samples(state, signals, problem.taps - 1)) if return_final_state else lazily
-    y = None
-    if is_fast and place != "cpu" and state is numbers is None and not code and w.dtype.name == signals.dtype.name:
-        y = _by_fft(problem, signals, w, b, place, is_fast=True) if signals.dtype.name in _HALF else None
+    is_plain = place != "cpu" and state is numbers is None and not code
+    y = _by_fft(problem, signals, w, b, place, is_fast=True) if is_fast and is_plain and _are_half(signals, w) else None
     if y is None:
         y = layers.causal(problem, signals, w, b, code, state, numbers, place, is_fast=is_fast)
     result = _hand_over(y, signals, restore)
@@ -366,10 +362,8 @@ def _causal_block(
     _check_is_native("causal_conv1d", device)
     batch, channels, length = (1, *x.shape)[-3:]
     w, b = np.split(parameters.reshape(channels, -1), [taps], axis=1)
-    # Sequence numbers belong to samples, so the outputs of all samples are computed beside them, also of the halo. So
-    # they are on a GPU, where a layer that is not causal may be summed in another order.
-    is_whole = bool(numbers) or (device != "cpu" and not is_fast)
-    outputs, pad_left = (length, taps - 1) if is_whole else (block.outputs, block.pad_left)
+    # Sequence numbers belong to samples, so the outputs of all samples are computed beside them, also of the halo.
+    outputs, pad_left = (length, taps - 1) if numbers else (block.outputs, block.pad_left)
     layer = _layer.causal_problem(x.shape, taps)._replace(outputs=outputs, pad_left=pad_left)
     of_samples = numbers[0].reshape(batch, length) if numbers else None
     bias = b.ravel() if b.size else None
@@ -431,6 +425,11 @@ def _by_fft(problem: _layer.LayerProblem, x: Any, w: Any, bias: Any, place: str,
     if bias is not None and itemsize == 2:  # noqa: PLR2004  # half precision, which would be rounded twice
         return None
     return layers.by_fft(problem, rows, _reshaped(x, problem.input_shape), w, bias, choice.nfft, place)
+
+
+def _are_half(*operands: Any) -> bool:
+    """Tell whether operands are all of one type of half precision."""
+    return {operand.dtype.name for operand in operands} in ({"float16"}, {"bfloat16"})
 
 
 def _check_causal_dtypes(function: str, x: Any, w: Any, b: Any) -> None:

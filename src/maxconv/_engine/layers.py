@@ -50,7 +50,7 @@ def forward(
         native.run_layer_on_cpu(f"depthwise_fft_{wide.name}", arrays, problem, activation, nfft)
         return y.astype(x.dtype, copy=False)
     if is_depthwise(problem):
-        return causal(problem, x, w, bias, activation, device=device, is_fast=is_fast)
+        return causal(problem, x, w, bias, activation, device=device, is_fast=is_fast or not problem.is_causal)
     return _run_product("conv", problem, problem.output_shape, x, w, bias, activation, device)
 
 
@@ -117,11 +117,11 @@ def causal(
     device
         "cpu" or "gpu:<id>".
     is_fast
-        Whether pieces of a causal layer of half precision need not have the bits of the whole; on the CPU they have.
+        Whether pieces of signals in half precision need not have the bits of the whole; on the CPU they have.
     """
     if device != "cpu":
         operands = x, w, bias, state, numbers
-        return _run_on_gpu("depthwise", problem, device, problem.output_shape, operands, activation, int(is_fast))
+        return _run_on_gpu("depthwise", problem, device, problem.output_shape, operands, activation, int(not is_fast))
     y = np.empty(problem.output_shape, x.dtype)
     state = np.empty(0, x.dtype) if state is None else compact(state)
     numbers = np.empty(0, np.int32) if numbers is None else compact(numbers)

@@ -163,9 +163,9 @@ def queue_on_gpu(context: int, stream: int = 0) -> Any:
 
 
 @lru_cache(maxsize=1024)
-def layer_on_gpu(problem: LayerProblem, activation: int = 0, is_fast: int = 0) -> Any:
-    """Return a layer as the functions of gpu_layers.mojo take it; `is_fast` is 1 for `precision="fast"`, else 0."""
-    return _gpu_layer_functions["open_layer"](problem, activation, is_fast)
+def layer_on_gpu(problem: LayerProblem, activation: int = 0, is_ordered: int = 0) -> Any:
+    """Return a layer as gpu_layers.mojo takes it; `is_ordered`: 1 where pieces must have the bits of the whole."""
+    return _gpu_layer_functions["open_layer"](problem, activation, is_ordered)
 
 
 @lru_cache(maxsize=1024)

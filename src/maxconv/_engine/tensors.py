@@ -186,7 +186,7 @@ def forward_sum(
     The result, y, has the shape.
     """
     kernel = _depthwise_name(x, w) if is_depthwise(problem) else _name("conv", x.dtype)
-    options = _options(x, activation, is_fast)
+    options = _options(x, activation, is_ordered=problem.is_causal and is_depthwise(problem) and not is_fast)
     if not is_causal and (nfft := _block_of(problem, x)):
         kernel, options = _name("depthwise_fft", x.dtype), (activation, nfft)
     return known_sum(kernel, problem, options, shape, x.dtype, x.get_device())
@@ -221,7 +221,7 @@ def forward(
     if nfft := _block_of(problem, x):
         return _run(_name("depthwise_fft", x.dtype), problem, problem.output_shape, x, (x, w, bias), activation, nfft)
     if is_depthwise(problem):
-        return causal(problem, x, w, bias, activation, is_fast=is_fast)
+        return causal(problem, x, w, bias, activation, is_fast=is_fast or not problem.is_causal)
     return _run(_name("conv", x.dtype), problem, problem.output_shape, x, (x, w, _bias(bias, x)), activation)
 
 
@@ -286,12 +286,12 @@ def causal(
         return _run(kernel, problem, shape, x, (_aligned(x.mT), w, bias), activation).mT
     kernel = _depthwise_name(x, w)
     operands = x, w if x.is_cuda else _widened(w, x), _bias(bias, x), state, numbers
-    return _run(kernel, problem, problem.output_shape, x, operands, *_options(x, activation, is_fast))
+    return _run(kernel, problem, problem.output_shape, x, operands, *_options(x, activation, is_ordered=not is_fast))
 
 
-def _options(x: Any, activation: int, is_fast: bool) -> tuple[int, ...]:
-    """Return what a depthwise kernel takes behind the arrays; those of the CPU have but one way."""
-    return (activation, 1) if is_fast and x.is_cuda else (activation,)
+def _options(x: Any, activation: int, *, is_ordered: bool) -> tuple[int, ...]:
+    """Return what a depthwise kernel takes behind the arrays; sums on the CPU are ordered always."""
+    return (activation, 1) if is_ordered and x.is_cuda else (activation,)
 
 
 def _depthwise_name(x: Any, w: Any) -> str:

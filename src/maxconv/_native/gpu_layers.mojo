@@ -91,8 +91,8 @@ struct Layer(ImplicitlyCopyable):
     """Sizes and shifts."""
     var activation: Int
     """One of the constants of epilogue.mojo."""
-    var is_fast: Bool
-    """Whether pieces of a causal layer of half precision need not have the bits of the whole."""
+    var is_ordered: Bool
+    """Whether each output is to add its terms in ascending order: see `depthwise_gpu`."""
 
 
 @fieldwise_init
@@ -157,13 +157,13 @@ def open_queue(context: PythonObject, stream: PythonObject) raises -> PythonObje
     return PythonObject(alloc=Kept(Queue(device_context(context), handle)))
 
 
-def open_layer(sizes: PythonObject, activation: PythonObject, is_fast: PythonObject) raises -> PythonObject:
+def open_layer(sizes: PythonObject, activation: PythonObject, is_ordered: PythonObject) raises -> PythonObject:
     """Makes a layer.
 
     Args:
         sizes: A `LayerProblem`.
         activation: One of the constants of epilogue.mojo.
-        is_fast: 1 where the layer may be fast at the cost of `Layer.is_fast`, else 0.
+        is_ordered: 1 or 0, as for `Layer`.
 
     Returns:
         A `Kept[Layer]`.
@@ -183,7 +183,7 @@ def open_layer(sizes: PythonObject, activation: PythonObject, is_fast: PythonObj
         dilation=Int(py=sizes[8]),
         pad_left=Int(py=sizes[9]),
     )
-    return PythonObject(alloc=Kept(Layer(geometry, Int(py=activation), Int(py=is_fast) != 0)))
+    return PythonObject(alloc=Kept(Layer(geometry, Int(py=activation), Int(py=is_ordered) != 0)))
 
 
 def read_addresses[count: Int](arrays: PythonObject) -> Array[Int, count]:
@@ -310,7 +310,7 @@ def depthwise_into[
         wanted.geometry,
         history,
         kept[Queue](queue),
-        is_fast=wanted.is_fast,
+        is_ordered=wanted.is_ordered,
     )
     return PythonObject(None)
 

@@ -36,7 +36,7 @@ struct Conv1dLayer:
         Parameters:
             target: "cpu" or "gpu", supplied by MAX.
             dtype: Element type of the arrays.
-            is_fast: Whether pieces of a causal layer of half precision need not have the bits of the whole.
+            is_fast: Whether a causal layer of half precision may add its terms in any order; others may.
 
         Args:
             y: Outputs, shape (N, O, L_out).
@@ -221,7 +221,7 @@ struct CausalConv1d:
             target: "cpu" or "gpu", supplied by MAX.
             dtype: Element type of signals, state and outputs.
             weight_dtype: Element type of weights and bias: `dtype`, or that of its sums.
-            is_fast: As for `Conv1dLayer`.
+            is_fast: Whether terms may be added in any order; else pieces of a signal have the bits of the whole.
 
         Args:
             y: Outputs, shape (N, C, L).
@@ -256,7 +256,8 @@ struct CausalConv1d:
             has_numbers=numbers.size() != 0,
         )
         var epilogue = make_epilogue(OP, bias, channels, activation)
-        depthwise[target, is_fast](y.unsafe_ptr(), x.unsafe_ptr(), w.unsafe_ptr(), epilogue, geometry, history, ctx)
+        var signals = x.unsafe_ptr()
+        depthwise[target](y.unsafe_ptr(), signals, w.unsafe_ptr(), epilogue, geometry, history, ctx, not is_fast)
 
 
 @extensibility.register("maxconv_causal_state")
