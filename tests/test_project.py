@@ -286,7 +286,7 @@ UNTUNED = {
     *("LINE_BYTES", "SECTOR_BYTES", "STATIC_SHARED_BYTES"),  # of the hardware
     *("DEPTH", "WIDTH"),  # of a product of its tensor cores
     *("SIZES", "SMALLEST_SIZE", "LARGEST_SIZE"),  # lengths of transform that are compiled
-    *("SLOTS", "TURN", "TURN_BITS"),  # arithmetic of transforms
+    *("SLOTS", "TURN", "TURN_BITS", "SPAN"),  # arithmetic of transforms
     *("MOST_TILES", "MAX_RATE", "MOST_TAPS", "MOST_BLOCKS", "FAR"),  # what 32 bits count
     "ANY_LEAD",  # stands for an unknown number
 }

@@ -29,8 +29,8 @@ from .tuning_gpu import IS_NVIDIA, WARP
 comptime SPAN = 256
 """Points of a line."""
 
-comptime WARPS = 8
-"""Warps of a block: each has 32 columns of the matrix, and an eighth of the lines."""
+comptime WARPS = SPAN // 32
+"""Warps of a block: each has 32 columns of the matrix, four products of 8, and an eighth of the lines."""
 
 comptime DFT_SCALE = 0.25
 """By which every DFT is multiplied."""
