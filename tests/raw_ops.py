@@ -58,6 +58,8 @@ LAYER_INPUTS = {
     "row_w": ("float32", (10, 1, "q")),
     "token": ("bfloat16", (6, "t")),
     "before": ("bfloat16", (6, 3)),
+    "long_w": ("bfloat16", (6, 40)),
+    "fast_w": ("bfloat16", (6, 1, 40)),
     "static_x": ("float32", (2, 7, 50)),
     "static_w": ("float32", (4, 7, 9)),
     "static_y": ("float32", (4, 6)),
@@ -88,6 +90,8 @@ def apply_layers(library: Any, **arrays: Any) -> dict[str, Any]:
         "first_state": first_state,
         "token": token,
         "token_state": token_state,
+        "fast": library.conv1d(arrays["token"], arrays["fast_w"], padding=(39, 0), groups=6, precision="fast"),
+        "fast_causal": library.causal_conv1d(arrays["token"], arrays["long_w"], activation="relu", precision="fast"),
     }
 
 

@@ -73,7 +73,7 @@ def test_a_contender_that_is_wrong_is_not_timed(run, monkeypatch):
 
 def test_each_thing_is_built_once():
     """One build of a kind serves several NVIDIA GPUs; layers need Ampere; other GPUs get models."""
-    gpu = [("gpu", "sm_75"), ("gpu_fft", "sm_75"), ("gpu", "sm_90a"), ("gpu_layers", "sm_90a")]
+    gpu = [("gpu", "sm_75"), ("gpu_fft", "sm_75"), ("gpu", "sm_90a"), ("gpu_fft", "sm_90a"), ("gpu_layers", "sm_90a")]
     assert _prebuild.steps(["cpu"], with_models=False) == [("cpu", "cpu"), ("cpu_layers", "cpu")]
     assert _prebuild.steps(["sm_75", "sm_90a", "sm_100"], with_models=False) == gpu
     assert _prebuild.steps(["gfx942"], with_models=False) == [("models", "gfx942")]

@@ -165,6 +165,18 @@ def test_causal_layers_have_the_bits_of_the_whole_signal(data, drawn, activation
             assert_same(lazily, whole)
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("taps", [4, 40])
+def test_causal_layers_on_a_gpu_have_the_bits_of_the_whole_signal(rng, taps):
+    """In half precision, too, whose layers tensor cores add up where they are not causal; fast ones are right."""
+    x, w = random_array(rng, (3, 1000), "float16"), random_array(rng, (3, taps), "float16")
+    blocks = da.from_array(x, chunks=(2, (300, 1, 699)))
+    whole = maxconv.causal_conv1d(x, w, device="gpu")
+    assert_same(maxconv.causal_conv1d(blocks, w, device="gpu"), whole)
+    fast = maxconv.dask.causal_conv1d(blocks, w, device="gpu", precision="fast").compute()
+    np.testing.assert_allclose(fast.astype(float), whole.astype(float), rtol=2e-3, atol=1e-3)
+
+
 @pytest.mark.parametrize("method", ["auto", "fft"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_ffts_stay_within_their_bound(rng, method, dtype):

@@ -148,6 +148,8 @@ BAD_LAYERS = [
     ("causal_conv1d", [X, DEPTHWISE, kind(3)], {}, ShapeError, r"bias has shape \(3,\), but \(16,\) is expected"),
     ("causal_conv1d", [X, DEPTHWISE], {"activation": 1}, ArgumentError, "activation must be one of"),
     ("causal_conv1d", [kind(1, 2), DEPTHWISE], {}, ShapeError, r"x of shape \(1, 2\)"),
+    ("causal_conv1d", [X, DEPTHWISE], {"precision": "slow"}, ArgumentError, "precision must be None or 'fast', got 's"),
+    ("conv1d", [X, W], {"groups": 2, "precision": 1}, ArgumentError, "precision must be None or 'fast', got 1"),
 ]  # fmt: skip
 
 BAD_HISTORIES = [
@@ -190,6 +192,8 @@ BAD_MODULES = [
     (lambda: maxconv.nn.ConvTranspose1d(6, 4, 3, 0), "ConvTranspose1d: stride must be an integer >= 1, got 0"),
     (lambda: maxconv.nn.CausalConv1d(0, 4), "CausalConv1d: in_channels must be an integer >= 1, got 0"),
     (lambda: maxconv.nn.CausalConv1d(4, 4, activation="tanh"), "CausalConv1d: activation must be"),
+    (lambda: maxconv.nn.CausalConv1d(4, 4, precision="slow"), "CausalConv1d: precision must be None or 'fast'"),
+    (lambda: maxconv.nn.Conv1d(6, 4, 3, precision="slow"), "Conv1d: precision must be None or 'fast', got 'slow'"),
 ]
 
 

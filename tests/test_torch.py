@@ -279,10 +279,10 @@ def test_first_and_second_derivatives(layer):
 
 
 OPERATORS = {
-    "conv1d": lambda: (draw(2, 4, 9), draw(6, 2, 3), draw(6), 4, 2, 1, 2, 2),
+    "conv1d": lambda: (draw(2, 4, 9), draw(6, 2, 3), draw(6), 1, 4, 2, 1, 2, 2),
     "conv_transpose1d": lambda: (draw(2, 6, 4), draw(6, 2, 3), None, 9, 2, 1, 2, 2),
     "conv1d_weight": lambda: (draw(2, 4, 9), draw(2, 6, 4), 3, 2, 1, 2, 2),
-    "causal_conv1d": lambda: (draw(2, 3, 7), draw(3, 4), draw(3), draw(2, 3, 3), None, 3),
+    "causal_conv1d": lambda: (draw(2, 3, 7), draw(3, 4), draw(3), draw(2, 3, 3), None, 3, 1),
 }
 
 

@@ -317,3 +317,30 @@ def test_an_infinite_weight_reaches_only_the_signals_it_meets():
     expected[:, 1] = torch.inf
     expected[..., -3:] = torch.tensor([3.0, 2.0, 1.0])
     assert torch.equal(x.grad, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(("length", "taps"), [(16, 17), (1001, 33), (4097, 130), (777, 400), (5, 40)])
+def test_fast_causal_layers(length, taps, dtype):
+    """They are right in outputs and gradients, and of the same bits by function, module, operator and compiler."""
+    x, w, b = (torch.randn(shape, device="cuda", dtype=dtype) for shape in ((2, 12, length), (12, taps), (12,)))
+    module = mt.CausalConv1d(12, taps, device="cuda", dtype=dtype, precision="fast")
+    with torch.no_grad():
+        module.weight.copy_(w[:, None])
+        module.bias.copy_(b)
+    operands = [operand.requires_grad_() for operand in (x, w, b)]
+    wide = [operand.detach().double().requires_grad_() for operand in operands]
+    y = mt.causal_conv1d(*operands, precision="fast")
+    exact = functional.conv1d(wide[0], wide[1][:, None], wide[2], padding=taps - 1, groups=12)[..., :length]
+    gradient = torch.randn_like(y)
+    actual = [y, *torch.autograd.grad(y, operands, gradient)]
+    expected = [exact, *torch.autograd.grad(exact, wide, gradient.double())]
+    assert max(map(worst, actual, expected)) <= 64 * torch.finfo(dtype).eps
+    compiled = torch.compile(partial(mt.causal_conv1d, precision="fast"), fullgraph=True)
+    for other in (
+        mt.causal_conv1d(*operands, precision="fast"),
+        mt.conv1d(x, w[:, None], b, padding=(taps - 1, 0), groups=12, precision="fast"),
+        module(x),
+        compiled(*operands),
+    ):
+        assert torch.equal(y, other)

@@ -11,7 +11,8 @@ import pytest
 torch = pytest.importorskip("torch")
 mt = pytest.importorskip("maxconv.torch")
 
-from maxconv.torch import _modules  # noqa: E402  # behind the skips
+from maxconv._engine import tensors  # noqa: E402  # behind the skips
+from maxconv.torch import _modules, _short  # noqa: E402
 
 nn = torch.nn
 
@@ -71,6 +72,38 @@ def test_a_causal_module_takes_mambas_weights():
     assert torch.equal(torch.cat([first, ours(x[..., 20:], initial_state=state)], -1), ours(x))
 
 
+def test_modules_may_be_fast(monkeypatch):
+    """`precision` goes from the module to what computes it, through the short way, too, and stands in the repr."""
+    told = []
+    compute = tensors.forward_sum
+
+    def forward_sum(*operands, is_fast, **named):
+        told.append(is_fast)
+        return compute(*operands, is_fast=is_fast, **named)
+
+    monkeypatch.setattr(tensors, "forward_sum", forward_sum)
+    _short._alike.cache_clear()
+    x = torch.randn(2, 8, 50)
+    layers = [
+        mt.CausalConv1d(8, 20, precision="fast"),
+        mt.Conv1d(8, 8, 20, groups=8, precision="fast"),
+        mt.Conv1d(8, 4, 3),
+    ]
+    for layer in layers:
+        assert ("precision='fast'" in repr(layer)) == (layer.precision == "fast")
+        assert all(torch.equal(layer(x), layer(x)) for _ in range(2))
+    assert told == [True, True, False]
+    assert torch.nn.utils.skip_init(mt.Conv1d, 8, 8, 20, precision="fast").precision == "fast"
+    for copied in (copy.deepcopy(layers[0]), pickle.loads(pickle.dumps(layers[1]))):  # noqa: S301  # our own bytes
+        assert copied.precision == "fast"
+    swapped = nn.Sequential(nn.Conv1d(8, 8, 20, groups=8))
+    mt.replace_conv1d(swapped)
+    assert swapped[0].precision is None
+    expected, swapped[0].precision = swapped(x), "fast"
+    assert torch.equal(swapped(x), expected)
+    assert told == [True, True, False, False]  # a layer like the second is remembered
+
+
 def small_model(name: str):
     """Build a real architecture, small, with random weights: (model, inputs)."""
     transformers = pytest.importorskip("transformers")
@@ -114,7 +147,7 @@ def test_models_keep_their_outputs(name, count, monkeypatch):
     assert (len(report.swapped), report.left) == (count, {})
     assert str(report).startswith(f"swapped {count}, left 0\n")
     calls = []
-    monkeypatch.setattr(_modules, "conv1d", lambda *operands: calls.append(1) or mt.conv1d(*operands))
+    monkeypatch.setattr(_modules, "conv1d", lambda *operands, **named: calls.append(1) or mt.conv1d(*operands, **named))
     assert_alike(outputs_and_gradients(model, inputs), before)
     assert len(calls) == count
     assert list(model.state_dict()) == keys

@@ -99,6 +99,8 @@ def test_other_arguments_of_a_causal_layer_are_noticed():
     x, w = torch.randn(2, 4, 9), torch.randn(4, 3)
     plain = [mt.causal_conv1d(x, w) for _ in range(2)][1]
     torch.testing.assert_close(mt.causal_conv1d(x, w, activation="relu"), plain.relu())
+    with pytest.raises(ValueError, match="causal_conv1d: precision must be None or 'fast', got 'slow'"):
+        mt.causal_conv1d(x, w, precision="slow")
     y, state = mt.causal_conv1d(x[..., :5], w, return_final_state=True)
     rest = mt.causal_conv1d(x[..., 5:], w, initial_state=state)
     torch.testing.assert_close(torch.cat([y, rest], -1), plain)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import ml_dtypes
@@ -63,6 +64,24 @@ def assert_within_fft_bound(actual: np.ndarray, exact: np.ndarray, x: np.ndarray
         output = ml_dtypes.finfo(actual.dtype)
         bound = bound + float(output.eps) / 2 * (np.abs(exact) + bound) + float(output.smallest_subnormal)
     assert np.all(np.abs(actual.astype(np.float64) - exact) <= bound)
+
+
+def assert_within_fast_bound(actual: np.ndarray, exact: np.ndarray, x: np.ndarray, k: np.ndarray) -> None:
+    """Fail unless a row by `precision="fast"` keeps the bound of its elements' eps, and is as near as it can be.
+
+    The first is the promise, which a wrong result might keep. So the norm of the error is held, too: seven roundings of
+    values to float16 and six of the matrices that multiply them take half an eps each from that of the whole
+    convolution, tail included.
+    """
+    assert actual.shape == exact.shape
+    wide_x, wide_k = x.astype(np.float64), k.astype(np.float64)
+    output = float(ml_dtypes.finfo(actual.dtype).eps)
+    error = actual.astype(np.float64) - exact
+    scale = np.linalg.norm(wide_x) * np.linalg.norm(wide_k)
+    assert np.all(np.abs(error) <= 10 * output * math.log2(2 * len(x)) * scale)
+    whole = np.linalg.norm(np.convolve(wide_x, wide_k))
+    on_the_way = 13 / 2 * float(np.finfo(np.float16).eps)
+    assert np.linalg.norm(error) <= on_the_way * whole + output / 2 * np.linalg.norm(exact)
 
 
 def assert_layer_within_bound(

@@ -24,7 +24,9 @@ comptime LEAST_COPIES = 2.5
 """Copies' worth of bytes of a training step: forward x and y, backward x, the gradient of y and that of x."""
 
 
-def measure[dtype: DType](ctx: DeviceContext, geometry: LayerGeometry, activation: Int = NONE, skew: Int = 0) raises:
+def measure[
+    dtype: DType
+](ctx: DeviceContext, geometry: LayerGeometry, activation: Int = NONE, skew: Int = 0, is_ordered: Bool = False) raises:
     """Times one layer of one filter a channel.
 
     Parameters:
@@ -35,6 +37,7 @@ def measure[dtype: DType](ctx: DeviceContext, geometry: LayerGeometry, activatio
         geometry: The layer, of stride and dilation 1.
         activation: One of the constants of epilogue.mojo, with a bias if it is one.
         skew: Elements between a boundary of 16 bytes and both arrays.
+        is_ordered: Whether pieces of signals are to have the bits of the whole.
 
     Raises:
         If the device refuses.
@@ -77,7 +80,7 @@ def measure[dtype: DType](ctx: DeviceContext, geometry: LayerGeometry, activatio
 
     def forward() raises {imm}:
         for turn in range(arrays):
-            depthwise_gpu(y_of(turn), x_of(turn), wp, epilogue, geometry, history, ctx)
+            depthwise_gpu(y_of(turn), x_of(turn), wp, epilogue, geometry, history, ctx, is_ordered=is_ordered)
 
     def transposed() raises {imm}:
         for turn in range(arrays):
@@ -115,6 +118,8 @@ def measure[dtype: DType](ctx: DeviceContext, geometry: LayerGeometry, activatio
     _ = ctx.execution_time(weights, 3)
     var gradient = Float64(ctx.execution_time(weights, LAUNCHES)) / each
     var sizes = String(t"{dtype} N {geometry.batch} C {geometry.in_channels} L {geometry.length} K {geometry.taps}")
+    if is_ordered:
+        print("ordered:", end=" ")
     print(sizes, "pad", geometry.pad_left, "activation", activation, "skew", skew, ": copy", copying, "us, forward")
     print("   ", forth, "us", forth / copying, ", transposed", back, "us", back / copying, ", weights", gradient, "us")
     print("    all three", (forth + back + gradient) / copying / LEAST_COPIES, "of the least")
@@ -173,4 +178,8 @@ def main() raises:
         measure[dtype](ctx, layer(8, 4096, 2048, 16, 7))
         measure[dtype](ctx, layer(64, 4096, 100, 3, 1))
     measure[DType.bfloat16](ctx, layer(8, 768, 8192, 128, 64))
+    measure[DType.bfloat16](ctx, layer(8, 768, 8192, 128, 127))
+    measure[DType.bfloat16](ctx, layer(8, 768, 8192, 128, 127), is_ordered=True)
+    measure[DType.float16](ctx, layer(8, 768, 8192, 128, 127))
+    measure[DType.bfloat16](ctx, layer(8, 768, 8192, 33, 32))
     measure[DType.bfloat16](ctx, layer(8, 512, 1000, 31, 15))

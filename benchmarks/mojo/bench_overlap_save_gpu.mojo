@@ -4,7 +4,8 @@
 
 Every length of transform is timed for every number of taps that leaves it a hop of at least an eighth. Transforms of
 2^18 points and more are timed with workspaces of several sizes. With the argument "layers" it times causal layers of a
-filter for each channel alone, transforms of the filters included: as blocks of every length, and row by row.
+filter for each channel alone, transforms of the filters included: as blocks of every length, and row by row, in half
+precision as precision="fast" has them, too.
 """
 
 from std.sys import argv
@@ -245,13 +246,15 @@ def measure_layer[dtype: DType](ctx: DeviceContext, batch: Int, channels: Int, s
     var copying = time_copy[dtype](ctx, x, y)
     print(dtype, "B", batch, "C", channels, "N", samples, "K", taps, ": copy", copying, "us")
 
-    def by_rows() raises {imm}:
-        overlap_save_rows_gpu[dtype](yp, xp, kp, epilogue, wp, geometry, ctx)
+    for fast in range(2 if dtype.is_half_float() else 1):
 
-    if samples <= LONGEST_BLOCK // 2:
-        _ = ctx.execution_time(by_rows, 3)
-        var rows_us = Float64(ctx.execution_time(by_rows, LAUNCHES)) / 1000 / LAUNCHES
-        print("  by rows", rows_us, "us, copies", rows_us / copying)
+        def by_rows() raises {imm}:
+            overlap_save_rows_gpu[dtype](yp, xp, kp, epilogue, wp, geometry, ctx, fast == 1)
+
+        if samples <= LONGEST_BLOCK // 2:
+            _ = ctx.execution_time(by_rows, 3)
+            var rows_us = Float64(ctx.execution_time(by_rows, LAUNCHES)) / 1000 / LAUNCHES
+            print("  by fast rows" if fast == 1 else "  by rows", rows_us, "us, copies", rows_us / copying)
     var nfft = SMALLEST_SIZE
     while nfft <= LONGEST_BLOCK:
         if taps <= nfft and hop_length(nfft, taps) >= nfft // 8:
@@ -308,7 +311,9 @@ def main() raises:
     if len(argv()) > 1 and argv()[1] == "layers":
         for taps in [8192, 1024, 128]:
             measure_layer[DType.float32](ctx, 8, 768, 8192, taps)
-        measure_layer[DType.bfloat16](ctx, 8, 768, 8192, 8192)
+        for length in [8192, 4096, 2560]:
+            measure_layer[DType.bfloat16](ctx, 8, 768, length, length)
+        measure_layer[DType.float16](ctx, 8, 768, 8192, 8192)
         for length in [4096, 2048, 1024, 512]:
             measure_layer[DType.float32](ctx, 8, 768, length, length)
             measure_layer[DType.float32](ctx, 8, 768, length, 64)

@@ -53,6 +53,11 @@ class LayerProblem(NamedTuple):
         return self.groups == self.in_channels == self.out_channels
 
     @property
+    def is_causal(self) -> bool:
+        """Whether outputs are as many as samples, and each sees its own sample last, at stride and dilation 1."""
+        return self.pad_left == self.taps - 1 and self.outputs == self.length
+
+    @property
     def input_shape(self) -> tuple[int, int, int]:
         """The shape of x."""
         return (self.batch, self.in_channels, self.length)
@@ -283,6 +288,16 @@ def activation_code(function: str, activation: Any) -> int:
         message = f"{function}: activation must be one of {listed}, got {activation!r}"
         raise ArgumentError(message)
     return ACTIVATIONS[activation]
+
+
+def is_fast(function: str, precision: Any) -> bool:
+    """Translate the argument `precision`."""
+    if precision is None:
+        return False
+    if not (isinstance(precision, str) and precision == "fast"):
+        message = f"{function}: precision must be None or 'fast', got {precision!r}"
+        raise ArgumentError(message)
+    return True
 
 
 def single(function: str, argument: str, value: Any, least: int) -> int:

@@ -47,6 +47,9 @@ FEW_GPU_TAPS = 16
 FOLDED_GPU_BLOCKS = range((1 << 12) + 1, 1 << 18)
 """Lengths of block that do not share a transform with their neighbour (block_pair.mojo)."""
 
+MOST_PRODUCT_TAPS = 130
+"""So many the tensor cores take, by depthwise_mma_gpu.mojo, in less time than any FFT."""
+
 SHORTEST_GPU_ROW, LONGEST_GPU_ROW = 1 << 9, 1 << 13
 """Samples, and outputs, of a row that is one block of overlap_save_rows_gpu.mojo."""
 
@@ -110,6 +113,12 @@ def choose(problem: Problem, itemsize: int) -> Choice:
 def takes_ffts(layer: LayerProblem) -> bool:
     """Tell whether FFTs can serve a layer, and may be faster: one filter a channel, dense and not short."""
     return layer.has_one_filter_each and layer.stride == layer.dilation == 1 and layer.taps >= FEWEST_FFT_TAPS
+
+
+def takes_products(layer: LayerProblem, itemsize: int, *, is_fast: bool) -> bool:
+    """Tell whether the tensor cores of a GPU multiply a layer that FFTs can serve: see `is_long_depthwise`."""
+    is_half = itemsize == 2  # noqa: PLR2004  # bytes
+    return is_half and layer.taps <= MOST_PRODUCT_TAPS and (is_fast or not layer.is_causal)
 
 
 @lru_cache(maxsize=256)

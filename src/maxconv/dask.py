@@ -9,7 +9,7 @@ The same functions of `maxconv` do the same for a signal that is Dask's already.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 try:
     import dask.array as da
@@ -234,6 +234,7 @@ def causal_conv1d(
     return_final_state: bool = False,
     seq_idx: Any = None,
     device: str | None = None,
+    precision: Literal["fast"] | None = None,
 ) -> da.Array | tuple[da.Array, da.Array]:
     """Apply one filter to each channel lazily, no output looking ahead: `maxconv.causal_conv1d` of any size.
 
@@ -241,7 +242,7 @@ def causal_conv1d(
     ----------
     x : dask.array.Array or array_like
         Signals, shape (N, C, L) or (C, L), in chunks along any axis; other arrays become Dask's.
-    weight, bias, activation, return_final_state, device
+    weight, bias, activation, return_final_state, device, precision
         As for `maxconv.causal_conv1d`.
     initial_state, seq_idx : dask.array.Array or array_like, optional
         As for `maxconv.causal_conv1d`.
@@ -265,7 +266,8 @@ def causal_conv1d(
     array([[1. , 2.5, 4. , 5.5, 7. , 8.5]])
     """
     options = {"initial_state": initial_state, "return_final_state": return_final_state, "seq_idx": seq_idx}
-    y: da.Array = neural.causal_conv1d(_lazy(x), weight, bias, activation=activation, device=device, **options)
+    options |= {"activation": activation, "device": device, "precision": precision}
+    y: da.Array = neural.causal_conv1d(_lazy(x), weight, bias, **options)
     return y
 
 

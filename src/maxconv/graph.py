@@ -6,7 +6,7 @@ Build the graph with ``custom_extensions=[maxconv.kernels_path()]``. This is the
 from __future__ import annotations
 
 import itertools
-from typing import Any
+from typing import Any, Literal
 
 from max.dtype import DType
 from max.graph import DeviceRef, Dim, StaticDim, TensorType, TensorValue, ops
@@ -37,6 +37,7 @@ def conv1d(
     groups: int = 1,
     *,
     activation: str | None = None,
+    precision: Literal["fast"] | None = None,
 ) -> TensorValue:
     """Apply a convolutional layer, as `torch.nn.functional.conv1d` does, or correlate a vector with taps.
 
@@ -59,6 +60,8 @@ def conv1d(
         ``dilation*(K - 1)`` in all, the odd one on the right as PyTorch has it (``1234 -> 0123400`` for K = 4).
     activation : {None, "relu", "gelu", "silu", "swish"}
         Applied to the sums before they are rounded.
+    precision : {None, "fast"}
+        As for `maxconv.conv1d`.
 
     Returns
     -------
@@ -94,6 +97,7 @@ def conv1d(
     ...     graph.output(y)
     [Dim('n'), Dim(384), Dim('l')]
     """
+    is_fast = _layer.is_fast("conv1d", precision)
     if 1 in {x.rank, weight.rank}:
         if bias is not None or activation is not None or (stride, dilation, groups) != (1, 1, 1):
             message = "conv1d: vectors take no other argument than padding; a layer has x (N, C, L) or (C, L)"
@@ -123,7 +127,7 @@ def conv1d(
     outputs = room + 1 if stride == 1 else room // stride + 1
     ends = ops.shape_to_tensor([left, right])
     options = ends, *map(_scalar, (stride, dilation, groups, code))
-    return _place_layer("maxconv_conv1d_layer", x, weight, bias, options, (weight.shape[0], outputs))
+    return _place_layer("maxconv_conv1d_layer", x, weight, bias, options, (weight.shape[0], outputs), _named(is_fast))
 
 
 def conv_transpose1d(
@@ -214,6 +218,7 @@ def causal_conv1d(
     initial_state: TensorValue | None = None,
     return_final_state: bool = False,
     seq_idx: TensorValue | None = None,
+    precision: Literal["fast"] | None = None,
 ) -> Any:
     """Apply one filter to each channel, so that no output depends on a later sample.
 
@@ -227,7 +232,7 @@ def causal_conv1d(
         Filters, shape (C, K), of the dtype of `x`, or float32 where `x` is of half precision.
     bias
         Added to each channel, shape (C), of the dtype of `weight`.
-    activation, return_final_state
+    activation, return_final_state, precision
         As for `maxconv.causal_conv1d`.
     initial_state
         The samples before `x`, shape (N, C, K - 1) or (C, K - 1), of the dtype of `x`.
@@ -243,6 +248,10 @@ def causal_conv1d(
     ------
     ShapeError, ArgumentError, DeviceError, DtypeError
         As for `conv1d`; ArgumentError also if `seq_idx` comes together with a state.
+
+    Notes
+    -----
+    The bits of `maxconv.causal_conv1d`, but for long fast filters, which are summed directly here.
 
     Examples
     --------
@@ -264,7 +273,7 @@ def causal_conv1d(
     _layer.check_dtypes(function, parameters)
     _check_devices(function, signals | parameters | _present(seq_idx=seq_idx))
     _layer.check_causal_types(function, weight.dtype.name, x.dtype.name)
-    code = _layer.activation_code(function, activation)
+    code, is_fast = _layer.activation_code(function, activation), _layer.is_fast(function, precision)
     channels = _size([(x, -2), (weight, 0), (bias, 0)], 1)
     bias_shape = None if bias is None else _stand_ins(bias, channels)
     _layer.causal_convolution(function, _stand_ins(x, 1, channels, 1), _stand_ins(weight, channels, 1), bias_shape)
@@ -282,7 +291,7 @@ def causal_conv1d(
         state = _batched(initial_state)
     biases = _nothing(1, weight.dtype, x.device) if bias is None else bias
     operands = [_batched(x), weight, biases, state, numbers, _scalar(code)]
-    y = ops.custom("maxconv_causal_conv1d", x.device, operands, [operands[0].type])[0].tensor
+    y = ops.custom("maxconv_causal_conv1d", x.device, operands, [operands[0].type], _named(is_fast))[0].tensor
     result = y if x.rank == _RANK else ops.squeeze(y, 0)
     if not return_final_state:
         return result
@@ -363,6 +372,7 @@ def _place_layer(
     bias: TensorValue | None,
     options: tuple[TensorValue, ...],
     shape: tuple[Any, Any],
+    parameters: dict[str, Any] | None = None,
 ) -> TensorValue:
     """Place the op of a layer whose outputs have this shape, (O, L_out)."""
     signals = _batched(x)
@@ -370,8 +380,14 @@ def _place_layer(
     length = outputs if _known(outputs) else _new_length()
     operands = [signals, weight, _nothing(1, x.dtype, x.device) if bias is None else bias, *options]
     kind = TensorType(x.dtype, (signals.shape[0], channels, length), x.device)
-    y = ops.custom(op, x.device, operands, [kind])[0].tensor.rebind([signals.shape[0], channels, outputs])
+    placed = ops.custom(op, x.device, operands, [kind], parameters)[0].tensor
+    y = placed.rebind([signals.shape[0], channels, outputs])
     return y if x.rank == _RANK else ops.squeeze(y, 0)
+
+
+def _named(is_fast: bool) -> dict[str, Any] | None:
+    """Return the parameters of an op: none where its defaults serve, as it is compiled anew for others."""
+    return {"is_fast": True} if is_fast else None
 
 
 def _batched(tensor: TensorValue, rank: int = _RANK) -> TensorValue:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -26,6 +26,7 @@ def conv1d(
     groups: int = 1,
     *,
     device: str | None = None,
+    precision: Literal["fast"] | None = None,
 ) -> Any:
     """Apply a convolutional layer: ``y[n, o, i] = sum_{c, j} x[n, c, i*stride + j*dilation - padding] * w[o, c, j]``.
 
@@ -50,6 +51,8 @@ def conv1d(
     device : str, optional
         Where host arrays are computed: "cpu", "gpu", "gpu:<id>", or "auto", which is the CPU here; by default what
         `set_default_device` says. Arrays on an NVIDIA GPU, all operands on the same, are computed there.
+    precision : {None, "fast"}
+        "fast" lets layers of float16 and bfloat16 with one filter a channel be faster at a cost: see Notes.
 
     Returns
     -------
@@ -62,7 +65,7 @@ def conv1d(
     ShapeError
         (a ValueError) If ranks, channels or lengths do not fit together.
     ArgumentError
-        (a ValueError) If `stride`, `padding`, `dilation` or `groups` is none of the above.
+        (a ValueError) If `stride`, `padding`, `dilation`, `groups` or `precision` is none of the above.
     DtypeError
         (a TypeError) If the elements are of another type, or not all of one.
     DeviceError
@@ -75,7 +78,13 @@ def conv1d(
     samples are skipped, not multiplied: an infinite weight has no effect where PyTorch makes NaN of zero times
     infinity. One long filter a channel goes through FFTs where that promises to be faster, with an error of at most
     ``10 * eps * log2(nfft) * ||x|| ||w||``; on a GPU NaN and infinity then spread over its blocks. On a GPU float16 and
-    bfloat16 are multiplied by tensor cores, which add in float32 in an order of their own.
+    bfloat16 are multiplied by tensor cores, which add in float32 in an order of their own; causal layers of one filter
+    a channel, ``padding=(K - 1, 0)``, are left to sums in the order of `causal_conv1d`, or FFTs.
+
+    ``precision="fast"`` lets tensor cores multiply such layers of 17 to 130 taps, too, and, where FFTs serve, transform
+    rows of 2049 to 8192 samples, as FlashFFTConv does: values are rounded to float16 between passes, and the bound has
+    the elements' own `eps`. Where it would be no faster, and always in float32, in float64 and on the CPU, it changes
+    nothing. The same call gives the same bits.
 
     Examples
     --------
@@ -92,9 +101,10 @@ def conv1d(
     _layer.check_dtypes("conv1d", {"input": x, "weight": w} | ({} if b is None else {"bias": b}))
     bias_shape = None if b is None else b.shape
     problem = _layer.known_convolution("conv1d", x.shape, w.shape, bias_shape, stride, padding, dilation, groups)
-    y = None if place == "cpu" else _by_fft(problem, x, w, b, place)
+    is_fast = _layer.is_fast("conv1d", precision)
+    y = None if place == "cpu" else _by_fft(problem, x, w, b, place, is_fast=is_fast)
     if y is None:
-        y = layers.forward(problem, x, w, b, device=place)
+        y = layers.forward(problem, x, w, b, device=place, is_fast=is_fast)
     return _hand_over(y, x, came["input"].restore)
 
 
@@ -177,6 +187,7 @@ def causal_conv1d(
     return_final_state: bool = False,
     seq_idx: Any = None,
     device: str | None = None,
+    precision: Literal["fast"] | None = None,
 ) -> Any:
     """Apply one filter to each channel, so that no output depends on a later sample.
 
@@ -201,6 +212,8 @@ def causal_conv1d(
         output's sum. Where it is negative there is padding, whose outputs are 0. On an accelerator, int32.
     device : str, optional
         As for `conv1d`.
+    precision : {None, "fast"}
+        "fast" lets layers of float16 and bfloat16 be faster at a cost: see Notes.
 
     Returns
     -------
@@ -216,6 +229,11 @@ def causal_conv1d(
     -----
     Follows Dao-AILab's `causal_conv1d_fn`, for any number of taps. However a signal is cut, the pieces with their
     states give the same bits as the whole.
+
+    ``precision="fast"`` gives that up for layers of half precision, filters included, with neither `initial_state` nor
+    `seq_idx`, on a GPU. Those of 17 to 130 taps then go through tensor cores, with sums in float32 as before. Longer
+    filters without an activation go through FFTs, as in `conv1d` and with its bound and its NaN. Where it would be no
+    faster, and always in float32, in float64 and on the CPU, it changes nothing. The same call gives the same bits.
 
     Examples
     --------
@@ -233,6 +251,7 @@ def causal_conv1d(
     _check_causal_dtypes("causal_conv1d", signals, w, b)
     problem = _layer.causal_convolution("causal_conv1d", signals.shape, w.shape, None if b is None else b.shape)
     code = _layer.activation_code("causal_conv1d", activation)
+    is_fast = _layer.is_fast("causal_conv1d", precision)
     if numbers is not None:
         _layer.check_no_state("causal_conv1d", initial_state, return_final_state)
         numbers = _sequence_numbers(signals.shape, numbers, place)
@@ -243,10 +262,13 @@ def causal_conv1d(
         from . import _blocks  # loads Dask, as the array's owner did
 
         parameters = w if b is None else np.concatenate([w, b[:, None]], axis=1)
-        compute = partial(_causal_block, problem.taps, code)
+        compute = partial(_causal_block, problem.taps, code, is_fast)
         lazily = _blocks.causal(problem, signals, parameters, state, numbers, compute, place)
         return (lazily, _blocks.last_samples(state, signals, problem.taps - 1)) if return_final_state else lazily
-    y = layers.causal(problem, signals, w, b, code, state, numbers, place)
+    is_plain = place != "cpu" and state is numbers is None and not code
+    y = _by_fft(problem, signals, w, b, place, is_fast=True) if is_fast and is_plain and _are_half(signals, w) else None
+    if y is None:
+        y = layers.causal(problem, signals, w, b, code, state, numbers, place, is_fast=is_fast)
     result = _hand_over(y, signals, restore)
     if not return_final_state:
         return result
@@ -327,7 +349,14 @@ def causal_conv1d_update(
 
 
 def _causal_block(
-    taps: int, activation: int, block: Problem, x: np.ndarray, parameters: np.ndarray, *numbers: np.ndarray, device: str
+    taps: int,
+    activation: int,
+    is_fast: bool,
+    block: Problem,
+    x: np.ndarray,
+    parameters: np.ndarray,
+    *numbers: np.ndarray,
+    device: str,
 ) -> np.ndarray:
     """Apply a causal layer to a block of a longer signal, which begins with the samples before its first output."""
     _check_is_native("causal_conv1d", device)
@@ -337,7 +366,8 @@ def _causal_block(
     outputs, pad_left = (length, taps - 1) if numbers else (block.outputs, block.pad_left)
     layer = _layer.causal_problem(x.shape, taps)._replace(outputs=outputs, pad_left=pad_left)
     of_samples = numbers[0].reshape(batch, length) if numbers else None
-    y: np.ndarray = layers.causal(layer, x, w, b.ravel() if b.size else None, activation, None, of_samples, device)
+    bias = b.ravel() if b.size else None
+    y: np.ndarray = layers.causal(layer, x, w, bias, activation, None, of_samples, device, is_fast=is_fast)
     return y[..., outputs - block.outputs :].reshape(*x.shape[:-1], block.outputs)
 
 
@@ -373,7 +403,7 @@ def _reshaped(array: Any, shape: tuple[int, ...]) -> Any:
     return array.reshape(shape) if isinstance(array, np.ndarray) else array.view(array.dtype, shape)
 
 
-def _by_fft(problem: _layer.LayerProblem, x: Any, w: Any, bias: Any, place: str) -> Any:
+def _by_fft(problem: _layer.LayerProblem, x: Any, w: Any, bias: Any, place: str, *, is_fast: bool) -> Any:
     """Compute a layer of one long filter a channel on a GPU by overlap-save, if that promises to be faster."""
     if not _plan.takes_ffts(problem):
         return None
@@ -381,17 +411,25 @@ def _by_fft(problem: _layer.LayerProblem, x: Any, w: Any, bias: Any, place: str)
     rows = Problem(problem.length, problem.taps, problem.outputs, problem.pad_left, flip=False)
     rows = rows._replace(batch=(channels,), tap_rows=channels)
     itemsize = x.dtype.itemsize if isinstance(x, np.ndarray) else x.dtype.size_in_bytes
+    if _plan.takes_products(problem, itemsize, is_fast=is_fast):
+        return None
     choice = _plan.choose_on_gpu(rows, itemsize)
     if choice.method != "fft":
         return None
     together = rows._replace(batch=(problem.batch, channels))
     if block := _plan.row_block_on_gpu(together, itemsize, choice.nfft):
-        y = layers.by_rows(together, _reshaped(x, problem.input_shape), w, bias, block, place)
+        signals = _reshaped(x, problem.input_shape)
+        y = layers.by_rows(together, signals, w, bias, block, place, is_fast=is_fast)
         if y is not None:
             return y
     if bias is not None and itemsize == 2:  # noqa: PLR2004  # half precision, which would be rounded twice
         return None
     return layers.by_fft(problem, rows, _reshaped(x, problem.input_shape), w, bias, choice.nfft, place)
+
+
+def _are_half(*operands: Any) -> bool:
+    """Tell whether operands are all of one type of half precision."""
+    return {operand.dtype.name for operand in operands} in ({"float16"}, {"bfloat16"})
 
 
 def _check_causal_dtypes(function: str, x: Any, w: Any, b: Any) -> None:

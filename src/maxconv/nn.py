@@ -5,7 +5,7 @@ A PyTorch state dict loads unchanged. Build the graph with ``custom_extensions=[
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from max.dtype import DType
 from max.graph import DeviceRef, TensorValue, Weight
@@ -39,6 +39,8 @@ class Conv1d(Module):
         Of weights and signals; float32 if not given.
     activation : {None, "relu", "gelu", "silu", "swish"}
         Applied to the sums before they are rounded.
+    precision : {None, "fast"}
+        As for `maxconv.conv1d`.
 
     Attributes
     ----------
@@ -77,22 +79,24 @@ class Conv1d(Module):
         dtype: DType | None = None,
         *,
         activation: str | None = None,
+        precision: Literal["fast"] | None = None,
     ) -> None:
         super().__init__()
         taps, groups = _check_sizes("Conv1d", in_channels, out_channels, kernel_size, groups, padding_mode)
         _layer.activation_code("Conv1d", activation)
+        _layer.is_fast("Conv1d", precision)
         stride = _layer.single("Conv1d", "stride", stride, 1)
         dilation = _layer.single("Conv1d", "dilation", dilation, 1)
         _layer.paddings("Conv1d", padding, stride, dilation * (taps - 1))
         self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
-        self.activation = activation
+        self.activation, self.precision = activation, precision
         self.weight = _weight("weight", (out_channels, in_channels // groups, taps), device, dtype)
         self.bias = _weight("bias", (out_channels,), device, dtype) if bias else None
 
     def __call__(self, x: TensorValue) -> TensorValue:
         """Apply the layer to signals (N, C, L) or (C, L)."""
         options = self.stride, self.padding, self.dilation, self.groups
-        return graph.conv1d(x, self.weight, self.bias, *options, activation=self.activation)
+        return graph.conv1d(x, self.weight, self.bias, *options, activation=self.activation, precision=self.precision)
 
 
 class ConvTranspose1d(Module):
@@ -162,7 +166,7 @@ class CausalConv1d(Module):
         C, the channels of input and output.
     kernel_size : int or tuple of one int
         K, the taps of a filter.
-    bias, device, dtype, activation
+    bias, device, dtype, activation, precision
         As for `Conv1d`.
 
     Attributes
@@ -187,11 +191,13 @@ class CausalConv1d(Module):
         dtype: DType | None = None,
         *,
         activation: str | None = None,
+        precision: Literal["fast"] | None = None,
     ) -> None:
         super().__init__()
         taps, _ = _check_sizes("CausalConv1d", channels, channels, kernel_size, 1, "zeros")
         _layer.activation_code("CausalConv1d", activation)
-        self.activation = activation
+        _layer.is_fast("CausalConv1d", precision)
+        self.activation, self.precision = activation, precision
         self.weight = _weight("weight", (channels, 1, taps), device, dtype)
         self.bias = _weight("bias", (channels,), device, dtype) if bias else None
 
@@ -213,6 +219,7 @@ class CausalConv1d(Module):
             initial_state=initial_state,
             return_final_state=return_final_state,
             seq_idx=seq_idx,
+            precision=self.precision,
         )
 
 

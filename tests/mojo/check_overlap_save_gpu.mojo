@@ -35,6 +35,9 @@ from _ops.shared.tuning_gpu import BLOCK_PAIR_LONGEST_BLOCK as LONGEST_BLOCK
 comptime GUARD = 5
 """Elements before and behind signals and outputs: odd, so that they begin at an odd address."""
 
+comptime ALIGNED_GUARD = 8
+"""So many let rows begin where vectors may."""
+
 comptime STRETCH = 1500
 """Outputs that are compared at once; of long outputs a few stretches are."""
 
@@ -112,6 +115,8 @@ def check[
     by_rows: Bool = False,
     has_bias: Bool = False,
     is_poisoned: Bool = True,
+    is_fast: Bool = False,
+    guard: Int = GUARD,
 ) raises -> Float64:
     """Compares one call on the GPU with direct convolution on the CPU in float64.
 
@@ -127,6 +132,8 @@ def check[
         by_rows: True: overlap_save_rows_gpu.mojo, with blocks of `nfft`.
         has_bias: True: each filter has a bias.
         is_poisoned: Whether the plan and the workspace hold NaN before; else initcheck sees what nothing wrote.
+        is_fast: True: as exact as overlap_save_mma_gpu.mojo: the bound is for noise, of which a quarter comes out.
+        guard: Elements before and behind signals and outputs.
 
     Returns:
         The largest error, rounding of the result to the type taken off, over ||x||*||k||.
@@ -138,13 +145,13 @@ def check[
     var border = Border[dtype](border_mode, Scalar[dtype](0.5 if border_mode == CONSTANT else 0.0))
     var is_long = nfft >= SHORTEST
     var matrices = 3
-    var x = ctx.enqueue_create_host_buffer[dtype](geometry.rows * geometry.samples + 2 * GUARD)
+    var x = ctx.enqueue_create_host_buffer[dtype](geometry.rows * geometry.samples + 2 * guard)
     var k = ctx.enqueue_create_host_buffer[dtype](geometry.tap_rows * geometry.taps)
     var bias = ctx.enqueue_create_host_buffer[dtype](geometry.tap_rows)
-    var y = ctx.enqueue_create_host_buffer[dtype](geometry.rows * geometry.outputs + 2 * GUARD)
+    var y = ctx.enqueue_create_host_buffer[dtype](geometry.rows * geometry.outputs + 2 * guard)
     ctx.synchronize()
     for i in range(len(x)):
-        x[i] = random.next[dtype]() if GUARD <= i and i < len(x) - GUARD else nan[dtype]()
+        x[i] = random.next[dtype]() if guard <= i and i < len(x) - guard else nan[dtype]()
     for i in range(len(y)):
         y[i] = Scalar[dtype](POISON)
     for j in range(len(k)):
@@ -175,12 +182,12 @@ def check[
     var plan_at = pointer_to[ACC](Int(plan.unsafe_ptr()))
     var workspace_at = pointer_to[ACC](Int(workspace.unsafe_ptr()))
     var k_at = pointer_to[dtype](Int(k_there.unsafe_ptr()))
-    var y_at = pointer_to[dtype](Int(y_there.unsafe_ptr().unsafe_offset(GUARD)))
-    var x_at = pointer_to[dtype](Int(x_there.unsafe_ptr().unsafe_offset(GUARD)))
+    var y_at = pointer_to[dtype](Int(y_there.unsafe_ptr().unsafe_offset(guard)))
+    var x_at = pointer_to[dtype](Int(x_there.unsafe_ptr().unsafe_offset(guard)))
     if by_rows:
         var bias_at = Pointer[Scalar[dtype], MutUntrackedOrigin](unsafe_from_address=Int(bias_there.unsafe_ptr()))
         var epilogue = Epilogue[dtype](bias_at, has_bias, NONE)
-        overlap_save_rows_gpu[dtype](y_at, x_at, k_at, epilogue, plan_at, geometry, ctx)
+        overlap_save_rows_gpu[dtype](y_at, x_at, k_at, epilogue, plan_at, geometry, ctx, is_fast)
     elif is_long:
         prepare_plan_long_gpu[dtype](plan_at, workspace_at, k_at, geometry, nfft, ctx)
         overlap_save_long_gpu[dtype](y_at, x_at, plan_at, workspace_at, matrices, geometry, border, nfft, ctx)
@@ -196,12 +203,12 @@ def check[
 
     var call = String(dtype, ": nfft=", nfft, " rows=", geometry.rows, " N=", geometry.samples, " K=", geometry.taps)
     call += String(" L_out=", geometry.outputs, " pad_left=", geometry.pad_left, " flip=", geometry.flip)
-    call += String(" tap_rows=", geometry.tap_rows, " border=", border_mode, " by rows=", by_rows)
+    call += String(" tap_rows=", geometry.tap_rows, " border=", border_mode, " by rows=", by_rows, " fast=", is_fast)
     var worst = Float64(0)
-    var bound = 10 * epsilon[ACC]() * log2(Float64(nfft))
+    var bound = epsilon[DType.float16]() / 8 if is_fast else 10 * epsilon[ACC]() * log2(Float64(nfft))
     comptime rounding = epsilon[dtype]() if dtype != ACC else 0.0
     for row in range(geometry.rows):
-        var x_row = pointer_to[dtype](Int(x.unsafe_ptr().unsafe_offset(GUARD + row * geometry.samples)))
+        var x_row = pointer_to[dtype](Int(x.unsafe_ptr().unsafe_offset(guard + row * geometry.samples)))
         var taps = List[Float64](length=geometry.taps, fill=0)
         var taps_norm = Float64(0)
         for j in range(geometry.taps):
@@ -244,7 +251,7 @@ def check[
             var norm = sqrt(max(signal_norm, Float64(min(samples, nfft)) / 3) * taps_norm)
             for i in range(outputs):
                 expected[i] += bias[row % geometry.tap_rows].cast[DType.float64]()
-                var found = y[GUARD + row * geometry.outputs + begin + i].cast[DType.float64]()
+                var found = y[guard + row * geometry.outputs + begin + i].cast[DType.float64]()
                 var error = (abs(found - expected[i]) - rounding * abs(expected[i])) / norm
                 if isnan(found) or not (error <= bound):
                     raise Error(
@@ -254,7 +261,7 @@ def check[
             _ = signal^
             _ = expected^
         _ = taps^
-    for i in range(GUARD):
+    for i in range(guard):
         if y[i] != Scalar[dtype](POISON) or y[len(y) - 1 - i] != Scalar[dtype](POISON):
             raise Error(call, ": wrote outside y")
     _ = x_there^
@@ -461,6 +468,67 @@ def check_rows[dtype: DType](ctx: DeviceContext, mut random: Random, is_thorough
     return checked
 
 
+def check_fast_rows[dtype: DType](ctx: DeviceContext, mut random: Random, is_thorough: Bool) raises -> Int:
+    """Checks rows that need not be as exact as float32, and prints the largest error.
+
+    Parameters:
+        dtype: Element type, of half precision.
+
+    Args:
+        ctx: The device.
+        random: Where the numbers come from.
+        is_thorough: False: a few sizes only.
+
+    Returns:
+        Number of calls.
+
+    Raises:
+        If one is wrong.
+    """
+    var worst = Float64(0)
+    var checked = 0
+    # N, K, L_out, pad_left: causal, whole and cut, in vectors and not; windows beyond both ends, late or on nothing.
+    var sizes: List[List[Int]] = [
+        [8192, 8192, 8192, 8191],
+        [4095, 1777, 4089, 900],
+        [4096, 4096, 4096, 4095],
+        [5001, 3 * 4096, 7777, 6001],
+        [8000, 804, 8000, 803],
+        [2049, 16385, 2052, 8192],
+        [8191, 4096, 4099, -9],
+        [1, 5, 8192, 9000],
+        [8192, 1, 1, 0],
+        [2600, 2600, 2600, 0],
+    ]
+    for each in range(len(sizes) if is_thorough else 2):
+        for batch in [1, 3]:
+            var geometry = Geometry(
+                samples=sizes[each][0],
+                taps=sizes[each][1],
+                outputs=sizes[each][2],
+                pad_left=sizes[each][3],
+                flip=batch == 1,
+                rows=2 * batch,
+                tap_rows=2,
+            )
+            for guard in [GUARD, ALIGNED_GUARD]:
+                var error = check[dtype](
+                    ctx, random, geometry, 16384, by_rows=True, has_bias=batch == 3, is_fast=True, guard=guard
+                )
+                worst = max(worst, error)
+                checked += 1
+    if is_thorough:
+        # More filters than blocks, and more rows of one than a block takes.
+        for batch, filters in [(2, 300), (600, 1)]:
+            var geometry = Geometry(
+                samples=2050, taps=9, outputs=2060, pad_left=4, flip=False, rows=batch * filters, tap_rows=filters
+            )
+            worst = max(worst, check[dtype](ctx, random, geometry, 16384, by_rows=True, is_fast=True))
+            checked += 1
+    print(dtype, "fast rows: largest error", worst / epsilon[DType.float16](), "eps of ||x||*||k||;", checked, "calls")
+    return checked
+
+
 def check_least[dtype: DType](ctx: DeviceContext, mut random: Random, nfft: Int) raises -> Int:
     """Checks one length of transform once: two filters, and blocks that both ends cut; rows of the same length, too.
 
@@ -525,6 +593,9 @@ def main() raises:
         checked += check_rows[DType.float64](ctx, random, False)
         checked += check_rows[DType.float16](ctx, random, False)
         checked += check_rows[DType.bfloat16](ctx, random, False)
+    if only == 0:
+        checked += check_fast_rows[DType.float16](ctx, random, not is_brief)
+        checked += check_fast_rows[DType.bfloat16](ctx, random, not is_brief)
     var nfft = SMALLEST_SIZE
     while nfft <= (SHORTEST if is_brief else LONGEST):
         var has_doubles = nfft != PARTS_BLOCK and (nfft <= SHORTEST or not is_brief)

@@ -16,6 +16,7 @@ from _ops.kernels.depthwise_last_gpu import depthwise_last_gpu
 from _ops.kernels.direct_gpu import direct_gpu
 from _ops.kernels.overlap_save_gpu import overlap_save_gpu, prepare_plan_gpu
 from _ops.kernels.overlap_save_long_gpu import overlap_save_long_gpu, prepare_plan_long_gpu
+from _ops.kernels.overlap_save_mma_gpu import overlap_save_mma_gpu
 from _ops.kernels.overlap_save_parts_gpu import overlap_save_parts_gpu, prepare_plan_parts_gpu
 from _ops.kernels.overlap_save_rows_gpu import overlap_save_rows_gpu
 from _ops.kernels.polyphase_gpu import polyphase_gpu
@@ -29,6 +30,7 @@ from _ops.shared.fft_points import SMALLEST_SIZE
 from _ops.shared.geometry import Geometry
 from _ops.shared.layer_geometry import LayerGeometry
 from _ops.shared.polyphase_geometry import PolyphaseGeometry
+from _ops.shared.tuning_gpu import has_tensor_cores
 
 comptime SIGNALS = DType.float32
 """Element type of signals and filters."""
@@ -85,6 +87,9 @@ def launch_signals(ctx: DeviceContext) raises:
     prepare_plan_parts_gpu[SIGNALS](plan, p, geometry, ctx)
     overlap_save_parts_gpu[SIGNALS](p, p, plan, geometry, border, ctx)
     overlap_save_rows_gpu[SIGNALS](p, p, p, no_bias[SIGNALS](), plan, geometry, ctx)
+    comptime if has_tensor_cores[LAYERS]():
+        var q = nowhere[LAYERS]()
+        overlap_save_mma_gpu(q, q, q, no_bias[LAYERS](), nowhere[DType.float32](), geometry, 1, ctx)
     cast_gpu[SIGNALS](p, nowhere[DType.uint8](), DType.int8, 1, ctx)
     copy_columns_gpu(p, p, 1, 1, 1, 1, ctx)
 

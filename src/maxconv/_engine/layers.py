@@ -32,7 +32,16 @@ def is_depthwise(problem: LayerProblem) -> bool:
     return problem.groups == problem.in_channels and problem.out_channels < _FILTERS_OF_A_PRODUCT * problem.in_channels
 
 
-def forward(problem: LayerProblem, x: Any, w: Any, bias: Any = None, activation: int = 0, device: str = "cpu") -> Any:
+def forward(
+    problem: LayerProblem,
+    x: Any,
+    w: Any,
+    bias: Any = None,
+    activation: int = 0,
+    device: str = "cpu",
+    *,
+    is_fast: bool = False,
+) -> Any:
     """Compute y (N, O, L_out) from x (N, C, L) and w (O, C/G, K)."""
     if device == "cpu" and (nfft := _plan.block_of_layer(problem, _accumulator(x.dtype).itemsize)):
         wide = _accumulator(x.dtype)
@@ -41,7 +50,7 @@ def forward(problem: LayerProblem, x: Any, w: Any, bias: Any = None, activation:
         native.run_layer_on_cpu(f"depthwise_fft_{wide.name}", arrays, problem, activation, nfft)
         return y.astype(x.dtype, copy=False)
     if is_depthwise(problem):
-        return causal(problem, x, w, bias, activation, device=device)
+        return causal(problem, x, w, bias, activation, device=device, is_fast=is_fast or not problem.is_causal)
     return _run_product("conv", problem, problem.output_shape, x, w, bias, activation, device)
 
 
@@ -88,6 +97,8 @@ def causal(
     state: Any = None,
     numbers: Any = None,
     device: str = "cpu",
+    *,
+    is_fast: bool = False,
 ) -> Any:
     """Compute y of a depthwise layer, which may have a history.
 
@@ -105,10 +116,12 @@ def causal(
         The sequence of each sample, (N, L), int32.
     device
         "cpu" or "gpu:<id>".
+    is_fast
+        Whether pieces of signals in half precision need not have the bits of the whole; on the CPU they have.
     """
     if device != "cpu":
         operands = x, w, bias, state, numbers
-        return _run_on_gpu("depthwise", problem, device, problem.output_shape, operands, activation)
+        return _run_on_gpu("depthwise", problem, device, problem.output_shape, operands, activation, int(not is_fast))
     y = np.empty(problem.output_shape, x.dtype)
     state = np.empty(0, x.dtype) if state is None else compact(state)
     numbers = np.empty(0, np.int32) if numbers is None else compact(numbers)
@@ -142,7 +155,7 @@ def by_fft(problem: LayerProblem, rows: Problem, x: Any, w: Any, bias: Any, nfft
         return like(x, y, x.dtype)
 
 
-def by_rows(problem: Problem, x: Any, w: Any, bias: Any, block: int, device: str) -> Any:
+def by_rows(problem: Problem, x: Any, w: Any, bias: Any, block: int, device: str, *, is_fast: bool) -> Any:
     """Compute y of such a layer with one FFT for each row; None if a device lacks the shared memory for the block.
 
     Parameters
@@ -155,6 +168,8 @@ def by_rows(problem: Problem, x: Any, w: Any, bias: Any, block: int, device: str
         What `_plan.row_block_on_gpu` gave.
     device
         "gpu:<id>".
+    is_fast
+        Whether half precision may have the accuracy of overlap_save_mma_gpu.mojo.
     """
     from max.driver import Buffer
 
@@ -168,7 +183,7 @@ def by_rows(problem: Problem, x: Any, w: Any, bias: Any, block: int, device: str
             upload(each, device) if isinstance(each, np.ndarray) else each for each in (x, w, bias)
         )
         y = Buffer(signals.dtype, problem.shape, device=devices.handle(device))
-        spectra.convolve_rows(problem, kind, device, y, signals, taps, offsets)
+        spectra.convolve_rows(problem, kind, device, y, signals, taps, offsets, is_fast=is_fast)
         return like(x, y, x.dtype)
 
 

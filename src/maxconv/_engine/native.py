@@ -43,7 +43,7 @@ KINDS = {"cpu": 25, "cpu_layers": 17, "gpu": 35, "gpu_fft": 35, "gpu_layers": 28
 #: The NVIDIA families, by compute capability, that each extension is built for, the newest first: a GPU takes the first
 #: that is not newer than itself. From Ampere on resampling copies asynchronously, and layers multiply with its tensor
 #: cores; builds of the FFTs for later families differ in nothing but name.
-GPU_FAMILIES = {"gpu": (80, 75), "gpu_fft": (75,), "gpu_layers": (80,)}
+GPU_FAMILIES = {"gpu": (80, 75), "gpu_fft": (80, 75), "gpu_layers": (80,)}
 
 _DIRECT = {name: f"direct_{name}" for name in set(KERNEL_DTYPES.values())}
 """Names of the direct kernels: making one takes 0.1 us."""
@@ -163,9 +163,9 @@ def queue_on_gpu(context: int, stream: int = 0) -> Any:
 
 
 @lru_cache(maxsize=1024)
-def layer_on_gpu(problem: LayerProblem, activation: int = 0) -> Any:
-    """Return a layer as the functions of gpu_layers.mojo take it."""
-    return _gpu_layer_functions["open_layer"](problem, activation)
+def layer_on_gpu(problem: LayerProblem, activation: int = 0, is_ordered: int = 0) -> Any:
+    """Return a layer as gpu_layers.mojo takes it; `is_ordered`: 1 where pieces must have the bits of the whole."""
+    return _gpu_layer_functions["open_layer"](problem, activation, is_ordered)
 
 
 @lru_cache(maxsize=1024)
@@ -231,9 +231,12 @@ def overlap_save_on_gpu(
     kernel(context, arrays, (*sizes, nfft, matrices), _border(problem))
 
 
-def overlap_save_rows_on_gpu(problem: Problem, dtype: str, context: int, arrays: tuple[int, ...]) -> None:
+def overlap_save_rows_on_gpu(
+    problem: Problem, dtype: str, context: int, arrays: tuple[int, ...], *, is_fast: bool
+) -> None:
     """Enqueue the FFTs of whole rows; `arrays` are (y, x, k, bias or 0, workspace)."""
-    getattr(_extension("gpu_fft"), f"overlap_save_rows_{dtype}")(context, arrays, _row_sizes(problem))
+    sizes = *_row_sizes(problem), int(is_fast)
+    getattr(_extension("gpu_fft"), f"overlap_save_rows_{dtype}")(context, arrays, sizes)
 
 
 def rows_workspace_on_gpu(problem: Problem, dtype: str) -> int:

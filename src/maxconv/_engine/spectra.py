@@ -78,12 +78,14 @@ def convolve(problem: Problem, dtype: str, device: str, x: Any, plan: Any, nfft:
     return y
 
 
-def convolve_rows(problem: Problem, dtype: str, device: str, y: Any, x: Any, k: Any, bias: Any) -> None:
+def convolve_rows(
+    problem: Problem, dtype: str, device: str, y: Any, x: Any, k: Any, bias: Any, *, is_fast: bool
+) -> None:
     """Enqueue the computation of y from Buffers; each row is one block, and filters are transformed on the way."""
     workspace = _allocate(native.rows_workspace_on_gpu(problem, dtype), dtype, device)
     offsets = (0,) if bias is None else _addresses(bias)
     addresses = (*_addresses(y, x, k), *offsets, *_addresses(workspace))
-    native.overlap_save_rows_on_gpu(problem, dtype, _context(device), addresses)
+    native.overlap_save_rows_on_gpu(problem, dtype, _context(device), addresses, is_fast=is_fast)
 
 
 def _allocate(elements: int, dtype: str, device: str) -> Any:

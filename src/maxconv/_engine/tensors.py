@@ -172,14 +172,21 @@ def has_both_gradients(problem: LayerProblem, gradient: Any) -> bool:
 
 
 def forward_sum(
-    problem: LayerProblem, x: Any, w: Any, shape: tuple[int, ...], activation: int = 0, *, is_causal: bool = False
+    problem: LayerProblem,
+    x: Any,
+    w: Any,
+    shape: tuple[int, ...],
+    activation: int = 0,
+    *,
+    is_causal: bool = False,
+    is_fast: bool = False,
 ) -> Sum:
     """Return what `forward`, or `causal`, does for contiguous operands that the kernels take as they are.
 
     The result, y, has the shape.
     """
     kernel = _depthwise_name(x, w) if is_depthwise(problem) else _name("conv", x.dtype)
-    options: tuple[int, ...] = (activation,)
+    options = _options(x, activation, is_ordered=problem.is_causal and is_depthwise(problem) and not is_fast)
     if not is_causal and (nfft := _block_of(problem, x)):
         kernel, options = _name("depthwise_fft", x.dtype), (activation, nfft)
     return known_sum(kernel, problem, options, shape, x.dtype, x.get_device())
@@ -207,12 +214,14 @@ def gradient_sums(
     return by_input, by_weight, both
 
 
-def forward(problem: LayerProblem, x: Any, w: Any, bias: Any = None, activation: int = 0) -> Any:
+def forward(
+    problem: LayerProblem, x: Any, w: Any, bias: Any = None, activation: int = 0, *, is_fast: bool = False
+) -> Any:
     """Compute y (N, O, L_out) from x (N, C, L) and w (O, C/G, K)."""
     if nfft := _block_of(problem, x):
         return _run(_name("depthwise_fft", x.dtype), problem, problem.output_shape, x, (x, w, bias), activation, nfft)
     if is_depthwise(problem):
-        return causal(problem, x, w, bias, activation)
+        return causal(problem, x, w, bias, activation, is_fast=is_fast or not problem.is_causal)
     return _run(_name("conv", x.dtype), problem, problem.output_shape, x, (x, w, _bias(bias, x)), activation)
 
 
@@ -260,7 +269,15 @@ def weight_gradient(problem: LayerProblem, x: Any, y: Any) -> Any:
 
 
 def causal(
-    problem: LayerProblem, x: Any, w: Any, bias: Any, activation: int, state: Any = None, numbers: Any = None
+    problem: LayerProblem,
+    x: Any,
+    w: Any,
+    bias: Any,
+    activation: int,
+    state: Any = None,
+    numbers: Any = None,
+    *,
+    is_fast: bool = False,
 ) -> Any:
     """Compute y of a depthwise layer, which may have a history: see `layers.causal`."""
     if state is None and numbers is None and is_channels_last(problem, x):
@@ -269,7 +286,12 @@ def causal(
         return _run(kernel, problem, shape, x, (_aligned(x.mT), w, bias), activation).mT
     kernel = _depthwise_name(x, w)
     operands = x, w if x.is_cuda else _widened(w, x), _bias(bias, x), state, numbers
-    return _run(kernel, problem, problem.output_shape, x, operands, activation)
+    return _run(kernel, problem, problem.output_shape, x, operands, *_options(x, activation, is_ordered=not is_fast))
+
+
+def _options(x: Any, activation: int, *, is_ordered: bool) -> tuple[int, ...]:
+    """Return what a depthwise kernel takes behind the arrays; sums on the CPU are ordered always."""
+    return (activation, 1) if is_ordered and x.is_cuda else (activation,)
 
 
 def _depthwise_name(x: Any, w: Any) -> str:

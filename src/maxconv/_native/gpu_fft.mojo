@@ -222,7 +222,7 @@ def overlap_save_rows_into[
     Args:
         context: Address of the device's context.
         arrays: Device addresses (y, x, k, bias, workspace); that of the bias is 0 if there is none.
-        sizes: (N, K, L_out, pad_left, rows, tap_rows, flip); flip is 1 for convolution.
+        sizes: (N, K, L_out, pad_left, rows, tap_rows, flip, is_fast); flip is 1 for convolution.
 
     Returns:
         None.
@@ -239,5 +239,6 @@ def overlap_save_rows_into[
     var there = Pointer[Scalar[dtype], MutUntrackedOrigin](unsafe_from_address=max(bias, 1))
     var workspace = device_pointer[accum_dtype[dtype]()](arrays[4])
     var epilogue = Epilogue[dtype](there, bias != 0, NONE)
-    overlap_save_rows_gpu[dtype](output, signal, taps, epilogue, workspace, geometry, device_context(context))
+    var ctx = device_context(context)
+    overlap_save_rows_gpu[dtype](output, signal, taps, epilogue, workspace, geometry, ctx, Int(py=sizes[7]) != 0)
     return PythonObject(None)

@@ -91,6 +91,8 @@ struct Layer(ImplicitlyCopyable):
     """Sizes and shifts."""
     var activation: Int
     """One of the constants of epilogue.mojo."""
+    var is_ordered: Bool
+    """Whether each output is to add its terms in ascending order: see `depthwise_gpu`."""
 
 
 @fieldwise_init
@@ -155,12 +157,13 @@ def open_queue(context: PythonObject, stream: PythonObject) raises -> PythonObje
     return PythonObject(alloc=Kept(Queue(device_context(context), handle)))
 
 
-def open_layer(sizes: PythonObject, activation: PythonObject) raises -> PythonObject:
+def open_layer(sizes: PythonObject, activation: PythonObject, is_ordered: PythonObject) raises -> PythonObject:
     """Makes a layer.
 
     Args:
         sizes: A `LayerProblem`.
         activation: One of the constants of epilogue.mojo.
+        is_ordered: 1 or 0, as for `Layer`.
 
     Returns:
         A `Kept[Layer]`.
@@ -180,7 +183,7 @@ def open_layer(sizes: PythonObject, activation: PythonObject) raises -> PythonOb
         dilation=Int(py=sizes[8]),
         pad_left=Int(py=sizes[9]),
     )
-    return PythonObject(alloc=Kept(Layer(geometry, Int(py=activation))))
+    return PythonObject(alloc=Kept(Layer(geometry, Int(py=activation), Int(py=is_ordered) != 0)))
 
 
 def read_addresses[count: Int](arrays: PythonObject) -> Array[Int, count]:
@@ -307,6 +310,7 @@ def depthwise_into[
         wanted.geometry,
         history,
         kept[Queue](queue),
+        is_ordered=wanted.is_ordered,
     )
     return PythonObject(None)
 

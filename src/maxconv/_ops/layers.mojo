@@ -18,7 +18,7 @@ struct Conv1dLayer:
 
     @staticmethod
     def execute[
-        target: StaticString, dtype: DType
+        target: StaticString, dtype: DType, is_fast: Bool = False
     ](
         y: OutputTensor[dtype=dtype, rank=3, ...],
         x: InputTensor[dtype=dtype, rank=3, ...],
@@ -36,6 +36,7 @@ struct Conv1dLayer:
         Parameters:
             target: "cpu" or "gpu", supplied by MAX.
             dtype: Element type of the arrays.
+            is_fast: Whether a causal layer of half precision may add its terms in any order; others may.
 
         Args:
             y: Outputs, shape (N, O, L_out).
@@ -57,7 +58,7 @@ struct Conv1dLayer:
         )
         require_shape("maxconv_conv1d_layer", y.shape(), output_shape(geometry))
         var epilogue = make_epilogue("maxconv_conv1d_layer", bias, geometry.out_channels, activation)
-        conv[target, False](y.unsafe_ptr(), x.unsafe_ptr(), w.unsafe_ptr(), epilogue, geometry, ctx)
+        conv[target, False, is_fast](y.unsafe_ptr(), x.unsafe_ptr(), w.unsafe_ptr(), epilogue, geometry, ctx)
 
 
 @extensibility.register_shape_function("maxconv_conv1d_layer")
@@ -203,7 +204,7 @@ struct CausalConv1d:
 
     @staticmethod
     def execute[
-        target: StaticString, dtype: DType, weight_dtype: DType
+        target: StaticString, dtype: DType, weight_dtype: DType, is_fast: Bool = False
     ](
         y: OutputTensor[dtype=dtype, rank=3, ...],
         x: InputTensor[dtype=dtype, rank=3, ...],
@@ -220,6 +221,7 @@ struct CausalConv1d:
             target: "cpu" or "gpu", supplied by MAX.
             dtype: Element type of signals, state and outputs.
             weight_dtype: Element type of weights and bias: `dtype`, or that of its sums.
+            is_fast: Whether terms may be added in any order; else pieces of a signal have the bits of the whole.
 
         Args:
             y: Outputs, shape (N, C, L).
@@ -254,7 +256,8 @@ struct CausalConv1d:
             has_numbers=numbers.size() != 0,
         )
         var epilogue = make_epilogue(OP, bias, channels, activation)
-        depthwise[target](y.unsafe_ptr(), x.unsafe_ptr(), w.unsafe_ptr(), epilogue, geometry, history, ctx)
+        var signals = x.unsafe_ptr()
+        depthwise[target](y.unsafe_ptr(), signals, w.unsafe_ptr(), epilogue, geometry, history, ctx, not is_fast)
 
 
 @extensibility.register("maxconv_causal_state")

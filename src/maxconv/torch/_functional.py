@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
@@ -33,6 +33,8 @@ def conv1d(
     padding: Any = 0,
     dilation: Any = 1,
     groups: int = 1,
+    *,
+    precision: Literal["fast"] | None = None,
 ) -> torch.Tensor:
     """Apply a convolutional layer: a drop-in for `torch.nn.functional.conv1d`.
 
@@ -44,7 +46,7 @@ def conv1d(
         Filters, shape (O, C/groups, K), of the same dtype on the same device.
     bias : torch.Tensor, optional
         Added to each output channel, shape (O).
-    stride, padding, dilation, groups
+    stride, padding, dilation, groups, precision
         As for `maxconv.conv1d`, with a pair (left, right) as `padding`, too.
 
     Returns
@@ -59,7 +61,7 @@ def conv1d(
 
     Notes
     -----
-    Cost and accuracy are those of `maxconv.conv1d`, the sums on a CPU being direct always. The gradients are sums of
+    Cost and accuracy are those of `maxconv.conv1d`, the sums on a GPU being direct always. The gradients are sums of
     the same kind, differentiable again. Under autocast, operands are cast as PyTorch casts those of its own `conv1d`.
     On a GPU the work goes onto the current stream.
 
@@ -72,16 +74,17 @@ def conv1d(
     tensor([[[3., 5., 7., 4.]]])
     """
     if not torch.compiler.is_compiling():
-        y = _short.run("conv1d", input, weight, bias, stride, padding, dilation, groups)
+        y = _short.run("conv1d", input, weight, bias, stride, padding, dilation, groups, precision)
         if y is not None:
             return y
+    is_fast = _layer.is_fast("conv1d", precision)
     options = stride, padding, dilation, groups
     x, w, b = _operands("conv1d", input, weight, bias)
     problem = _checked(_layer.convolution, "conv1d", x, w, b, *options)
     geometry = problem.stride, problem.pad_left, problem.dilation, problem.groups
-    y = _operators.convolve(x, w, b, problem.outputs, *geometry)
+    y = _operators.convolve(x, w, b, int(is_fast), problem.outputs, *geometry)
     if not torch.compiler.is_compiling():
-        _short.remember_convolution(x, w, b, options, problem, y)
+        _short.remember_convolution(x, w, b, (*options, precision), problem, is_fast, y)
     return y
 
 
@@ -153,6 +156,7 @@ def causal_conv1d(
     initial_state: torch.Tensor | None = None,
     return_final_state: bool = False,
     seq_idx: torch.Tensor | None = None,
+    precision: Literal["fast"] | None = None,
 ) -> Any:
     """Apply one filter to each channel, so that no output depends on a later sample.
 
@@ -164,7 +168,7 @@ def causal_conv1d(
         Filters, shape (C, K), of the dtype of `x`, or float32 where `x` is of half precision.
     bias : torch.Tensor, optional
         Added to each channel, shape (C), of the dtype of `weight`.
-    activation, initial_state, return_final_state, seq_idx
+    activation, initial_state, return_final_state, seq_idx, precision
         As for `maxconv.causal_conv1d`.
 
     Returns
@@ -179,8 +183,8 @@ def causal_conv1d(
 
     Notes
     -----
-    Follows Dao-AILab's `causal_conv1d_fn`, for any number of taps. States have gradients. Under autocast the signals
-    are cast, filters are used as they are.
+    Follows Dao-AILab's `causal_conv1d_fn`, for any number of taps; long filters are summed, fast ones too. States have
+    gradients. Under autocast the signals are cast, filters are used as they are: those of float32 are not fast.
 
     Examples
     --------
@@ -193,7 +197,7 @@ def causal_conv1d(
     has_history = initial_state is not None or seq_idx is not None or return_final_state
     is_short = not has_history and not torch.compiler.is_compiling()
     if is_short:
-        y = _short.run(function, x, weight, bias, activation)
+        y = _short.run(function, x, weight, bias, activation, precision)
         if y is not None:
             return y
     operands = {"x": x, "weight": weight, "bias": bias, "initial_state": initial_state, "seq_idx": seq_idx}
@@ -206,7 +210,7 @@ def causal_conv1d(
     _layer.check_causal_types(function, NAMES[weight.dtype], NAMES[x.dtype])
     bias_shape = None if bias is None else bias.shape
     problem = _layer.causal_convolution(function, x.shape, weight.shape, bias_shape)
-    code = _layer.activation_code(function, activation)
+    code, is_fast = _layer.activation_code(function, activation), _layer.is_fast(function, precision)
     state_shape = (*x.shape[:-1], problem.taps - 1)
     if seq_idx is not None:
         _layer.check_no_state(function, initial_state, return_final_state)
@@ -217,9 +221,9 @@ def causal_conv1d(
         seq_idx = seq_idx.to(torch.int32)
     if initial_state is not None:
         _layer.check_shape(function, "initial_state", initial_state.shape, state_shape)
-    y = _operators.causal(x, weight, bias, initial_state, seq_idx, code)
+    y = _operators.causal(x, weight, bias, initial_state, seq_idx, code, int(is_fast))
     if is_short:
-        _short.remember_causal(x, weight, bias, activation, code, problem)
+        _short.remember_causal(x, weight, bias, (activation, precision), problem, code, is_fast)
     if not return_final_state:
         return y
     before = x.new_zeros(state_shape) if initial_state is None else initial_state

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch.nn import functional
@@ -12,6 +12,13 @@ from ._functional import causal_conv1d, conv1d, conv_transpose1d
 
 class Conv1d(torch.nn.Conv1d):
     """A drop-in for `torch.nn.Conv1d`: the same arguments, parameters, state dict and representation.
+
+    Parameters
+    ----------
+    in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode, device, dtype
+        As for `torch.nn.Conv1d`.
+    precision : {None, "fast"}
+        As for `maxconv.conv1d`; an attribute, which may be set later, too.
 
     Examples
     --------
@@ -24,11 +31,38 @@ class Conv1d(torch.nn.Conv1d):
     torch.Size([20, 33, 24])
     """
 
+    precision: Literal["fast"] | None = None  # of layers that were PyTorch's before
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Any,
+        stride: Any = 1,
+        padding: Any = 0,
+        dilation: Any = 1,
+        groups: int = 1,
+        bias: bool = True,  # noqa: FBT002  # PyTorch's order
+        padding_mode: Any = "zeros",
+        device: Any = None,
+        dtype: Any = None,
+        *,
+        precision: Literal["fast"] | None = None,
+    ) -> None:
+        sizes = in_channels, out_channels, kernel_size, stride, padding, dilation, groups
+        super().__init__(*sizes, bias, padding_mode, device, dtype)
+        self.precision = precision
+
+    def extra_repr(self) -> str:
+        """Say what the layer was made of."""
+        return f"{super().extra_repr()}{_name_precision(self.precision)}"
+
     def _conv_forward(self, input: Any, weight: Any, bias: Any) -> Any:  # noqa: A002  # PyTorch's name
         padding = self.padding
         if self.padding_mode != "zeros":
             input, padding = functional.pad(input, self._reversed_padding_repeated_twice, self.padding_mode), 0  # noqa: A001
-        return conv1d(input, weight, bias, self.stride, padding, self.dilation, self.groups)
+        options = self.stride, padding, self.dilation, self.groups
+        return conv1d(input, weight, bias, *options, precision=self.precision)
 
 
 class ConvTranspose1d(torch.nn.ConvTranspose1d):
@@ -63,6 +97,8 @@ class CausalConv1d(torch.nn.Conv1d):
         As for `torch.nn.Conv1d`.
     activation : {None, "silu", "swish", "relu", "gelu"}
         Applied to the sums before they are rounded.
+    precision : {None, "fast"}
+        As for `maxconv.causal_conv1d`; an attribute, which may be set later, too.
 
     Examples
     --------
@@ -71,6 +107,8 @@ class CausalConv1d(torch.nn.Conv1d):
     >>> layer = maxconv.torch.CausalConv1d(8, 4, activation="silu")
     >>> layer
     CausalConv1d(8, kernel_size=(4,), activation='silu')
+    >>> maxconv.torch.CausalConv1d(8, 64, precision="fast")
+    CausalConv1d(8, kernel_size=(64,), precision='fast')
     >>> layer(torch.zeros(2, 8, 100)).shape
     torch.Size([2, 8, 100])
     """
@@ -84,9 +122,10 @@ class CausalConv1d(torch.nn.Conv1d):
         dtype: Any = None,
         *,
         activation: str | None = None,
+        precision: Literal["fast"] | None = None,
     ) -> None:
         super().__init__(channels, channels, kernel_size, groups=channels, bias=bias, device=device, dtype=dtype)
-        self.activation = activation
+        self.activation, self.precision = activation, precision
 
     def forward(
         self, x: Any, *, initial_state: Any = None, return_final_state: bool = False, seq_idx: Any = None
@@ -100,10 +139,16 @@ class CausalConv1d(torch.nn.Conv1d):
             initial_state=initial_state,
             return_final_state=return_final_state,
             seq_idx=seq_idx,
+            precision=self.precision,
         )
 
     def extra_repr(self) -> str:
         """Say what the layer was made of."""
         bias = "" if self.bias is not None else ", bias=False"
         activation = "" if self.activation is None else f", activation={self.activation!r}"
-        return f"{self.in_channels}, kernel_size={self.kernel_size}{bias}{activation}"
+        precision = _name_precision(self.precision)
+        return f"{self.in_channels}, kernel_size={self.kernel_size}{bias}{activation}{precision}"
+
+
+def _name_precision(precision: str | None) -> str:
+    return "" if precision is None else f", precision={precision!r}"

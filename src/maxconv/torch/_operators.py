@@ -176,13 +176,20 @@ def bias_gradient(gradient: Any) -> Any:
     return correlate(ones, gradient, 1, 1, 0, 1, 1).flatten()
 
 
-def _convolve(input: Any, weight: Any, bias: Any, outputs: int, *geometry: int) -> Any:  # noqa: A002  # PyTorch's name
+def _convolve(
+    input: Any,  # noqa: A002  # PyTorch's name
+    weight: Any,
+    bias: Any,
+    fast: int,
+    outputs: int,
+    *geometry: int,
+) -> Any:
     problem = _known(input.shape, weight.shape, outputs, *geometry)
-    y = tensors.forward(problem, input, weight, bias)
+    y = tensors.forward(problem, input, weight, bias, is_fast=bool(fast))
     return y if input.dim() == 3 else y[0]  # noqa: PLR2004  # (N, C, L)
 
 
-def _convolve_fake(input: Any, weight: Any, bias: Any, outputs: int, *geometry: int) -> Any:  # noqa: A002, ARG001
+def _convolve_fake(input: Any, weight: Any, bias: Any, fast: int, outputs: int, *geometry: int) -> Any:  # noqa: A002, ARG001
     problem = _describe(input.shape, weight.shape, outputs, *geometry)
     return tensors.empty_like(problem, input, _batched(input.shape, weight.shape[0], outputs))
 
@@ -226,7 +233,7 @@ def both_gradients(x: Any, w: Any, gradient: Any, *geometry: int) -> tuple[Any, 
 
 def _convolve_backward(ctx: Any, gradient: Any) -> Any:
     gradients = convolve_gradients(ctx.saved_tensors, ctx.sizes, ctx.needs_input_grad, gradient)
-    return *gradients, None, None, None, None, None
+    return *gradients, None, None, None, None, None, None
 
 
 def _transpose(output: Any, weight: Any, bias: Any, length: int, *geometry: int) -> Any:
@@ -249,7 +256,7 @@ def _transpose_fake(output: Any, weight: Any, bias: Any, length: int, *geometry:
 
 def _transpose_backward(ctx: Any, gradient: Any) -> Any:
     (y, w), (outputs, taps, *geometry) = ctx.saved_tensors, ctx.sizes
-    by_output = convolve(gradient, w, None, outputs, *geometry) if ctx.needs_input_grad[0] else None
+    by_output = convolve(gradient, w, None, 0, outputs, *geometry) if ctx.needs_input_grad[0] else None
     by_weight = correlate(gradient, y, taps, *geometry) if ctx.needs_input_grad[1] else None
     by_bias = bias_gradient(gradient) if ctx.needs_input_grad[2] else None
     return by_output, by_weight, by_bias, None, None, None, None, None
@@ -268,7 +275,7 @@ def _correlate_fake(input: Any, output: Any, taps: int, *geometry: int) -> Any: 
 def _correlate_backward(ctx: Any, gradient: Any) -> Any:
     (x, y), (length, outputs, *geometry) = ctx.saved_tensors, ctx.sizes
     by_input = transpose(y, gradient, None, length, *geometry) if ctx.needs_input_grad[0] else None
-    by_output = convolve(x, gradient, None, outputs, *geometry) if ctx.needs_input_grad[1] else None
+    by_output = convolve(x, gradient, None, 0, outputs, *geometry) if ctx.needs_input_grad[1] else None
     return by_input, by_output, None, None, None, None, None
 
 
@@ -320,27 +327,28 @@ def _causal(
     state: Any,
     numbers: Any,
     activation: int,
+    fast: int,
 ) -> Any:
     problem = causal_problem(input.shape, weight.shape[1])
-    y = tensors.causal(problem, input, weight, bias, activation, state, numbers)
+    y = tensors.causal(problem, input, weight, bias, activation, state, numbers, is_fast=bool(fast))
     return y if input.dim() == 3 else y[0]  # noqa: PLR2004  # (N, C, L)
 
 
-def _causal_fake(input: Any, weight: Any, bias: Any, state: Any, numbers: Any, _: int) -> Any:  # noqa: A002, ARG001
+def _causal_fake(input: Any, weight: Any, bias: Any, state: Any, numbers: Any, *_: Any) -> Any:  # noqa: A002, ARG001
     if state is not None or numbers is not None:
         return input.new_empty(input.shape)
     return tensors.empty_like(causal_problem(input.shape, weight.shape[1]), input, input.shape)
 
 
 def _causal_save(ctx: Any, inputs: Any, output: Any) -> None:  # noqa: ARG001
-    *operands, ctx.activation = inputs
+    *operands, ctx.activation, ctx.fast = inputs
     ctx.save_for_backward(*operands)
 
 
 def _causal_backward(ctx: Any, gradient: Any) -> Any:
     x, w, b, state, numbers = ctx.saved_tensors
     if ctx.activation:  # computing its argument again costs less than keeping it
-        gradient = _ACTIVATION_GRADIENTS[ctx.activation](gradient, causal(x, w, b, state, numbers, 0))
+        gradient = _ACTIVATION_GRADIENTS[ctx.activation](gradient, causal(x, w, b, state, numbers, 0, ctx.fast))
     if numbers is not None:
         by_x, by_weight, by_state = *_sequences_backward(ctx, gradient, x, w, numbers), None
         gradient = gradient * (numbers >= 0).unsqueeze(-2)  # what padding yields is 0 whatever the bias
@@ -361,14 +369,14 @@ def _causal_backward(ctx: Any, gradient: Any) -> Any:
         if both is None and ctx.needs_input_grad[1]:
             by_weight = correlate(whole.to(w.dtype), gradient.to(w.dtype), taps, *geometry).squeeze(1)
     by_bias = bias_gradient(gradient).to(b.dtype) if ctx.needs_input_grad[2] else None
-    return by_x, by_weight, by_bias, by_state, None, None
+    return by_x, by_weight, by_bias, by_state, None, None, None
 
 
 def _sequences_backward(ctx: Any, gradient: Any, x: Any, w: Any, numbers: Any) -> tuple[Any, Any]:
     """Return the gradients by x and w of a layer whose samples belong to sequences: it is causal backwards, too."""
     by_x = by_weight = None
     if ctx.needs_input_grad[0]:
-        by_x = causal(gradient.flip(-1), w, None, None, numbers.flip(-1), 0).flip(-1)
+        by_x = causal(gradient.flip(-1), w, None, None, numbers.flip(-1), 0, 0).flip(-1)
     if ctx.needs_input_grad[1]:
         channels, taps = w.shape
         columns = []
@@ -399,7 +407,7 @@ _ACTIVATION_GRADIENTS = {
 _GEOMETRY = "int stride, int padding, int dilation, int groups) -> Tensor"
 
 convolve = Operator(
-    f"conv1d(Tensor input, Tensor weight, Tensor? bias, SymInt outputs, {_GEOMETRY}",
+    f"conv1d(Tensor input, Tensor weight, Tensor? bias, int fast, SymInt outputs, {_GEOMETRY}",
     _convolve,
     _convolve_fake,
     _save,
@@ -429,8 +437,8 @@ correlate = Operator(
 """w (O, C/G, K) of x (N, C, L) and y (N, O, L_out), or both without N."""
 
 causal = Operator(
-    "causal_conv1d(Tensor input, Tensor weight, Tensor? bias, Tensor? state, Tensor? numbers, int activation)"
-    " -> Tensor",
+    "causal_conv1d(Tensor input, Tensor weight, Tensor? bias, Tensor? state, Tensor? numbers, int activation,"
+    " int fast) -> Tensor",
     _causal,
     _causal_fake,
     _causal_save,

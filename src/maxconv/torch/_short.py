@@ -110,11 +110,13 @@ def run(function: str, x: Any, w: Any, bias: Any, *options: Any) -> Any:
     return None
 
 
-def remember_convolution(x: Any, w: Any, bias: Any, options: tuple[Any, ...], problem: LayerProblem, y: Any) -> None:
+def remember_convolution(
+    x: Any, w: Any, bias: Any, options: tuple[Any, ...], problem: LayerProblem, is_fast: bool, y: Any
+) -> None:
     """Keep a call of `conv1d` that the usual way has served with the result y, if this way serves the next."""
     operands = _present(x, w, bias)
     if y.numel() and forward_ad._current_level < 0 and _is_served(operands):  # noqa: SLF001
-        compute = tensors.forward_sum(problem, x, w, tuple(y.shape))
+        compute = tensors.forward_sum(problem, x, w, tuple(y.shape), is_fast=is_fast)
         _keep("conv1d", operands, options, compute, _record, _Layer(compute, problem, x, w))
 
 
@@ -128,12 +130,15 @@ def remember_transposed(y: Any, w: Any, bias: Any, options: tuple[Any, ...], pro
             _keep("conv_transpose1d", operands, options, compute, _operators.transpose.recorded, *rest)
 
 
-def remember_causal(x: Any, w: Any, bias: Any, activation: str | None, code: int, problem: LayerProblem) -> None:
+def remember_causal(
+    x: Any, w: Any, bias: Any, options: tuple[Any, ...], problem: LayerProblem, code: int, is_fast: bool
+) -> None:
     """Do so with a call of `causal_conv1d` that has no history."""
     operands = _present(x, w, bias)
     if x.numel() and forward_ad._current_level < 0 and _is_served(operands):  # noqa: SLF001
-        compute = tensors.forward_sum(problem, x, w, tuple(x.shape), code, is_causal=True)
-        _keep("causal_conv1d", operands, (activation,), compute, _operators.causal.recorded, None, None, code)
+        compute = tensors.forward_sum(problem, x, w, tuple(x.shape), code, is_causal=True, is_fast=is_fast)
+        rest = None, None, code, int(is_fast)
+        _keep("causal_conv1d", operands, options, compute, _operators.causal.recorded, *rest)
 
 
 def _present(x: Any, w: Any, bias: Any) -> tuple[Any, ...]:

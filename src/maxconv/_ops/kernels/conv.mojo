@@ -18,7 +18,7 @@ comptime FILTERS_OF_A_PRODUCT = 4
 
 
 def conv[
-    dtype: DType, //, target: StaticString, transposed: Bool
+    dtype: DType, //, target: StaticString, transposed: Bool, is_fast: Bool = False
 ](
     result: Pointer[Scalar[dtype], MutAnyOrigin],
     source: Pointer[Scalar[dtype], MutAnyOrigin],
@@ -33,6 +33,7 @@ def conv[
         dtype: Element type of result, source and weights.
         target: Where the arrays are: "cpu" or "gpu".
         transposed: False: the result is y. True: the result is x.
+        is_fast: Whether a causal layer may add its terms in any order; others may.
 
     Args:
         result: The array y, or x; every element is written.
@@ -50,7 +51,8 @@ def conv[
             geometry.groups == geometry.in_channels
             and geometry.out_channels < FILTERS_OF_A_PRODUCT * geometry.in_channels
         ):
-            depthwise[target](result, source, w, epilogue, geometry, no_history(source), ctx)
+            var is_ordered = geometry.is_causal() and not is_fast
+            depthwise[target](result, source, w, epilogue, geometry, no_history(source), ctx, is_ordered)
             return
     comptime if transposed and target == "gpu":
         if is_mirrored_depthwise(geometry):
@@ -76,6 +78,7 @@ def depthwise[
     geometry: LayerGeometry,
     history: History[dtype],
     ctx: DeviceContext,
+    is_ordered: Bool,
 ) raises:
     """Computes y of a layer with one input channel a group, or enqueues its computation.
 
@@ -92,6 +95,7 @@ def depthwise[
         geometry: Sizes and shifts.
         history: State and sequence numbers.
         ctx: The device; not used on "cpu".
+        is_ordered: As for `depthwise_gpu`; on "cpu" they all are.
 
     Raises:
         `Unsupported target: <target>` where there is no kernel.
@@ -109,7 +113,7 @@ def depthwise[
             depthwise_cpu[dtype](y, x, weights, epilogue, geometry, history, max_workers=0)
             _ = wide^
     elif target == "gpu":
-        depthwise_gpu(y, x, w, epilogue, geometry, history, ctx)
+        depthwise_gpu(y, x, w, epilogue, geometry, history, ctx, is_ordered=is_ordered)
     else:
         raise Error("Unsupported target: ", target)
 

@@ -3,8 +3,8 @@
 Computes:   y[n, o, i] = sum_j x[n, o // M, i*stride + j*dilation - pad_left] * w[o, j] + bias[o], then an activation,
             with M = O/C filters a channel; terms outside x are left out, or taken from a state where there is one.
             With sequence numbers only terms whose sample has the output's number count.
-Algorithm:  few taps of stride and dilation 1 by depthwise_short_gpu.mojo; many in half precision, unless the layer is
-            causal or the target lacks tensor cores, by depthwise_mma_gpu.mojo. Other rows of stride and dilation 1 as
+Algorithm:  few taps of stride and dilation 1 by depthwise_short_gpu.mojo; many in half precision, unless their order
+            matters or the target lacks tensor cores, by depthwise_mma_gpu.mojo. Other rows of stride and dilation 1 as
             in direct_gpu.mojo: a tile of samples and its halo in shared memory, widened, register windows that slide
             over them, CHUNK taps a pass; zeros, or the state, stand outside x. All others, short rows and numbered
             samples: a thread an output, whatever its row, which reads samples and taps through the level-1 cache.
@@ -53,6 +53,7 @@ def depthwise_gpu[
     history: History[dtype],
     queue: Queue,
     is_mirrored: Bool = False,
+    is_ordered: Bool = False,
 ) raises:
     """Enqueues the computation of all outputs; returns before they are there.
 
@@ -69,6 +70,8 @@ def depthwise_gpu[
         history: State and sequence numbers.
         queue: Where to enqueue it.
         is_mirrored: Whether tap j of a filter is its element K - 1 - j.
+        is_ordered: Whether each output is to add its terms in ascending order: pieces of a signal then have the bits of
+            the whole.
 
     Raises:
         If the launch is refused.
@@ -82,7 +85,7 @@ def depthwise_gpu[
         depthwise_short_gpu(y, x, w, epilogue, geometry, history, queue, is_mirrored)
         return
     comptime if dtype == weight_dtype and has_tensor_cores[dtype]():
-        if is_long_depthwise[dtype](geometry, history.has_state or history.has_numbers):
+        if is_long_depthwise[dtype](geometry, history.has_state or history.has_numbers, is_ordered):
             var weights = rebind[Pointer[Scalar[dtype], MutAnyOrigin]](w)
             depthwise_mma_gpu(y, x, weights, rebind[Epilogue[dtype]](epilogue), geometry, history, queue, is_mirrored)
             return

@@ -6,7 +6,8 @@ Algorithm:  a matrix product for each row: outputs 8*m + n of 128 neighbours are
             band of taps that a warp keeps in registers. A block stages a tile of a row in shared memory, as it is.
 Cost:       2*N*O*L_out*(K + 7) flop, rounded up to 16 terms, on tensor cores; reads N*C*L and writes N*O*L_out elements.
             Of 8 signals of 768 channels by 8192 samples, 128 taps, bfloat16: 201 MB and 14.5 Gflop, so 48 us at 4.2 TB/s.
-            Measured on an H200 (2026-11-23, by benchmarks/mojo/bench_depthwise_gpu.mojo): 110 us, 2.2 times a copy.
+            Measured on an H200 (2026-11-23, by benchmarks/mojo/bench_depthwise_gpu.mojo): 110 us, 2.2 times a copy,
+            of centred windows; causal ones are not measured.
 Layout:     as in depthwise_gpu.mojo; rows may begin anywhere.
 Tile:       `tile` outputs, at most MOST_TILE, and 16*steps samples more; 10 KB of shared memory.
 Accuracy:   products are exact, sums in float32, 16 terms at a time in an order of the hardware's; rounded once, after
@@ -52,7 +53,7 @@ comptime PRODUCT = DEPTH * WIDTH
 """Outputs of a product."""
 
 
-def is_long_depthwise[dtype: DType](geometry: LayerGeometry, has_history: Bool) -> Bool:
+def is_long_depthwise[dtype: DType](geometry: LayerGeometry, has_history: Bool, is_ordered: Bool) -> Bool:
     """Tells whether `depthwise_mma_gpu` serves a layer.
 
     Parameters:
@@ -61,15 +62,15 @@ def is_long_depthwise[dtype: DType](geometry: LayerGeometry, has_history: Bool) 
     Args:
         geometry: Sizes and shifts of a depthwise layer.
         has_history: Whether there is a state, or samples are numbered.
+        is_ordered: As for `depthwise_gpu`.
 
     Returns:
-        True for many taps in half precision, but not for causal layers, whose pieces have the bits of the whole.
+        True for many taps in half precision, whose order does not matter.
     """
     var is_dense = geometry.stride == 1 and geometry.dilation == 1 and not has_history
-    var is_causal = geometry.pad_left == geometry.taps - 1 and geometry.outputs == geometry.length
     var is_countable = 2 * WIDTH <= geometry.length and max(geometry.length, geometry.outputs) <= LONGEST_ROW
     var has_steps = geometry.taps > MOST_TAPS and steps_of(geometry.taps) <= MOST_STEPS
-    return dtype.is_half_float() and is_dense and is_countable and has_steps and not is_causal
+    return dtype.is_half_float() and is_dense and is_countable and has_steps and not is_ordered
 
 
 def steps_of(taps: Int) -> Int:

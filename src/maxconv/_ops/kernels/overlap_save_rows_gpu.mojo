@@ -16,11 +16,13 @@ Tile:       a row.
 Accuracy:   computed in accumulate.accum_dtype on EVERY path of this file; error below 10*eps*log2(2*length) of
             ||x||*||k||, checked by check_overlap_save_gpu. A NaN or Inf spoils its row, in a filter all rows.
 Gate:       N and L_out up to LARGEST_SIZE, any K and pad_left; above 48 KB of shared memory only where the device
-            grants it. Otherwise, or for short filters by the cost model of _plan.py, overlap_save_gpu.
+            grants it. Otherwise, or for short filters by the cost model of _plan.py, overlap_save_gpu. Rows that need not
+            be as accurate go to overlap_save_mma_gpu, where it serves them.
 Tuning:     registers as in shared/fft_points.mojo, but OVERLAP_SAVE_ROWS_SPARING.
 Measured:   float32, 8 by 768 causal rows, filters as long, H200, 2026-11-23 (bench_overlap_save_gpu.mojo "layers"): 8192
             samples 265 us, 2.7 copies, where blocks of overlap_save_gpu take 329; 4096 samples 126 (145), 2048 62
-            (129), 1024 35 (68), 512 19 (35). 8192 of bfloat16 287 us, 5.7 copies: the build for Turing rounds by hand.
+            (129), 1024 35 (68), 512 19 (35). 8192 of bfloat16 287 us, 5.7 copies, by the build for Turing, which
+            rounds by hand; not measured by that for Ampere.
 Source:     as overlap_save_gpu.mojo.
 """
 
@@ -52,10 +54,17 @@ from ..shared.fft_threads import (
     transform_back,
     transform_forward,
 )
+from ..shared.fft_products import SPAN, tables_length
 from ..shared.geometry import Geometry
 from ..shared.level2 import LINE_BYTES, fetch_line
 from ..shared.shared_memory import require_shared_memory, shared_memory_request
-from ..shared.tuning_gpu import MULTIPROCESSORS, OVERLAP_SAVE_ROWS_SPARING
+from ..shared.tuning_gpu import (
+    MULTIPROCESSORS,
+    OVERLAP_SAVE_MMA_BLOCKS,
+    OVERLAP_SAVE_ROWS_SPARING,
+    has_tensor_cores,
+)
+from .overlap_save_mma_gpu import LONGEST, overlap_save_mma_gpu, serves_rows
 
 
 def row_length(samples: Int, outputs: Int) -> Int:
@@ -102,24 +111,22 @@ def workspace_length_rows_gpu[dtype: DType](geometry: Geometry) -> Int:
         Elements of the accumulation type.
     """
     var length = row_length(geometry.samples, geometry.outputs)
-    return roots_length(length) + turns_per_filter[dtype](geometry) * geometry.tap_rows * 2 * length
+    var turns = turns_per_filter(geometry, blocks_at_once[accum_dtype[dtype]()](length))
+    return max(roots_length(length) + turns * geometry.tap_rows * 2 * length, tables_length(LONGEST // SPAN))
 
 
-def turns_per_filter[dtype: DType](geometry: Geometry) -> Int:
+def turns_per_filter(geometry: Geometry, blocks: Int) -> Int:
     """Chooses among how many thread blocks the rows of a filter are divided.
-
-    Parameters:
-        dtype: Element type of the signals.
 
     Args:
         geometry: Sizes of the call.
+        blocks: Thread blocks that a multiprocessor holds.
 
     Returns:
         One block, or more where multiprocessors would have nothing to do: each transforms the filter anew, which is two
         thirds of the work of a row.
     """
-    var length = row_length(geometry.samples, geometry.outputs)
-    var places = MULTIPROCESSORS * blocks_at_once[accum_dtype[dtype]()](length)
+    var places = MULTIPROCESSORS * blocks
     var rows = max(1, geometry.rows // geometry.tap_rows)
     var best = 1
     var turns = 1
@@ -279,6 +286,7 @@ def overlap_save_rows_gpu[
     workspace: Pointer[Scalar[accum_dtype[dtype]()], MutAnyOrigin],
     geometry: Geometry,
     ctx: DeviceContext,
+    is_fast: Bool = False,
 ) raises:
     """Enqueues the computation of all outputs of all rows, in two launches; returns before they are there.
 
@@ -293,6 +301,7 @@ def overlap_save_rows_gpu[
         workspace: On the device, `workspace_length_rows_gpu` elements, aligned to 16 bytes.
         geometry: Sizes and shifts.
         ctx: The device and its queue.
+        is_fast: Whether half precision may have the accuracy of overlap_save_mma_gpu.mojo.
 
     Raises:
         If rows are too long for one transform, for the device's shared memory too, or a launch is refused.
@@ -310,6 +319,12 @@ def overlap_save_rows_gpu[
             " outputs are too long; at most ",
             LARGEST_SIZE,
         )
+    comptime if has_tensor_cores[dtype]():
+        if is_fast and serves_rows(geometry):
+            var tables = workspace.unsafe_bitcast[Float32]()  # which it is
+            var turns = turns_per_filter(geometry, OVERLAP_SAVE_MMA_BLOCKS)
+            overlap_save_mma_gpu(y, x, k, epilogue, tables, geometry, turns, ctx)
+            return
     comptime for exponent in range(log2_exact(SMALLEST_SIZE), log2_exact(LARGEST_SIZE) + 1):
         comptime length = 1 << exponent
         if needed == length:
@@ -317,7 +332,7 @@ def overlap_save_rows_gpu[
             require_shared_memory(bytes, ctx)
             comptime roots = fill_roots[ACC, length, True]
             ctx.enqueue_function[roots](workspace, grid_dim=root_slots(length), block_dim=threads(length))
-            var turns = turns_per_filter[dtype](geometry)
+            var turns = turns_per_filter(geometry, blocks_at_once[ACC](length))
             comptime kernel = convolve_rows[dtype, length]
             ctx.enqueue_function[kernel](
                 y,

@@ -98,6 +98,15 @@ struct LayerGeometry(DevicePassable, TrivialRegisterPassable):
         return i * self.stride + j * self.dilation - self.pad_left
 
     @always_inline
+    def is_causal(self) -> Bool:
+        """Tells whether outputs are as many as samples, and each sees its own sample last.
+
+        Returns:
+            True for such layers of stride and dilation 1.
+        """
+        return self.pad_left == self.taps - 1 and self.outputs == self.length
+
+    @always_inline
     def halo(self) -> Int:
         """Measures how far a window reaches beyond its first sample.
 

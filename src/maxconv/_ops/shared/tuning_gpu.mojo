@@ -484,6 +484,12 @@ Parameters:
     acc: Accumulation type.
 """
 
+# overlap_save_mma_gpu.mojo. Not measured.
+
+comptime OVERLAP_SAVE_MMA_BLOCKS = 2
+"""Thread blocks that a multiprocessor is asked to hold: so many have room in shared memory, of 8192 points, and 128
+registers for a thread, without spilling what a row needs."""
+
 # fft_columns.mojo and overlap_save_long_gpu.mojo. Not measured.
 
 comptime FFT_COLUMNS_COLUMN = 512
