@@ -24,10 +24,12 @@ SOURCES = Path(__file__).parent / "emulator"
 LIBRARIES = {
     "libcuda.so.1": (
         "arithmetic.cpp",
+        "conversions.cpp",
         "driver.cpp",
         "driver_absent.cpp",
         "memory.cpp",
         "parser.cpp",
+        "text.cpp",
         "warp_wide.cpp",
         "warps.cpp",
     ),

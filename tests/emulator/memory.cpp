@@ -309,7 +309,7 @@ void await_copies(Warp& warp, const Instruction& instruction, int lane, size_t k
   if (groups.empty()) groups.emplace_back();
 }
 
-Handler memory_access(const std::vector<std::string>& words, const Instruction&, bool is_entry_parameter) {
+Handler memory_access(const Words& words, bool is_entry_parameter) {
   const std::string& name = words[0];
   bool is_parameter = has(words, "param") || has(words, "param::entry") || has(words, "param::func");
   if (has(words, "local") || has(words, "const")) return nullptr;

@@ -2,20 +2,16 @@
 //
 // Reads what LLVM's NVPTX back end writes for our kernels, the inline assembly of kernels included.
 #include <algorithm>
+#include <array>
 #include <cctype>
 #include <optional>
-#include <sstream>
 
+#include "text.hpp"
 #include "warps.hpp"
 
 namespace emulator {
 
 namespace {
-
-using Words = std::vector<std::string>;
-
-// Lines without a semicolon that say nothing to us: `parse_header` reads those of a kernel's threads.
-const std::array IGNORED_LINES{".version", ".target", ".address_size", ".file", ".loc"};
 
 // Statements that declare nothing to us: every register is of 64 bits, hints of the compiler are hints.
 const std::array IGNORED_STATEMENTS{".reg", ".pragma"};
@@ -29,94 +25,10 @@ const std::map<std::string, Type> TYPES{
 
 const std::array SPECIALS{"%tid.", "%ctaid.", "%nctaid.", "%ntid.", "%laneid", "%warpid"};
 
-std::string trimmed(const std::string& text) {
-  const char* blanks = " \t\r\n";
-  size_t begin = text.find_first_not_of(blanks);
-  return begin == std::string::npos ? "" : text.substr(begin, text.find_last_not_of(blanks) - begin + 1);
-}
-
-bool begins_with(const std::string& text, const char* beginning) { return text.rfind(beginning, 0) == 0; }
-
-Words words_of(const std::string& text) {
-  std::istringstream stream(text);
-  Words words;
-  for (std::string word; stream >> word;) words.push_back(word);
-  return words;
-}
-
-// Splits at commas that are in no brackets.
-Words operands_of(const std::string& text) {
-  Words operands;
-  std::string operand;
-  int depth = 0;
-  for (char letter : text + ",") {
-    if (letter == ',' && depth == 0) {
-      if (operand = trimmed(operand); !operand.empty()) operands.push_back(operand);
-      operand.clear();
-      continue;
-    }
-    depth += (letter == '{' || letter == '[' || letter == '(') - (letter == '}' || letter == ']' || letter == ')');
-    operand += letter;
-  }
-  return operands;
-}
-
-std::string without_brackets(const std::string& text) { return text.substr(1, text.size() - 2); }
-
-// Splits an opcode at its points; `param::entry` is one word.
-Words opcode_of(const std::string& text) {
-  std::istringstream stream(text);
-  Words words;
-  for (std::string word; std::getline(stream, word, '.');) words.push_back(word);
-  return words;
-}
-
-std::string without_comments(const std::string& text) {
-  std::istringstream stream(text);
-  std::string rest;
-  for (std::string line; std::getline(stream, line);) {
-    line = trimmed(line.substr(0, line.find("//")));
-    bool is_ignored = std::any_of(IGNORED_LINES.begin(), IGNORED_LINES.end(),
-                                  [&](const char* word) { return begins_with(line, word); });
-    if (!is_ignored) rest += line + "\n";
-  }
-  return rest;
-}
-
-// Cuts the text into headers of functions, labels with their colon, and statements without their semicolon. The braces
-// of vectors stay; those of functions and calls go, since no name of ours depends on its scope.
-Words statements_of(const std::string& text) {
-  Words statements;
-  std::string statement;
-  bool is_vector = false;
-  auto finish = [&](const std::string& ending) {
-    if (statement = trimmed(statement); !statement.empty()) statements.push_back(statement + ending);
-    statement.clear();
-  };
-  for (size_t at = 0; at < text.size(); ++at) {
-    char letter = text[at];
-    std::string before = trimmed(statement);
-    bool is_header = before.find(".entry") != std::string::npos || before.find(".func") != std::string::npos;
-    if (letter == ';') {
-      finish("");
-    } else if (letter == '{' && (before.empty() || is_header)) {
-      finish("");
-    } else if (letter == '}' && !is_vector) {
-      finish("");
-    } else if (letter == ':' && text[at + 1] == '\n' && before.find_first_of(" \t\n") == std::string::npos) {
-      finish(":");
-    } else {
-      if (letter == '{' || letter == '}') is_vector = letter == '{';
-      statement += letter;
-    }
-  }
-  return statements;
-}
-
 class Parser {
  public:
   Module read(const std::string& text) {
-    Words statements = statements_of(without_comments(text));
+    Words statements = statements_of(text);
     for (const std::string& statement : statements) {
       if (begins_with(statement, ".shared") || begins_with(statement, ".extern .shared")) declare_shared(statement);
     }
@@ -300,7 +212,7 @@ class Parser {
       for (const std::string& word : opcode) {  // the last type is that of the operands
         if (Type type = type_named(word); type != Type::NONE) instruction.size = size_of(type);
       }
-      instruction.run = memory_access(opcode, instruction, is_entry_parameter);
+      instruction.run = memory_access(opcode, is_entry_parameter);
       if (instruction.run == nullptr) {
         instruction.run = warp_wide(opcode);
         instruction.flow = instruction.run == nullptr ? Flow::NEXT : Flow::WARP;
@@ -446,7 +358,7 @@ int size_of(Type type) {
   }
 }
 
-bool has(const std::vector<std::string>& words, const char* word) {
+bool has(const Words& words, const char* word) {
   return std::find(words.begin(), words.end(), word) != words.end();
 }
 

@@ -17,6 +17,8 @@
 #include <utility>
 #include <vector>
 
+#include "text.hpp"
+
 namespace emulator {
 
 constexpr int WARP_LANES = 32;
@@ -116,11 +118,12 @@ Module parse(const std::string& text);
 
 // Chooses what executes an instruction, its operands being known; words are the opcode's. Each returns nullptr if the
 // instruction is not of its kind.
-Handler arithmetic(const std::vector<std::string>& words, const Instruction& instruction);
-Handler memory_access(const std::vector<std::string>& words, const Instruction& instruction, bool is_entry_parameter);
-Handler warp_wide(const std::vector<std::string>& words);
+Handler arithmetic(const Words& words, const Instruction& instruction);
+Handler memory_access(const Words& words, bool is_entry_parameter);
+Handler convert(const Words& words);  // of `arithmetic`
+Handler warp_wide(const Words& words);
 
 // Tells whether the opcode has a word.
-bool has(const std::vector<std::string>& words, const char* word);
+bool has(const Words& words, const char* word);
 
 }  // namespace emulator

@@ -124,7 +124,7 @@ void meet(Warp&, const Instruction&, Lanes) {}
 
 }  // namespace
 
-Handler warp_wide(const std::vector<std::string>& words) {
+Handler warp_wide(const Words& words) {
   const std::string& name = words[0];
   if (name == "bar" && words[1] == "warp") return meet;
   if (name == "shfl" && words.back() == "b32") {
