@@ -86,7 +86,7 @@ bool is_written(const Allocation& allocation, uint64_t address, uint64_t bytes) 
 
 void SharedMemory::begin(size_t bytes) {
   bytes_.assign(bytes, UNWRITTEN);
-  if (is_strict) traces_.resize(bytes);
+  if (is_strict && traces_.size() < bytes) traces_.resize(bytes);
   first_turn_ = ++turn_;  // what traces hold is of an earlier turn: of another block
 }
 

@@ -358,9 +358,7 @@ int size_of(Type type) {
   }
 }
 
-bool has(const Words& words, const char* word) {
-  return std::find(words.begin(), words.end(), word) != words.end();
-}
+bool has(const Words& words, const char* word) { return std::find(words.begin(), words.end(), word) != words.end(); }
 
 Module parse(const std::string& text) { return Parser().read(text); }
 

@@ -9,7 +9,7 @@ namespace emulator {
 
 namespace {
 
-// Lines without a semicolon that say nothing to us: `parse_header` reads those of a kernel's threads.
+// Lines without a semicolon that say nothing to us; those of a kernel's threads belong to its header.
 const std::array IGNORED_LINES{".version", ".target", ".address_size", ".file", ".loc"};
 
 }  // namespace
@@ -79,17 +79,15 @@ Words statements_of(const std::string& commented) {
     if (statement = trimmed(statement); !statement.empty()) statements.push_back(statement + ending);
     statement.clear();
   };
+  auto begins_block = [&] {
+    bool is_header = statement.find(".entry") != std::string::npos || statement.find(".func") != std::string::npos;
+    return is_header || trimmed(statement).empty();
+  };
   for (size_t at = 0; at < text.size(); ++at) {
     char letter = text[at];
-    std::string before = trimmed(statement);
-    bool is_header = before.find(".entry") != std::string::npos || before.find(".func") != std::string::npos;
-    if (letter == ';') {
+    if (letter == ';' || (letter == '{' && begins_block()) || (letter == '}' && !is_vector)) {
       finish("");
-    } else if (letter == '{' && (before.empty() || is_header)) {
-      finish("");
-    } else if (letter == '}' && !is_vector) {
-      finish("");
-    } else if (letter == ':' && text[at + 1] == '\n' && before.find_first_of(" \t\n") == std::string::npos) {
+    } else if (letter == ':' && text[at + 1] == '\n' && words_of(statement).size() == 1) {
       finish(":");
     } else {
       if (letter == '{' || letter == '}') is_vector = letter == '{';

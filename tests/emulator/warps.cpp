@@ -12,6 +12,7 @@
 #include <climits>
 #include <numeric>
 #include <random>
+#include <span>
 
 namespace emulator {
 
@@ -193,7 +194,7 @@ void arrange(std::vector<int>& order) {
   }
 }
 
-uint64_t run_block(Block& block, std::vector<Warp>& warps) {
+uint64_t run_block(Block& block, std::span<Warp> warps) {
   uint64_t executed = 0;
   std::vector<int> order(warps.size());
   std::iota(order.begin(), order.end(), 0);
@@ -220,12 +221,19 @@ void fail(const Warp& warp, const Instruction& instruction, int lane, const std:
 
 uint64_t launch(const Module& module, const Function& kernel, const uint8_t* parameters, std::array<uint32_t, 3> blocks,
                 std::array<uint32_t, 3> threads, size_t shared_bytes) {
-  Block block{module, kernel, parameters, {}, blocks, threads, {}};
+  static std::vector<Warp>
+      pool;  // kept, like shared memory: the system takes longer for fresh memory than most launches
+  static SharedMemory shared;
+  Block block{module, kernel, parameters, {}, blocks, threads, shared};
   auto count = static_cast<int>(threads[0] * threads[1] * threads[2]);
-  std::vector<Warp> warps((count + WARP_LANES - 1) / WARP_LANES);
+  size_t needed = (count + WARP_LANES - 1) / WARP_LANES;
+  if (pool.size() < needed) pool.resize(needed);
+  std::span<Warp> warps(pool.data(), needed);
   for (Warp& warp : warps) {
-    warp.registers.resize(static_cast<size_t>(module.registers) * WARP_LANES);
-    warp.parameters.resize(static_cast<size_t>(module.parameter_bytes) * WARP_LANES);
+    size_t registers = static_cast<size_t>(module.registers) * WARP_LANES;
+    size_t bytes = static_cast<size_t>(module.parameter_bytes) * WARP_LANES;
+    if (warp.registers.size() < registers) warp.registers.resize(registers);
+    if (warp.parameters.size() < bytes) warp.parameters.resize(bytes);
     for (auto [name, value] : module.constants) std::fill_n(warp[name], WARP_LANES, value);
   }
   uint64_t executed = 0;

@@ -84,7 +84,7 @@ struct Block {
   const Function& kernel;
   const uint8_t* parameters;
   std::array<uint32_t, 3> index{}, count{}, threads{};  // %ctaid, %nctaid, %ntid
-  SharedMemory shared;
+  SharedMemory& shared;
 };
 
 struct Copy {
