@@ -55,21 +55,23 @@ using Clock = std::chrono::steady_clock;
 using Event = Clock::time_point;
 
 std::recursive_mutex turn;  // threads of the host launch and copy one after the other
-std::string fault;          // the first one
+std::string fault;          // the last one
+bool is_broken = false;     // by a fault
 int context, stream, pool;  // what handles point to: there is one of each
 Handle current = nullptr;
 
-// Does something that may fail; what fails once, fails for good.
+// Does something that may fail. A module that cannot be read is an error of that module; all else fails for good.
 template <class Action>
-int guarded(Action action) {
+int guarded(Action action, bool is_final = true) {
   std::lock_guard lock(turn);
-  if (!fault.empty()) return LAUNCH_FAILED;
+  if (is_broken) return LAUNCH_FAILED;
   try {
     return action();
   } catch (const std::bad_alloc&) {
     return OUT_OF_MEMORY;
   } catch (const std::exception& error) {
     fault = std::string("emulated GPU: ") + error.what();
+    is_broken = is_final;
     std::fprintf(stderr, "%s\n", fault.c_str());
     return LAUNCH_FAILED;
   }
@@ -153,11 +155,12 @@ int old_array(Address address) {
 }
 
 int load(Handle* module, const char* text) {
-  return guarded([&] {
+  auto read = [&] {
     if (std::strstr(text, ".version") == nullptr) return INVALID_IMAGE;  // machine code
     *module = new Image{emulator::parse(text), {}};
     return SUCCESS;
-  });
+  };
+  return guarded(read, false);
 }
 
 int launch(Handle handle, std::array<uint32_t, 3> blocks, std::array<uint32_t, 3> threads, unsigned shared,

@@ -13,9 +13,6 @@ namespace emulator {
 
 namespace {
 
-// Statements that declare nothing to us: every register is of 64 bits, hints of the compiler are hints.
-const std::array IGNORED_STATEMENTS{".reg", ".pragma"};
-
 const std::map<std::string, Type> TYPES{
     {"pred", Type::PREDICATE}, {"b8", Type::B8},   {"b16", Type::B16}, {"b32", Type::B32},       {"b64", Type::B64},
     {"u8", Type::U8},          {"u16", Type::U16}, {"u32", Type::U32}, {"u64", Type::U64},       {"s8", Type::S8},
@@ -45,13 +42,16 @@ class Parser {
 
   void read_statement(const std::string& statement) {
     std::string first = words_of(statement)[0];
-    bool is_ignored =
-        std::find(IGNORED_STATEMENTS.begin(), IGNORED_STATEMENTS.end(), first) != IGNORED_STATEMENTS.end();
-    if (is_ignored || first == ".shared" || first == ".extern") return;  // shared memory is known by now
+    if (first == ".pragma" || first == ".shared" || first == ".extern") return;  // hints; what is known by now
     if (first[0] == '.' && (statement.find(".entry") < 20 || statement.find(".func") < 20)) {
       read_header(statement);
     } else if (first == ".param") {
       for (const Parameter& each : parameters_of(statement)) place_parameter(function_, each);
+    } else if (first == ".reg") {  // names with % are known by that; inline assembly has others
+      for (const std::string& each : operands_of(statement)) {
+        std::string name = words_of(each).back();
+        if (name[0] != '%') registers_[scoped(name)] = module_.registers++;
+      }
     } else if (first == ".branchtargets") {
       tables_[scoped(label_)] = operands_of(statement.substr(first.size()));
     } else if (statement.back() == ':') {
@@ -175,9 +175,9 @@ class Parser {
   int register_of(const std::string& operand) {
     if (operand == "_") return -1;
     if (operand.find('|') != std::string::npos) refuse("two results in " + operand);
+    if (auto declared = registers_.find(scoped(operand)); declared != registers_.end()) return declared->second;
     if (operand[0] == '%') {
-      auto [place, is_new] = registers_.try_emplace(scoped(operand), module_.registers);
-      if (!is_new) return place->second;
+      registers_[scoped(operand)] = module_.registers;
       bool is_special =
           std::any_of(SPECIALS.begin(), SPECIALS.end(), [&](const char* name) { return begins_with(operand, name); });
       if (is_special) module_.specials.emplace_back(module_.registers, operand);
