@@ -38,11 +38,10 @@ def test_strict_emulation_names_the_fault(done, job, fault):
 
 
 @pytest.mark.parametrize("job", [FAULTS], ids=str)
-@pytest.mark.parametrize("order", ["", "reverse", "random"])
-def test_faults_show_in_results(done, job, order):
-    """Without a barrier or a wait the results are wrong, in whatever order warps run: copies land late."""
-    for fault in ("barrier", "await"):
-        assert emulated.run(done(job)[0], fault, order=order).returncode != 0
+@pytest.mark.parametrize("order", ["reverse", "random"])
+def test_a_missing_barrier_shows_in_results(done, job, order):
+    """Without a barrier results are wrong, and with it right, in other orders of warps too."""
+    assert emulated.run(done(job)[0], "barrier", order=order).returncode != 0
     assert emulated.run(done(job)[0], "none", order=order).returncode == 0
 
 

@@ -33,7 +33,7 @@ enum Error {
 };
 
 constexpr int DRIVER_VERSION = 13000;
-constexpr size_t MEMORY = size_t{8} << 30;      // bytes that the device says it has
+constexpr size_t MEMORY = size_t{1} << 30;      // bytes of the device: MAX takes most of it at once, which is filled
 constexpr int STATIC_SHARED_BYTES = 48 * 1024;  // without an attribute of the function
 constexpr int MOST_SHARED_BYTES = 227 * 1024;   // of compute capability 9.0
 constexpr unsigned MOST_THREADS = 1024;

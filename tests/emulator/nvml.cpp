@@ -11,7 +11,7 @@ namespace {
 using Device = void*;
 
 constexpr int SUCCESS = 0, DRIVER_VERSION = 13000, MHZ = 1980;
-constexpr unsigned long long MEMORY = 8ull << 30;
+constexpr unsigned long long MEMORY = 1ull << 30;
 
 int only_one;  // what handles point to
 

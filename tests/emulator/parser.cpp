@@ -34,6 +34,10 @@ class Parser {
     for (auto& [instruction, labels] : jumps_) {
       for (const std::string& label : labels) module_.code[instruction].targets.push_back(position_of(label));
     }
+    for (const Instruction& each : module_.code) {
+      if (each.callee >= 0 && module_.functions[each.callee].start < 0)
+        refuse("call of what is not here: " + each.text);
+    }
     return std::move(module_);
   }
 
@@ -79,13 +83,15 @@ class Parser {
     function_ = module_.function_named.try_emplace(name, static_cast<int>(module_.functions.size())).first->second;
     if (function_ == static_cast<int>(module_.functions.size())) module_.functions.emplace_back();
     Function& function = module_.functions[function_];
-    if (function.start >= 0) return;  // a declaration behind the definition
-    function = {
-        name, is_entry, static_cast<int>(module_.code.size()), 0, parameters_of(parameters), parameters_of(returns)};
-    for (const Parameter& each : function.returns) place_parameter(function_, each);
-    for (const Parameter& each : function.parameters) {
-      if (!is_entry) place_parameter(function_, each);
+    if (function.name.empty()) {  // else it was declared before, and calls know its parameters by now
+      function = {name, is_entry, -1, 0, parameters_of(parameters), parameters_of(returns)};
+      for (const Parameter& each : function.returns) place_parameter(function_, each);
+      for (const Parameter& each : function.parameters) {
+        if (!is_entry) place_parameter(function_, each);
+      }
     }
+    if (statement.back() != '{') return;  // a declaration
+    function.start = static_cast<int>(module_.code.size());
     if (size_t at = rest.find(".maxntid"); at != std::string::npos) {
       function.most_threads = 1;
       for (const std::string& length : operands_of(rest.substr(at + 8, rest.find('\n', at) - at - 8))) {

@@ -85,8 +85,10 @@ Words statements_of(const std::string& commented) {
   };
   for (size_t at = 0; at < text.size(); ++at) {
     char letter = text[at];
-    if (letter == ';' || (letter == '{' && begins_block()) || (letter == '}' && !is_vector)) {
+    if (letter == ';' || (letter == '}' && !is_vector)) {
       finish("");
+    } else if (letter == '{' && begins_block()) {
+      finish("{");
     } else if (letter == ':' && text[at + 1] == '\n' && words_of(statement).size() == 1) {
       finish(":");
     } else {

@@ -21,8 +21,8 @@ Words operands_of(const std::string& text);
 // Splits an opcode at its points; `param::entry` is one word.
 Words opcode_of(const std::string& text);
 
-// Cuts a module into headers of functions, labels with their colon, and statements without their semicolon. The braces
-// of vectors stay; those of functions and calls go, since no name of ours depends on its scope.
+// Cuts a module into headers of functions with their brace, labels with their colon, and statements without their
+// semicolon. The braces of vectors stay; other ones go, since no name of ours depends on its scope.
 Words statements_of(const std::string& text);
 
 }  // namespace emulator
