@@ -94,7 +94,7 @@ class Parser {
     function.start = static_cast<int>(module_.code.size());
     if (size_t at = rest.find(".maxntid"); at != std::string::npos) {
       function.most_threads = 1;
-      for (const std::string& length : operands_of(rest.substr(at + 8, rest.find('\n', at) - at - 8))) {
+      for (const std::string& length : operands_of(rest.substr(at + 8, rest.find_first_of("\n{", at) - at - 8))) {
         function.most_threads *= std::stoi(length);
       }
     }

@@ -88,7 +88,7 @@ Words statements_of(const std::string& commented) {
     if (letter == ';' || (letter == '}' && !is_vector)) {
       finish("");
     } else if (letter == '{' && begins_block()) {
-      finish("{");
+      finish(" {");
     } else if (letter == ':' && text[at + 1] == '\n' && words_of(statement).size() == 1) {
       finish(":");
     } else {
