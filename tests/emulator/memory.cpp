@@ -193,6 +193,10 @@ void load(Warp& warp, const Instruction& instruction, int lane, const uint8_t* s
     if (instruction.to[k] < 0) continue;
     uint64_t value = 0;
     std::memcpy(&value, source + k * instruction.size, instruction.size);
+    if (instruction.is_signed) {  // the register may be wider
+      int spare = 64 - 8 * instruction.size;
+      value = static_cast<uint64_t>(static_cast<int64_t>(value << spare) >> spare);
+    }
     warp[instruction.to[k]][lane] = value;
   }
 }

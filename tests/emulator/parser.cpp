@@ -216,7 +216,10 @@ class Parser {
     if (!read_control(opcode, operands, instruction)) {
       bool is_entry_parameter = read_operands(opcode, operands, instruction);
       for (const std::string& word : opcode) {  // the last type is that of the operands
-        if (Type type = type_named(word); type != Type::NONE) instruction.size = size_of(type);
+        Type type = type_named(word);
+        if (type == Type::NONE) continue;
+        instruction.size = size_of(type);
+        instruction.is_signed = type >= Type::S8 && type <= Type::S64;
       }
       instruction.run = memory_access(opcode, is_entry_parameter);
       if (instruction.run == nullptr) {

@@ -80,6 +80,7 @@ struct Instruction {
   int results = 0, operands = 0;
   std::array<int64_t, 2> offset{};  // of the first address and of the second
   int size = 0;                     // bytes of an element in memory
+  bool is_signed = false;           // whether it is an integer with a sign
   int members = -1;                 // register of the lanes that an instruction of a warp needs
   int callee = -1;                  // a function
   std::vector<int> targets;         // instructions
