@@ -216,7 +216,7 @@ def test_gpu_kernels_compile_without_a_gpu(done, job):
 
 @pytest.mark.parametrize("job", kernels_of(PACKAGE / "_native/gpu_fft.mojo", ["sm_80"]), ids=str)
 def test_ffts_for_gpus_compile_without_one(done, job):
-    """Each type's and each length's kernels compile for Ampere, the build that newer GPUs take, without local memory."""
+    """Kernels of each type and length compile for Ampere, the build that newer GPUs take, without local memory."""
     kernels = done(job)
     assert all(".target sm_80" in kernel and "__local_depot" not in kernel for kernel in kernels)
     products = [kernel for kernel in kernels if re.search(r"entry \w*_kernels_overlap_save_mma", kernel)]

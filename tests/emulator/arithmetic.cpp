@@ -3,8 +3,8 @@
 // Each handler is made of a function of one lane's values. Where bits are all that counts (sums, products' lower half,
 // logic), integers are unsigned, of which C++ defines the overflow.
 //
-// Left out: saturation, carries, packed halves, flushing of subnormal numbers (.ftz: only ex2 has it here, and its
-// error is larger), rounding but to the nearest.
+// Left out: saturation, carries, flushing of subnormal numbers (.ftz: only ex2 has it here, and its error is larger),
+// rounding but to the nearest.
 #include <algorithm>
 #include <cmath>
 #include <functional>
@@ -15,15 +15,34 @@ namespace emulator {
 
 namespace {
 
-// Arithmetic of two bytes, whose exact result is rounded once: float64 holds sums and products of halves exactly.
+// Two halves in a register.
 template <class T>
+struct Pair {
+  T low, high;
+};
+
+// Arithmetic of halves, whose exact result is rounded once: float64 holds sums and products of them exactly.
+template <class T, bool IS_PAIR, int COUNT, class F>
+Handler of_halves(F) {
+  if constexpr (IS_PAIR) {
+    return lanewise<Pair<T>, COUNT>([](auto... a) {
+      return Pair<T>{T(F{}(double(a.low)...)), T(F{}(double(a.high)...))};
+    });
+  } else {
+    return lanewise<T, COUNT>([](auto... a) { return T(F{}(double(a)...)); });
+  }
+}
+
+template <class T, bool IS_PAIR>
 Handler half_arithmetic(const std::string& name) {
-  if (name == "add") return lanewise<T, 2>([](T a, T b) { return T(double(a) + double(b)); });
-  if (name == "sub") return lanewise<T, 2>([](T a, T b) { return T(double(a) - double(b)); });
-  if (name == "mul") return lanewise<T, 2>([](T a, T b) { return T(double(a) * double(b)); });
-  if (name == "fma") return lanewise<T, 3>([](T a, T b, T c) { return T(double(a) * double(b) + double(c)); });
-  if (name == "neg") return lanewise<T, 1>([](T a) { return T(-double(a)); });
-  if (name == "abs") return lanewise<T, 1>([](T a) { return T(std::fabs(double(a))); });
+  if (name == "add") return of_halves<T, IS_PAIR, 2>([](double a, double b) { return a + b; });
+  if (name == "sub") return of_halves<T, IS_PAIR, 2>([](double a, double b) { return a - b; });
+  if (name == "mul") return of_halves<T, IS_PAIR, 2>([](double a, double b) { return a * b; });
+  if (name == "fma") return of_halves<T, IS_PAIR, 3>([](double a, double b, double c) { return a * b + c; });
+  if (name == "min") return of_halves<T, IS_PAIR, 2>([](double a, double b) { return std::fmin(a, b); });
+  if (name == "max") return of_halves<T, IS_PAIR, 2>([](double a, double b) { return std::fmax(a, b); });
+  if (name == "neg") return of_halves<T, IS_PAIR, 1>([](double a) { return -a; });
+  if (name == "abs") return of_halves<T, IS_PAIR, 1>([](double a) { return std::fabs(a); });
   return nullptr;
 }
 
@@ -271,8 +290,10 @@ Handler arithmetic(const Words& words, const Instruction& instruction) {
     return by_integer(type, [&]<class T>(T) { return compare(words[1], T{}); });
   }
   if (type == Type::PREDICATE) return logic(name);
-  if (type == Type::F16) return half_arithmetic<Half>(name);
-  if (type == Type::BF16) return half_arithmetic<Bfloat>(name);
+  if (type == Type::F16) return half_arithmetic<Half, false>(name);
+  if (type == Type::F16X2) return half_arithmetic<Half, true>(name);
+  if (type == Type::BF16) return half_arithmetic<Bfloat, false>(name);
+  if (type == Type::BF16X2) return half_arithmetic<Bfloat, true>(name);
   if (Handler found = approximation(name); found != nullptr) return type == Type::F32 ? found : nullptr;
   if (is_float(type)) return by_float(type, [&]<class T>(T) { return float_arithmetic(name, T{}); });
   if (Handler found = bits_and_bytes(words); found != nullptr) return found;
