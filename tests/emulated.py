@@ -86,7 +86,7 @@ def _build(folder: Path, flags: list[str]) -> None:
             subprocess.run([compiler, "-shared", *objects, "-o", folder / library], check=True)
 
 
-def environment(*, order: str = "", strict: str = "") -> dict[str, str]:
+def environment(*, order: str = "", strict: str = "", memory: int | None = None) -> dict[str, str]:
     """Return the environment of a process whose GPU is emulated.
 
     Parameters
@@ -96,8 +96,10 @@ def environment(*, order: str = "", strict: str = "") -> dict[str, str]:
     strict
         "races": accesses of two warps without a barrier between, and reads of device memory that nobody wrote, are
         errors; "all": and reads of shared memory that nobody wrote, which vectors of some kernels do beyond their use.
+    memory
+        Of the device, in MiB: little where little is needed, as MAX takes most of it, which is filled.
     """
-    options = {"EMULATOR_ORDER": order, "EMULATOR_STRICT": strict}
+    options = {"EMULATOR_ORDER": order, "EMULATOR_STRICT": strict, "EMULATOR_MEMORY": str(memory or "")}
     folders = [str(libraries()), str(toolchain.library_folder()), os.environ.get("LD_LIBRARY_PATH", "")]
     return {
         **os.environ,
@@ -106,11 +108,13 @@ def environment(*, order: str = "", strict: str = "") -> dict[str, str]:
     }
 
 
-def run(program: Path | str, *arguments: str, order: str = "", strict: str = "") -> subprocess.CompletedProcess[str]:
+def run(
+    program: Path | str, *arguments: str, order: str = "", strict: str = "", memory: int | None = None
+) -> subprocess.CompletedProcess[str]:
     """Run a program that computes on a GPU; return how it ended and what it printed, errors included."""
     return subprocess.run(
         [program, *arguments],
-        env=environment(order=order, strict=strict),
+        env=environment(order=order, strict=strict, memory=memory),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -219,7 +219,7 @@ def test_the_cache_key_changes_with_everything_an_entry_depends_on(monkeypatch, 
 
 @pytest.mark.parametrize(
     ("capability", "families"),
-    [(75, ["75", "75", "80"]), (86, ["80", "75", "80"]), (90, ["80", "75", "80"]), (120, ["80", "75", "80"])],
+    [(75, ["75", "75", "80"]), (86, ["80", "80", "80"]), (90, ["80", "80", "80"]), (120, ["80", "80", "80"])],
 )
 def test_a_gpu_takes_the_newest_build_that_it_can_run(capability, families, monkeypatch):
     """The oldest GPU of a process says which build is loaded, and so which file is looked for."""

@@ -12,6 +12,9 @@ pytestmark = pytest.mark.skipif(bool(emulated.missing()), reason=emulated.missin
 
 FAULTS = Job(ROOT / "tests/mojo/faults_gpu.mojo", "sm_80", becomes="program")
 
+#: Memory of a device for a program that takes a few kilobytes, in MiB.
+LITTLE = 64
+
 #: Fault -> what strict emulation says of it.
 FOUND = {
     "bounds": "copy of memory that nobody wrote",  # MAX's arrays are parts of larger ones: what is behind is one, too
@@ -23,7 +26,7 @@ FOUND = {
 @pytest.mark.parametrize("job", [FAULTS], ids=str)
 def test_a_right_kernel_has_no_fault(done, job):
     """What is right is not refused, however strict the emulator is."""
-    ran = emulated.run(done(job)[0], "none", strict="all")
+    ran = emulated.run(done(job)[0], "none", strict="all", memory=LITTLE)
     assert ran.stdout == "mirrored\n"
     assert ran.returncode == 0
 
@@ -32,7 +35,7 @@ def test_a_right_kernel_has_no_fault(done, job):
 @pytest.mark.parametrize("fault", FOUND)
 def test_strict_emulation_names_the_fault(done, job, fault):
     """A read behind an array, a missing barrier and a missing wait each stop the kernel, with their name."""
-    ran = emulated.run(done(job)[0], fault, strict="races")
+    ran = emulated.run(done(job)[0], fault, strict="races", memory=LITTLE)
     assert re.search(FOUND[fault], ran.stdout)
     assert ran.returncode != 0
 
@@ -41,8 +44,8 @@ def test_strict_emulation_names_the_fault(done, job, fault):
 @pytest.mark.parametrize("order", ["reverse", "random"])
 def test_a_missing_barrier_shows_in_results(done, job, order):
     """Without a barrier results are wrong, and with it right, in other orders of warps too."""
-    assert emulated.run(done(job)[0], "barrier", order=order).returncode != 0
-    assert emulated.run(done(job)[0], "none", order=order).returncode == 0
+    assert emulated.run(done(job)[0], "barrier", order=order, memory=LITTLE).returncode != 0
+    assert emulated.run(done(job)[0], "none", order=order, memory=LITTLE).returncode == 0
 
 
 def checks(*names: str) -> list[Job]:
@@ -50,6 +53,7 @@ def checks(*names: str) -> list[Job]:
     return [Job(ROOT / f"tests/mojo/check_{name}_gpu.mojo", "sm_80", becomes="program") for name in names]
 
 
+@pytest.mark.emulated
 @pytest.mark.parametrize("job", checks("direct"), ids=str)
 def test_direct_kernels_agree_with_the_cpu(done, job):
     """The kernels of direct sums give what the CPU's give, in every type, without races, whatever warp comes first."""

@@ -151,7 +151,7 @@ def test_rows_that_a_gpu_lacks_the_shared_memory_for_are_left_to_blocks(monkeypa
     monkeypatch.setattr(spectra, "served", spectra.served.__wrapped__)
     problem = Problem(8192, 9, 8192, 8, flip=False, batch=(1, 1), tap_rows=1)
     x, w = np.zeros((1, 1, 8192), np.float32), np.zeros((1, 1, 9), np.float32)
-    assert layers.by_rows(problem, x, w, None, 1 << 14, "gpu:0") is None
+    assert layers.by_rows(problem, x, w, None, 1 << 14, "gpu:0", is_fast=False) is None
 
 
 @pytest.mark.gpu

@@ -33,12 +33,18 @@ enum Error {
 };
 
 constexpr int DRIVER_VERSION = 13000;
-constexpr size_t MEMORY = size_t{1} << 30;      // bytes of the device: MAX takes most of it at once, which is filled
+constexpr size_t MEMORY = 1024;  // MiB of the device, if EMULATOR_MEMORY names no other number
 constexpr int STATIC_SHARED_BYTES = 48 * 1024;  // without an attribute of the function
 constexpr int MOST_SHARED_BYTES = 227 * 1024;   // of compute capability 9.0
 constexpr unsigned MOST_THREADS = 1024;
 
 const bool is_verbose = std::getenv("EMULATOR_VERBOSE") != nullptr;
+
+// Bytes of the device. MAX takes most of them at once, and they are filled: a gigabyte takes two seconds.
+size_t memory_bytes() {
+  static const char* const named = std::getenv("EMULATOR_MEMORY");
+  return (named == nullptr ? MEMORY : std::strtoull(named, nullptr, 10)) << 20;
+}
 
 struct Kernel {
   const emulator::Module* module;
@@ -220,7 +226,7 @@ DRIVER cuDeviceGet(int* device, int number) { return *device = number, number ==
 DRIVER cuDeviceGetName(char* name, int room, int) { return std::snprintf(name, room, "emulated GPU"), SUCCESS; }
 DRIVER cuDeviceGetUuid(void* bytes, int) { return std::memset(bytes, 7, 16), SUCCESS; }
 DRIVER cuDeviceGetUuid_v2(void* bytes, int) { return std::memset(bytes, 7, 16), SUCCESS; }
-DRIVER cuDeviceTotalMem_v2(size_t* bytes, int) { return *bytes = MEMORY, SUCCESS; }
+DRIVER cuDeviceTotalMem_v2(size_t* bytes, int) { return *bytes = memory_bytes(), SUCCESS; }
 DRIVER cuDeviceGetAttribute(int* value, int number, int) { return *value = attribute(number), SUCCESS; }
 DRIVER cuDeviceCanAccessPeer(int* can, int, int) { return *can = 0, SUCCESS; }
 DRIVER cuDeviceGetP2PAttribute(int* value, int, int, int) { return *value = 0, SUCCESS; }
@@ -262,7 +268,7 @@ DRIVER cuMemHostRegister_v2(Address address, size_t bytes, unsigned) {
 }
 DRIVER cuMemHostUnregister(Address address) { return old_array(address); }
 DRIVER cuMemHostGetDevicePointer_v2(Address* address, Address host, unsigned) { return *address = host, SUCCESS; }
-DRIVER cuMemGetInfo_v2(size_t* available, size_t* bytes) { return *available = *bytes = MEMORY, SUCCESS; }
+DRIVER cuMemGetInfo_v2(size_t* available, size_t* bytes) { return *available = *bytes = memory_bytes(), SUCCESS; }
 DRIVER cuMemGetAddressRange_v2(Address* begin, size_t* bytes, Address address) {
   std::lock_guard lock(turn);
   const emulator::Allocation* found = emulator::allocation_of(address, 1);
