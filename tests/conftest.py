@@ -80,7 +80,7 @@ def done(request, tmp_path_factory) -> Iterator[Callable[[Job], list[str]]]:
     """
     jobs = sorted(set().union(*map(jobs_of, request.session.items)))
     scratch = tmp_path_factory.mktemp("jobs")
-    pool = ThreadPoolExecutor(2, initializer=os.nice, initargs=(10,))
+    pool = ThreadPoolExecutor(2, initializer=os.nice, initargs=(5,))
     runs = {job: pool.submit(job.finish, scratch) for job in jobs}
     yield lambda job: runs[job].result()
     pool.shutdown(cancel_futures=True)

@@ -40,6 +40,7 @@ def test_strict_emulation_names_the_fault(done, job, fault):
     assert ran.returncode != 0
 
 
+@pytest.mark.emulated
 @pytest.mark.parametrize("job", [FAULTS], ids=str)
 @pytest.mark.parametrize("order", ["reverse", "random"])
 def test_a_missing_barrier_shows_in_results(done, job, order):
